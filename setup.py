@@ -1,0 +1,79 @@
+"""How PASSL is installed: `pip install -e '.[cpu,quickstart]'`, or `make setup` for everything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+_VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "passl/__init__.py").read_text(), re.M)
+if _VERSION is None:
+    raise RuntimeError("passl/__init__.py does not define __version__")
+
+REQUIREMENTS = [
+    # Below 2.4: paddle 3.3 turns tensors of shape [1] into numbers in a way that 2.4 refuses, so
+    # its GradScaler dies at the first overflow.
+    "numpy>=1.26,<2.4",
+    "PyYAML>=6.0",
+    "pillow>=9.5",
+    "opencv-python-headless>=4.8",
+    "visualdl>=2.5.3",
+]
+
+EXTRAS = {
+    "cpu": [
+        "paddlepaddle==3.3.1",
+        # Imported by paddle 3.3 at its start, but not named among its requirements; a virtual
+        # environment of Python 3.12 or later comes without it.
+        "setuptools>=64",
+    ],
+    "gpu": [
+        # The newest GPU wheel on the package index; later ones come from Paddle's own site.
+        "paddlepaddle-gpu==2.6.2",
+        # Built against numpy 1, and its fleet.DistributedStrategy breaks with protobuf 7.
+        "numpy<2",
+        "protobuf<7",
+        "setuptools>=64",
+    ],
+    # DigitsDataset: the handwritten digits that come with scikit-learn.
+    "quickstart": ["scikit-learn>=1.3"],
+    "test": [
+        "mypy>=1.8",
+        "pytest>=7.4",
+        "pytest-xdist>=3.5",
+        "ruff>=0.5",
+        "scikit-learn>=1.3",
+        "types-PyYAML",
+    ],
+}
+
+setup(
+    name="passl",
+    version=_VERSION[1],
+    description="Train vision transformers on PaddlePaddle from one YAML file",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    author="PASSL contributors",
+    license="Apache-2.0",
+    python_requires=">=3.9",
+    packages=find_packages(include=["passl", "passl.*"]),
+    package_data={"passl": ["py.typed"]},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "passl-train=passl.cli.train:main",
+            "passl-eval=passl.cli.eval:main",
+            "passl-check=passl.cli.check:main",
+            "passl-models=passl.cli.models:main",
+        ]
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
