@@ -1,0 +1,102 @@
+"""Multi-head self-attention.
+
+Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl.layers.errors import ModelArgumentError
+from passl.layers.linear import Linear
+
+__all__ = ["Attention"]
+
+_FUSED_DTYPES = (paddle.float16, paddle.bfloat16)
+
+
+class Attention(nn.Layer):
+    """``x [b, n, c] -> [b, n, c]``: softmax(q k' * scale) v, heads joined and projected.
+
+    Parameters ``qkv.weight`` [c, 3c] (query, key, value side by side), ``qkv.bias``,
+    ``proj.weight`` [c, c], ``proj.bias``.
+
+    On a GPU in half precision the fused kernel of Paddle is used; elsewhere the products are
+    written out and the softmax is in fp32 (the fused kernel has no gain on a CPU, and Paddle 2.6
+    drops there in evaluation too).
+
+    Args:
+        dim: c.
+        num_heads: number of heads; divides ``dim``.
+        qkv_bias: add a bias to query, key and value.
+        qk_scale: factor of the scores; None is 1 / sqrt(dim / num_heads).
+        attn_drop_rate: dropout of the attention probabilities.
+        drop_rate: dropout after the projection.
+
+    Raises:
+        ModelArgumentError: ``dim`` is no multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        qk_scale: Optional[float] = None,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            options = [heads for heads in range(1, dim + 1) if dim % heads == 0]
+            nearest = sorted(options, key=lambda heads: abs(heads - num_heads))[:2]
+            raise ModelArgumentError(
+                f"embed_dim {dim} cannot be shared by {num_heads} heads; num_heads must divide "
+                f"it, for example {' or '.join(map(str, nearest))}"
+            )
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.scale = qk_scale if qk_scale is not None else self.head_dim**-0.5
+        self.fusible = qk_scale is None  # the fused kernel of Paddle 2.6 knows no other scale
+        self.attn_drop_rate = attn_drop_rate
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
+        self.attn_drop = nn.Dropout(attn_drop_rate)
+        self.proj_drop = nn.Dropout(drop_rate)
+
+    def forward(self, x_bnc: paddle.Tensor) -> paddle.Tensor:
+        """Mix the tokens."""
+        tokens, channels = x_bnc.shape[1:]
+        # [b, n, 3c] -> [b, n, 3, h, d]
+        qkv = self.qkv(x_bnc).reshape([-1, tokens, 3, self.num_heads, self.head_dim])
+        if self._fused(qkv):
+            q_bnhd, k_bnhd, v_bnhd = qkv.unbind(2)
+            dropout = self.attn_drop_rate if self.training else 0.0
+            mixed_bnhd = F.scaled_dot_product_attention(
+                q_bnhd, k_bnhd, v_bnhd, dropout_p=dropout, training=self.training
+            )
+        else:
+            q_bhnd, k_bhnd, v_bhnd = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
+            probs_bhnn = self.attn_drop(self.probabilities(q_bhnd, k_bhnd))
+            mixed_bnhd = paddle.matmul(probs_bhnn, v_bhnd).transpose([0, 2, 1, 3])
+        return self.proj_drop(self.proj(mixed_bnhd.reshape([-1, tokens, channels])))
+
+    def probabilities(self, q_bhnd: paddle.Tensor, k_bhnd: paddle.Tensor) -> paddle.Tensor:
+        """Attention of each token (row) to each token (column) [b, h, n, n]; rows sum to 1.
+
+        The softmax is computed in fp32; the result has the dtype of the queries.
+        """
+        scores_bhnn = paddle.matmul(q_bhnd * self.scale, k_bhnd, transpose_y=True)
+        return F.softmax(scores_bhnn.astype("float32"), axis=-1).astype(q_bhnd.dtype)
+
+    def _fused(self, qkv: paddle.Tensor) -> bool:
+        return (
+            self.fusible
+            and qkv.dtype in _FUSED_DTYPES
+            and paddle.in_dynamic_mode()
+            and qkv.place.is_gpu_place()
+        )
