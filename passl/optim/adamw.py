@@ -1,0 +1,81 @@
+"""AdamW: Adam with weight decay that does not pass through the moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import paddle
+
+from passl.optim.base import Optimizer, ParamState, current_gradient, write_back
+from passl.optim.groups import ParamGroup
+from passl.optim.kernels import AdamWScalars, adamw_kernel
+from passl.optim.parallel import map_tensors
+from passl.registry import OPTIMIZERS, Range, Runtime
+
+__all__ = ["AdamW"]
+
+
+@OPTIMIZERS.register()
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay.
+
+    With ``k`` the number of updates of the parameter, this one included::
+
+        p <- p (1 - lr wd)
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        p <- p - lr (m / (1 - b1^k)) / (sqrt(v / (1 - b2^k)) + eps)
+
+    Args:
+        betas: decay rates of the two moments.
+        eps: added to the root, after bias correction.
+        weight_decay: strength ``wd``; the parameter groups may change it.
+
+    Source: arXiv:1711.05101, algorithm 2 (with ``lr wd`` as PyTorch, Paddle and PASSL have it).
+    """
+
+    slot_names = ("moment1", "moment2")
+
+    def __init__(
+        self,
+        *,
+        groups: Annotated[Sequence[ParamGroup], Runtime()],
+        betas: tuple[
+            Annotated[float, Range(min=0.0, max=1.0, max_open=True)],
+            Annotated[float, Range(min=0.0, max=1.0, max_open=True)],
+        ] = (0.9, 0.999),
+        eps: Annotated[float, Range(min=0.0)] = 1e-8,
+        weight_decay: Annotated[float, Range(min=0.0)] = 0.0,
+    ) -> None:
+        super().__init__(groups)
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self._form = adamw_kernel()
+
+    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
+        scalars: dict[tuple[int, float, float], AdamWScalars] = {}
+        for state, _ in due:  # made here, once each, and only read by the threads below
+            key = (state.num_updates, state.lr_scale, state.weight_decay)
+            if key not in scalars:
+                scalars[key] = AdamWScalars.at(
+                    state.num_updates, lr * state.lr_scale, self.betas, self.eps, state.weight_decay
+                )
+
+        def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
+            state, grad = pair
+            self._form.update(
+                state.weights,
+                current_gradient(grad),
+                state.slots["moment1"],
+                state.slots["moment2"],
+                scalars[(state.num_updates, state.lr_scale, state.weight_decay)],
+            )
+            write_back(state)
+
+        if self._form.threaded:
+            for pair in due:
+                update(pair)
+        else:
+            map_tensors(update, due, [state.size for state, _ in due])

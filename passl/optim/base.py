@@ -1,0 +1,200 @@
+"""What both optimizers share: masters, state under structured names, exact restoring."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Optional
+
+import numpy as np
+import paddle
+
+from passl.errors import CheckpointError
+from passl.optim.groups import ParamGroup
+
+__all__ = ["Optimizer", "ParamState", "current_gradient", "write_back"]
+
+_STEP = "__step__"
+
+
+@dataclass
+class ParamState:
+    """One parameter and all that an optimizer remembers of it.
+
+    Attributes:
+        name: structured name.
+        param: the model's tensor, of any floating-point dtype.
+        master: float32 copy that is updated in its place; None if the parameter is float32.
+        slots: float32 tensors of the parameter's shape, zero at first.
+        num_updates: how often this parameter was updated.
+    """
+
+    name: str
+    param: paddle.Tensor
+    weight_decay: float
+    lr_scale: float
+    master: Optional[paddle.Tensor] = None
+    slots: dict[str, paddle.Tensor] = field(default_factory=dict)
+    num_updates: int = 0
+
+    @property
+    def weights(self) -> paddle.Tensor:
+        """The float32 tensor that the update works on."""
+        return self.param if self.master is None else self.master
+
+    @property
+    def size(self) -> int:
+        """Numbers in the parameter."""
+        return int(self.param.size)
+
+
+class Optimizer(ABC):
+    """Updates the parameters of its groups; the learning rate comes with each step.
+
+    A parameter whose gradient is None in a step is left alone: no update, no weight decay, and its
+    own count of updates stands still.  A parameter of half precision is updated through a float32
+    master, made from the parameter here: build the optimizer after the weights are loaded.
+
+    Args:
+        groups: parameters with their weight decay and learning-rate factor.
+    """
+
+    #: Names of the tensors remembered for each parameter.
+    slot_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, groups: Sequence[ParamGroup]) -> None:
+        self.groups = groups
+        self.num_steps = 0
+        with paddle.no_grad():
+            self._states = [
+                self._new_state(name, param, group)
+                for group in groups
+                for name, param in group.params
+            ]
+
+    @property
+    def named_parameters(self) -> list[tuple[str, paddle.Tensor]]:
+        """``(structured name, parameter)`` of all groups, what a gradient clip wants."""
+        return [(state.name, state.param) for state in self._states]
+
+    def step(self, lr: float) -> None:
+        """One update with learning rate ``lr``; nothing waits for the device."""
+        self.num_steps += 1
+        due: list[tuple[ParamState, paddle.Tensor]] = []
+        for state in self._states:
+            grad = state.param.grad
+            if grad is not None:
+                state.num_updates += 1
+                due.append((state, grad))
+        with paddle.no_grad():
+            self._update(due, lr)
+
+    def clear_grad(self) -> None:
+        """Drop all gradients (to None, not to zeros, so that an unused parameter stays unused)."""
+        for state in self._states:
+            state.param.clear_gradient(False)  # positional: Paddle ignores set_to_zero as a keyword
+
+    def state_dict(self) -> dict[str, paddle.Tensor]:
+        """All that :meth:`load_state_dict` needs, as live tensors (copy before the next step).
+
+        Keys are ``<structured name>/<slot>``, with the slots of the optimizer, ``updates`` (int64
+        scalar) and, for a parameter of half precision, ``master``; and ``__step__``.
+        """
+        state: dict[str, paddle.Tensor] = {_STEP: paddle.to_tensor(self.num_steps, dtype="int64")}
+        for entry in self._states:
+            for slot, tensor in self._tensors(entry).items():
+                state[f"{entry.name}/{slot}"] = tensor
+            state[f"{entry.name}/updates"] = paddle.to_tensor(entry.num_updates, dtype="int64")
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restore in place what :meth:`state_dict` gave; the next step is the same bit for bit.
+
+        Masters in ``state`` are ignored for parameters that are float32 here: they equal the
+        weights that the checkpoint holds.
+
+        Raises:
+            CheckpointError: anything is missing, of another shape, or not of this model.  Nothing
+                is changed then.
+        """
+        self._check(state)
+        with paddle.no_grad():
+            for entry in self._states:
+                for slot, tensor in self._tensors(entry).items():
+                    value = np.asarray(state[f"{entry.name}/{slot}"], dtype=np.float32)
+                    tensor.set_value(np.ascontiguousarray(value))
+                write_back(entry)
+                entry.num_updates = int(np.asarray(state[f"{entry.name}/updates"]).item())
+        self.num_steps = int(np.asarray(state[_STEP]).item())
+
+    @abstractmethod
+    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
+        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
+
+    def _new_state(self, name: str, param: paddle.Tensor, group: ParamGroup) -> ParamState:
+        state = ParamState(name, param, group.weight_decay, group.lr_scale)
+        if param.dtype != paddle.float32:
+            state.master = param.detach().astype("float32")
+        for slot in self.slot_names:
+            state.slots[slot] = paddle.zeros(param.shape, dtype="float32")
+        return state
+
+    def _tensors(self, entry: ParamState) -> dict[str, paddle.Tensor]:
+        return entry.slots if entry.master is None else {**entry.slots, "master": entry.master}
+
+    def _check(self, state: Mapping[str, np.ndarray]) -> None:
+        shapes: dict[str, tuple[int, ...]] = {_STEP: ()}
+        ignored = set()
+        for entry in self._states:
+            for slot, tensor in self._tensors(entry).items():
+                shapes[f"{entry.name}/{slot}"] = tuple(tensor.shape)
+            shapes[f"{entry.name}/updates"] = ()
+            ignored.add(f"{entry.name}/master")
+        problems = _key_problems(shapes, set(state), ignored)
+        for key in shapes.keys() & set(state):
+            found = tuple(np.shape(state[key]))
+            # A scalar may come back from a file as one number or as an array of one.
+            if found != shapes[key] and not (shapes[key] == () and found == (1,)):
+                problems.append(f"{key} has shape {list(found)}, here {list(shapes[key])}")
+        if problems:
+            raise CheckpointError(
+                f"the optimizer state does not fit {type(self).__name__} and this model: "
+                + "; ".join(problems[:6])
+                + (f"; and {len(problems) - 6} more differences" if len(problems) > 6 else "")
+            )
+
+
+def current_gradient(grad: paddle.Tensor) -> paddle.Tensor:
+    """The gradient in float32."""
+    return grad if grad.dtype == paddle.float32 else grad.astype("float32")
+
+
+def write_back(entry: ParamState) -> None:
+    """Round a master into the parameter it stands for; nothing to do without one."""
+    if entry.master is not None:
+        paddle.assign(entry.master.astype(entry.param.dtype), output=entry.param)
+
+
+def _key_problems(
+    wanted: Mapping[str, tuple[int, ...]], found: set[str], ignored: set[str]
+) -> list[str]:
+    missing = sorted(set(wanted) - found)
+    unknown = sorted(found - set(wanted) - ignored)
+    problems = []
+    if missing and all(key.endswith("/master") for key in missing):
+        return [
+            "it was saved by a float32 run and holds no master weights for a run with "
+            f"half-precision parameters ({missing[0]}, ...); continue with the precision it was "
+            "saved with"
+        ]
+    if missing:
+        near = difflib.get_close_matches(missing[0], unknown, n=1)
+        hint = f" (nearest in the file: {near[0]})" if near else ""
+        problems.append(f"missing entries ({len(missing)}): {', '.join(missing[:3])}{hint}")
+    if unknown:
+        problems.append(
+            f"entries that belong to nothing ({len(unknown)}): {', '.join(unknown[:3])}"
+        )
+    return problems

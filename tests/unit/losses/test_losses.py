@@ -1,0 +1,160 @@
+"""Losses: PASSL's numbers, double-precision oracles, and what decides the kind of a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.losses.combined import CombinedLoss
+from passl.losses.cross_entropy import CELoss, ViTCELoss
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(6, 9)) * 3, rng.integers(0, 9, 6), rng.dirichlet(np.ones(9), 6)
+
+
+def value(loss, logits, target):
+    result = loss(paddle.to_tensor(logits.astype("float32")), paddle.to_tensor(target))
+    assert result.dtype == paddle.float32
+    assert list(result.shape) == []
+    return result.item()
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.0, 0.1, 1.0])
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_ce_of_indices_is_the_smoothed_cross_entropy(batch, epsilon, dtype):
+    logits, labels, _ = batch
+    smooth = np.eye(9)[labels] * (1 - (epsilon or 0)) + (epsilon or 0) / 9
+    expected = -(smooth * log_softmax(logits)).sum(1).mean()
+    assert value(CELoss(epsilon=epsilon), logits, labels.astype(dtype)) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_ce_of_soft_targets(batch, epsilon):
+    logits, _, soft = batch
+    smooth = soft * (1 - (epsilon or 0)) + (epsilon or 0) / 9
+    expected = -(smooth * log_softmax(logits)).sum(1).mean()
+    assert value(CELoss(epsilon=epsilon), logits, soft.astype("float32")) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", [CELoss(), ViTCELoss(type="softmax")])
+def test_a_batch_as_large_as_the_number_of_classes_still_holds_indices(loss):
+    # PASSL takes the label vector for a soft target here and says 6.00.
+    assert value(loss, np.zeros((4, 4)), np.arange(4)) == pytest.approx(np.log(4), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", [CELoss(), CELoss(epsilon=0.1), ViTCELoss(), ViTCELoss(type="softmax")]
+)
+def test_a_column_of_indices_means_the_same_as_a_row(loss, batch):
+    logits, labels, _ = batch
+    assert value(loss, logits, labels) == value(loss, logits, labels[:, None])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (np.zeros((6, 9), "int64"), "an integer target must hold one class index per sample"),
+        (np.zeros(5, "int64"), r"logits float32 \[6, 9\], target int64 \[5\]"),
+        (np.zeros(6, "float32"), "a floating-point target must have one number per class"),
+        (np.zeros((6, 8), "float32"), r"target float32 \[6, 8\]"),
+    ],
+)
+@pytest.mark.parametrize("loss", [CELoss(), ViTCELoss()])
+def test_a_target_of_neither_kind_is_refused_in_words(loss, target, message, batch):
+    with pytest.raises(ValueError, match=message):
+        value(loss, batch[0], target)
+
+
+@pytest.mark.parametrize(
+    ("loss", "logit", "passl"),
+    [
+        (ViTCELoss(epsilon=1e-4), -10.0, "11.0442"),
+        (ViTCELoss(epsilon=1e-4, type="sigmoid"), 0.0, "693.154"),
+        (ViTCELoss(type="softmax"), 0.0, "6.9078"),
+    ],
+)
+def test_vit_loss_gives_passls_numbers(loss, logit, passl):
+    found = value(loss, np.full((8, 1000), logit), np.arange(8))
+    assert f"{found:.6g}" == passl or f"{found:.5g}" == passl
+
+
+def vit_oracle(kind, epsilon, logits, targets):
+    wanted = targets * (1 - epsilon) + epsilon
+    if kind == "softmax":
+        return -(wanted * log_softmax(logits)).sum(1).mean()
+    return (np.logaddexp(0, logits) - wanted * logits).sum(1).mean()
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-4, 0.3])
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_vit_loss_smooths_every_class_by_epsilon(kind, epsilon, multi_hot, batch):
+    logits, labels, soft = batch
+    dense = (soft > 0.1).astype("float32") if multi_hot else np.eye(9)[labels]
+    expected = vit_oracle(kind, epsilon, logits, dense)
+    found = value(ViTCELoss(epsilon=epsilon, type=kind), logits, dense if multi_hot else labels)
+    assert found == pytest.approx(expected, rel=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "epsilon"),
+    [
+        (CELoss(epsilon=0.1), "ce", 0.1),
+        (ViTCELoss(epsilon=0.01), "sigmoid", 0.01),
+        (ViTCELoss(epsilon=0.01, type="softmax"), "softmax", 0.01),
+    ],
+)
+def test_gradients_equal_the_derivative_by_hand(loss, kind, epsilon, batch):
+    logits, labels, _ = batch
+    tensor = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
+    loss(tensor, paddle.to_tensor(labels)).backward()
+    spread = epsilon / 9 if kind == "ce" else epsilon
+    wanted = np.eye(9)[labels] * (1 - epsilon) + spread
+    if kind == "sigmoid":
+        expected = (1 / (1 + np.exp(-logits)) - wanted) / 6
+    else:
+        expected = (np.exp(log_softmax(logits)) * wanted.sum(1, keepdims=True) - wanted) / 6
+    np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=2e-5, atol=1e-7)
+
+
+def test_smoothed_cross_entropy_equals_timms():
+    golden = np.load(Path(__file__).parents[2] / "golden" / "vit.npz")
+    found = value(CELoss(epsilon=0.1), golden["logits"], golden["y"])
+    assert found == pytest.approx(float(golden["loss"]), rel=1e-6)
+
+
+def test_half_precision_logits_are_lifted_to_float32():
+    logits = paddle.full([2, 3], 60000.0, dtype="float32").astype("float16")
+    assert CELoss()(logits, paddle.to_tensor([0, 1])).item() == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_a_combined_loss_reports_weighted_parts_that_add_up(batch):
+    logits, labels, _ = batch
+    loss = CombinedLoss([("CELoss", 1.0, CELoss()), ("CELoss", 0.25, CELoss(epsilon=1.0))])
+    parts = loss(paddle.to_tensor(logits.astype("float32")), paddle.to_tensor(labels))
+    assert list(parts) == loss.names == ["CELoss", "CELoss_2", "loss"]
+    assert parts["CELoss"].item() == pytest.approx(value(CELoss(), logits, labels))
+    assert parts["CELoss_2"].item() == pytest.approx(
+        0.25 * value(CELoss(epsilon=1.0), logits, labels)
+    )
+    assert parts["loss"].item() == pytest.approx(parts["CELoss"].item() + parts["CELoss_2"].item())
+
+
+def test_a_combined_loss_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one loss"):
+        CombinedLoss([])

@@ -1,0 +1,292 @@
+"""AdamW and Momentum: PyTorch's trajectories, exact continuation, groups, half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.errors import CheckpointError
+from passl.optim import kernels, parallel
+from passl.optim.adamw import AdamW
+from passl.optim.clip import ClipGradByGlobalNorm
+from passl.optim.groups import ParamGroup
+from passl.optim.momentum import Momentum
+
+GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "optimizers.npz")
+
+
+def parameter(value, dtype="float32"):
+    tensor = paddle.to_tensor(np.asarray(value, "float32")).astype(dtype)
+    tensor.stop_gradient = False
+    return tensor
+
+
+def arrays(state):
+    return {key: tensor.numpy().copy() for key, tensor in state.items()}
+
+
+def golden_run(make, weight_decay, lr, bias_decays, clip):
+    """The weights after each step of the recorded gradients, and the last bias."""
+    weight, bias = parameter(GOLDEN["w0"]), parameter(GOLDEN["b0"])
+    optimizer = make(
+        groups=[
+            ParamGroup("w", [("fc.weight", weight)], weight_decay),
+            ParamGroup("b", [("fc.bias", bias)], weight_decay if bias_decays else 0.0),
+        ]
+    )
+    trajectory = []
+    for grad_w, grad_b in zip(GOLDEN["grads_w"], GOLDEN["grads_b"]):
+        weight.grad, bias.grad = paddle.to_tensor(grad_w), paddle.to_tensor(grad_b)
+        if clip is not None:
+            ClipGradByGlobalNorm(clip)(optimizer.named_parameters)
+        optimizer.step(lr)
+        optimizer.clear_grad()
+        trajectory.append(weight.numpy().copy())
+    return np.stack(trajectory), bias.numpy()
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("form", list(kernels.ADAMW_FORMS))
+def test_adamw_follows_pytorch_step_for_step(form, clip, monkeypatch):
+    monkeypatch.setattr("passl.optim.adamw.adamw_kernel", lambda: kernels.ADAMW_FORMS[form])
+    weights, bias = golden_run(AdamW, 0.3, 1e-2, bias_decays=False, clip=clip)
+    key = f"adamw_lr1e-2_wd0.3_b0.9_0.999_eps1e-8_nodecaybias/clip{clip}"
+    np.testing.assert_allclose(weights, GOLDEN[f"{key}/w"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(bias, GOLDEN[f"{key}/b_last"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("form", [kernels._momentum_fused, kernels._momentum_composed])
+def test_momentum_follows_pytorch_step_for_step(form, clip, monkeypatch):
+    monkeypatch.setattr("passl.optim.momentum.momentum_kernel", lambda: form)
+    weights, bias = golden_run(Momentum, 1e-2, 3e-2, bias_decays=True, clip=clip)
+    key = f"momentum_lr3e-2_m0.9_l2wd1e-2/clip{clip}"
+    np.testing.assert_allclose(weights, GOLDEN[f"{key}/w"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(bias, GOLDEN[f"{key}/b_last"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", list(kernels.ADAMW_FORMS))
+def test_adamw_equals_the_formula_in_double_precision(form, monkeypatch):
+    monkeypatch.setattr("passl.optim.adamw.adamw_kernel", lambda: kernels.ADAMW_FORMS[form])
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=(40, 30))
+    weight = parameter(p)
+    optimizer = AdamW(
+        groups=[ParamGroup("g", [("w", weight)], 0.1, 0.5)], betas=(0.8, 0.95), eps=1e-3
+    )
+    p, m, v = weight.numpy().astype(float), 0.0, 0.0
+    for k in range(1, 31):
+        grad = rng.normal(size=p.shape).astype("float32")
+        weight.grad = paddle.to_tensor(grad)
+        optimizer.step(0.02 / k)
+        g, lr = grad.astype(float), 0.5 * 0.02 / k
+        m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g * g
+        p = p * (1 - lr * 0.1)
+        p = p - lr * (m / (1 - 0.8**k)) / (np.sqrt(v / (1 - 0.95**k)) + 1e-3)
+    np.testing.assert_allclose(weight.numpy(), p, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("form", [kernels._momentum_fused, kernels._momentum_composed])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_equals_the_formula(form, nesterov, monkeypatch):
+    monkeypatch.setattr("passl.optim.momentum.momentum_kernel", lambda: form)
+    rng = np.random.default_rng(0)
+    weight = parameter(rng.normal(size=(6, 5)))
+    optimizer = Momentum(
+        groups=[ParamGroup("g", [("w", weight)], 0.1, 0.5)], momentum=0.7, use_nesterov=nesterov
+    )
+    p, v = weight.numpy().astype(float), 0.0
+    for _ in range(10):
+        grad = rng.normal(size=p.shape).astype("float32")
+        weight.grad = paddle.to_tensor(grad)
+        optimizer.step(0.2)
+        g = grad + 0.1 * p
+        v = 0.7 * v + g
+        p = p - 0.1 * (g + 0.7 * v if nesterov else v)
+    np.testing.assert_allclose(weight.numpy(), p, rtol=1e-5, atol=1e-6)
+
+
+def test_decay_uses_the_weights_before_the_step_and_nothing_of_the_gradient():
+    weight = parameter([2.0])
+    optimizer = AdamW(groups=[ParamGroup("g", [("w", weight)], 0.5)])
+    weight.grad = paddle.to_tensor([1e3])
+    optimizer.step(0.1)
+    assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) - 0.1, rel=1e-6)
+
+
+def test_a_learning_rate_of_zero_changes_no_weight_but_feeds_the_moments():
+    weight = parameter([2.0, -3.0])
+    optimizer = AdamW(groups=[ParamGroup("g", [("w", weight)], 0.5)])
+    weight.grad = paddle.to_tensor([1.0, 2.0])
+    optimizer.step(0.0)
+    assert weight.numpy().tolist() == [2.0, -3.0]
+    np.testing.assert_allclose(optimizer.state_dict()["w/moment1"].numpy(), [0.1, 0.2], rtol=1e-6)
+
+
+def train(optimizer, parameters, set_gradients, first, last, clip=None):
+    for step in range(first, last):
+        set_gradients(parameters, seed=step)
+        if clip:
+            clip(optimizer.named_parameters)
+        optimizer.step(1e-2 * (step + 1))
+        optimizer.clear_grad()
+
+
+@pytest.mark.parametrize("make", [AdamW, Momentum])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_restored_run_continues_bit_for_bit_after_a_decoy_model(
+    make, dtype, make_parameters, set_gradients, make_groups
+):
+    options = {"weight_decay": 0.1, "no_weight_decay_name": ["bias"]}
+    straight = make_parameters(dtype=dtype)
+    optimizer = make(groups=make_groups(straight, **options))
+    train(optimizer, straight, set_gradients, 0, 3)
+    weights = {name: tensor.numpy().copy() for name, tensor in straight.items()}
+    saved = arrays(optimizer.state_dict())
+    train(optimizer, straight, set_gradients, 3, 7)
+
+    paddle.nn.Linear(3, 3)  # shifts Paddle's counters of names
+    resumed = make_parameters(seed=9, dtype=dtype)
+    for name, tensor in resumed.items():
+        tensor.set_value(weights[name])
+    again = make(groups=make_groups(resumed, **options))
+    again.load_state_dict(saved)
+    assert again.num_steps == 3
+    train(again, resumed, set_gradients, 3, 7)
+    for name in straight:
+        assert np.array_equal(straight[name].numpy(), resumed[name].numpy())
+    final, final_again = arrays(optimizer.state_dict()), arrays(again.state_dict())
+    assert final.keys() == final_again.keys()
+    assert all(np.array_equal(final[key], final_again[key]) for key in final)
+
+
+def test_state_lives_under_the_names_of_the_model(make_parameters, make_groups):
+    optimizer = AdamW(groups=make_groups(make_parameters(shapes={"head.weight": [2, 3]})))
+    state = arrays(optimizer.state_dict())
+    assert {key: value.shape for key, value in state.items()} == {
+        "__step__": (),
+        "head.weight/moment1": (2, 3),
+        "head.weight/moment2": (2, 3),
+        "head.weight/updates": (),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("norm.weight/moment1"), r"missing entries \(1\): norm.weight/moment1"),
+        (
+            lambda s: s.update({"nom.weight/moment1": s.pop("norm.weight/moment1")}),
+            r"missing entries \(1\): norm.weight/moment1 \(nearest in the file: "
+            r"nom.weight/moment1\); entries that belong to nothing \(1\): nom.weight/moment1",
+        ),
+        (
+            lambda s: s.update({"pos_embed/moment2": np.zeros([1, 5, 3], "float32")}),
+            r"pos_embed/moment2 has shape \[1, 5, 3\], here \[1, 4, 3\]",
+        ),
+        (lambda s: s.pop("__step__"), r"missing entries \(1\): __step__"),
+    ],
+)
+def test_state_of_another_model_is_refused_and_changes_nothing(
+    change, message, make_parameters, set_gradients, make_groups
+):
+    parameters = make_parameters()
+    optimizer = AdamW(groups=make_groups(parameters))
+    state = arrays(optimizer.state_dict())
+    train(optimizer, parameters, set_gradients, 0, 2)
+    before = arrays(optimizer.state_dict())
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        optimizer.load_state_dict(state)
+    after = arrays(optimizer.state_dict())
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_state_of_another_optimizer_is_refused(make_parameters, make_groups):
+    groups = make_groups(make_parameters())
+    state = arrays(Momentum(groups=groups).state_dict())
+    with pytest.raises(CheckpointError, match="does not fit AdamW"):
+        AdamW(groups=groups).load_state_dict(state)
+
+
+def test_half_precision_weights_move_through_float32_masters(make_parameters, make_groups):
+    parameters = make_parameters(dtype="float16", shapes={"w": [8]})
+    optimizer = Momentum(groups=make_groups(parameters), momentum=0.0)
+    start = parameters["w"].numpy().astype("float32")
+    for _ in range(100):  # each step is far below half a unit in the last place of float16
+        parameters["w"].grad = paddle.to_tensor(np.full(8, 1e-3, "float16"))
+        optimizer.step(1e-2)
+    grad = np.float32(np.float16(1e-3))
+    master = optimizer.state_dict()["w/master"]
+    np.testing.assert_allclose(master.numpy(), start - grad * 1e-2 * 100, rtol=0, atol=1e-5)
+    assert np.array_equal(parameters["w"].numpy(), master.astype("float16").numpy())
+
+
+def test_masters_are_ignored_by_a_float32_run_and_demanded_by_a_half_precision_one(
+    make_parameters, make_groups
+):
+    full = AdamW(groups=make_groups(make_parameters()))
+    half = AdamW(groups=make_groups(make_parameters(dtype="float16")))
+    full.load_state_dict(arrays(half.state_dict()))
+    with pytest.raises(CheckpointError, match="holds no master weights"):
+        half.load_state_dict(arrays(full.state_dict()))
+
+
+def test_a_parameter_without_a_gradient_is_left_alone(make_parameters, set_gradients, make_groups):
+    parameters = make_parameters()
+    optimizer = AdamW(groups=make_groups(parameters, weight_decay=0.5))
+    set_gradients(parameters, seed=0)
+    parameters["pos_embed"].clear_gradient(False)
+    before = parameters["pos_embed"].numpy().copy()
+    optimizer.step(0.1)
+    assert np.array_equal(parameters["pos_embed"].numpy(), before)
+    state = arrays(optimizer.state_dict())
+    assert (state["pos_embed/updates"], state["norm.weight/updates"]) == (0, 1)
+    assert state["__step__"] == 1
+
+
+def test_cleared_gradients_are_none_and_come_back_with_the_next_backward():
+    weight = parameter([1.0, 2.0])
+    optimizer = Momentum(groups=[ParamGroup("g", [("w", weight)])])
+    for _ in range(2):
+        (weight * weight).sum().backward()
+        optimizer.step(0.1)
+        optimizer.clear_grad()
+        assert weight.grad is None
+    np.testing.assert_allclose(weight.numpy(), [1 * 0.8 - 0.34, 2 * 0.8 - 0.68], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [AdamW, Momentum])
+@pytest.mark.parametrize("form", ["fused", "decay_then_adam"])
+def test_the_result_does_not_depend_on_the_number_of_threads(make, form, monkeypatch, make_groups):
+    monkeypatch.setattr("passl.optim.adamw.adamw_kernel", lambda: kernels.ADAMW_FORMS[form])
+    monkeypatch.setattr(parallel, "_WORTH_IT", 1)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(parallel, "_num_threads", lambda n=threads: n)
+        rng = np.random.default_rng(0)
+        parameters = {f"w{i}": parameter(rng.normal(size=(50, 10 * i + 1))) for i in range(6)}
+        optimizer = make(groups=make_groups(parameters, weight_decay=0.1))
+        clip = ClipGradByGlobalNorm(0.5)
+        for _ in range(3):
+            for tensor in parameters.values():
+                tensor.grad = paddle.to_tensor(rng.normal(size=tensor.shape).astype("float32"))
+            clip(optimizer.named_parameters)
+            optimizer.step(0.1)
+        results.append({name: tensor.numpy() for name, tensor in parameters.items()})
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr(parallel, "_WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_num_threads", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        parallel.map_tensors(lambda x: 1 // x, [1, 1, 0, 1], [1, 1, 1, 1])
+
+
+def test_the_kernels_of_this_paddle_are_known():
+    # A new Paddle falls back on slow public operations; extend _signatures after trying it.
+    assert kernels._signatures() in ("3", "2.6")
