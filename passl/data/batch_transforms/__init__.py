@@ -1,0 +1,1 @@
+"""Transforms of one batch: ``transform(images, labels, rng) -> (images, labels)``."""

@@ -1,0 +1,118 @@
+"""Encoded images -> uint8 arrays, with one meaning whatever library does the work.
+
+The meaning is Pillow's ``Image.open(file).convert("RGB")``, as in timm and torchvision:
+
+- grey is repeated to three channels; palettes are looked up; transparency is dropped, not blended;
+- CMYK is converted without a colour profile (Adobe's inverted values are recognised);
+- the EXIF orientation is not applied (nor is it by TensorFlow; PASSL's OpenCV call applies it);
+- an animation gives its first frame.
+
+Different from Pillow where Pillow does harm: 16-bit images are scaled to 8 bits rather than clipped
+at 255.  OpenCV decodes ordinary JPEG files about 1.3 times as fast into equal pixels, so those go
+to it; but it returns the missing part of a truncated file as grey, without a word.  So a JPEG goes
+to OpenCV only if it has a plain header and ends with the end-of-image marker.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from types import ModuleType
+
+import numpy as np
+
+from passl.errors import DataError
+
+__all__ = ["decode", "opencv"]
+
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+# Start-of-frame markers that libjpeg decodes: baseline, extended and progressive Huffman.
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
+# Lossless, hierarchical and arithmetic coding: left to Pillow to accept or refuse.
+_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_JPEG_SCAN = 0xDA
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode an image file into uint8 [H, W, 3], RGB.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP, BMP, GIF, TIFF, ... file.
+
+    Raises:
+        DataError: no image, a truncated or a broken one.
+    """
+    if not data:
+        raise DataError("the file is empty")
+    if _is_plain_jpeg(data):
+        cv2 = opencv()
+        flags = _opencv_flags()
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        if image is not None:
+            return image if flags & _rgb_flag() else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _decode_with_pillow(data)
+
+
+@functools.cache
+def opencv() -> ModuleType:
+    """OpenCV, told not to start threads: the loader's threads are the parallelism."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    return cv2
+
+
+@functools.cache
+def _rgb_flag() -> int:
+    return int(getattr(opencv(), "IMREAD_COLOR_RGB", 0))  # since OpenCV 4.11
+
+
+@functools.cache
+def _opencv_flags() -> int:
+    cv2 = opencv()
+    return int((_rgb_flag() or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode in _SIXTEEN_BITS:
+                return _from_sixteen_bits(np.asarray(image))
+            return np.array(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise DataError(f"not an image that Pillow knows ({len(data)} bytes)") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"refused as too large: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # Pillow raises SyntaxError for broken PNG and TIFF files.
+        raise DataError(f"truncated or broken image ({len(data)} bytes): {error}") from None
+
+
+def _from_sixteen_bits(image: np.ndarray) -> np.ndarray:
+    eight = (np.clip(image, 0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
+    return np.repeat(eight[:, :, None], 3, axis=2)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """A whole JPEG of one or three channels, with nothing after it but zero bytes.
+
+    Within the compressed data 0xFF is always followed by 0x00 or a restart marker, so a truncated
+    file does not end with the end-of-image marker.  Source: ITU-T T.81, annex B.
+    """
+    if data[:3] != _JPEG_START or data[-64:].rstrip(b"\0")[-2:] != _JPEG_END:
+        return False
+    at, size = 2, len(data)
+    while at + 9 < size and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker in _JPEG_FRAMES:
+            return data[at + 4] == 8 and data[at + 9] in (1, 3)
+        if marker == _JPEG_SCAN or marker in _OTHER_FRAMES:
+            return False
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False

@@ -1,0 +1,36 @@
+"""Where every random number of the data path comes from.
+
+A generator is derived from what it is for (an order, a sample, a batch) and never carried along, so
+the number of threads, ranks or restarts cannot change what a sample sees.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["batch_rng", "epoch_order", "sample_rng"]
+
+# Spawn keys keep the three streams apart: SeedSequence pads its entropy with zeros, so without
+# them the generator of sample 0 would repeat the one that shuffles the epoch.
+_SAMPLE, _BATCH = 1, 2
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """The shuffled order of an epoch: int64 [num_samples], a permutation fixed by (seed, epoch)."""
+    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
+    return np.random.Generator(bits).permutation(num_samples)
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator for the transforms of sample ``index`` in ``epoch``."""
+    return _generator(seed, epoch, _SAMPLE, index)
+
+
+def batch_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """The generator for the batch transforms of global batch number ``batch`` in ``epoch``."""
+    return _generator(seed, epoch, _BATCH, batch)
+
+
+def _generator(seed: int, epoch: int, stream: int, number: int) -> np.random.Generator:
+    sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream, number))
+    return np.random.Generator(np.random.PCG64(sequence))

@@ -1,0 +1,153 @@
+"""Decoding means what Pillow means, and a damaged file is never half a picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from passl.data.images import _is_plain_jpeg, decode
+from passl.data.transforms.decode import DecodeImage
+from passl.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 90, 100])
+def test_jpeg_pixels_equal_pillows(photo, encode, subsampling, progressive, quality):
+    odd = np.ascontiguousarray(photo[:333, :501])
+    data = encode(odd, subsampling=subsampling, progressive=progressive, quality=quality)
+    assert _is_plain_jpeg(data)
+    np.testing.assert_array_equal(decode(data), by_pillow(data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("JPEG", "RGB", {"restart_marker_blocks": 4}),
+        ("JPEG", "RGB", {"optimize": True, "dpi": (72, 72), "comment": b"\xff\xd9 not the end"}),
+        ("PNG", "RGB", {}),
+        ("PNG", "L", {}),
+        ("PNG", "1", {}),
+        ("PNG", "P", {}),
+        ("PNG", "LA", {}),
+        ("WEBP", "RGB", {"quality": 80}),
+        ("BMP", "RGB", {}),
+        ("GIF", "P", {}),
+        ("TIFF", "RGB", {}),
+        ("PPM", "RGB", {}),
+    ],
+)
+def test_every_kind_of_file_becomes_pillows_rgb(photo, encode, kind, mode, options):
+    data = encode(photo[:60, :80].copy(), kind, mode, **options)
+    image = decode(data)
+    assert image.dtype == np.uint8
+    assert image.shape == (60, 80, 3)
+    np.testing.assert_array_equal(image, by_pillow(data))
+
+
+def test_adobe_cmyk_is_not_negative(photo, encode):
+    data = encode(photo[:64, :64].copy(), mode="CMYK", quality=95)
+    assert np.abs(decode(data).astype(int) - photo[:64, :64]).mean() < 5
+
+
+def test_transparency_is_dropped_not_blended(encode):
+    rgba = np.full((4, 4, 4), 200, dtype=np.uint8)
+    rgba[..., 3] = 0
+    assert (decode(encode(rgba, "PNG")) == 200).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(encode):
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    image = decode(encode(ramp, "PNG"))
+    np.testing.assert_array_equal(image[..., 0].ravel(), np.arange(256))
+
+
+def test_exif_orientation_is_not_applied(photo, encode):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    turned = encode(photo[:40, :80].copy(), exif=exif.tobytes())
+    assert b"Exif" in turned
+    assert decode(turned).shape == (40, 80, 3)
+    np.testing.assert_array_equal(decode(turned), by_pillow(turned))
+
+
+def test_bytes_after_the_end_marker_do_not_matter(photo, encode):
+    data = encode(photo[:64, :64].copy())
+    for tail in (b"\0" * 10, b"some trailing bytes", b"\0" * 500):
+        np.testing.assert_array_equal(decode(data + tail), decode(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.99])
+def test_truncated_jpeg_is_an_error_at_any_length(photo, encode, share, progressive):
+    data = encode(photo, quality=90, progressive=progressive)
+    with pytest.raises(DataError, match=r"truncated or broken image|not an image"):
+        decode(data[: int(len(data) * share)])
+
+
+def test_jpeg_without_its_last_byte_is_an_error_or_whole(photo, encode):
+    data = encode(photo[:64, :64].copy())
+    for cut in range(1, 40):
+        try:
+            image = decode(data[:-cut])
+        except DataError:
+            continue
+        np.testing.assert_array_equal(image, decode(data))  # only the end marker was missing
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP"])
+def test_other_truncated_files_are_errors(photo, encode, kind):
+    mode = "P" if kind == "GIF" else ""
+    data = encode(photo[:100, :100].copy(), kind, mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DataError, match=r"truncated or broken|not an image"):
+            decode(data[: len(data) // 2])
+
+
+def test_a_broken_png_checksum_is_an_error(photo, encode):
+    data = bytearray(encode(photo[:50, :50].copy(), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DataError, match="truncated or broken"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, I am a text file", "not an image that Pillow knows (23 bytes)"),
+        (b"\xff\xd8\xff\xd9", "not an image that Pillow knows (4 bytes)"),
+        (b"\xff\xd8\xff\xe0\x00\x02\xff\xd9", "not an image that Pillow knows (8 bytes)"),
+    ],
+)
+def test_what_is_no_image_says_so(data, text):
+    with pytest.raises(DataError) as error:
+        decode(data)
+    assert text in str(error.value)
+
+
+def test_decode_image_orders_channels_as_asked(photo, encode):
+    data = encode(photo[:20, :30].copy(), "PNG")
+    rgb = DecodeImage()(data, RNG)
+    np.testing.assert_array_equal(rgb, photo[:20, :30])
+    np.testing.assert_array_equal(DecodeImage(to_rgb=False)(data, RNG), rgb[:, :, ::-1])
+    np.testing.assert_array_equal(
+        DecodeImage(channel_first=True)(data, RNG), rgb.transpose(2, 0, 1)
+    )
+
+
+def test_decode_image_leaves_plain_images_alone(photo):
+    assert DecodeImage()(photo, RNG) is photo
