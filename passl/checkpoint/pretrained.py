@@ -1,0 +1,296 @@
+"""Putting weights of a file into a model, and accounting for every tensor.
+
+Names and shapes of both sides are compared before anything is copied.  What does not fit is an
+error that lists it, not a warning that scrolls by: a model that evaluates with random weights is
+the most expensive mistake of all.  With ``finetune`` a head of other classes starts anew and
+position embeddings are resized; nothing else is forgiven.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from passl.checkpoint.files import bfloat16_to_float32, read_arrays
+from passl.checkpoint.pos_embed import resize_pos_embed
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.errors import CheckpointError
+
+__all__ = ["LoadReport", "load_arrays", "load_pretrained"]
+
+#: Parameters that belong to the classes rather than to the images; a model may name others in
+#: ``head_prefixes``.
+_HEAD_PREFIXES = ("head.", "pre_logits.")
+_POS_EMBED = "pos_embed"
+_NUM_LISTED = 10
+
+
+@dataclass
+class LoadReport:
+    """What became of every tensor of the model and of the file; ``str(report)`` is for the log.
+
+    Args:
+        origin: the file.
+        num_tensors: tensors of the model.
+    """
+
+    origin: str
+    num_tensors: int
+    #: Tensors of the model that now hold the file's values (resized ones included).
+    loaded: list[str] = field(default_factory=list)
+    #: Tensors of the head that start anew, with the reason.
+    reinitialised: dict[str, str] = field(default_factory=dict)
+    #: ``pos_embed`` if its grid changed, with the two sizes.
+    resized: dict[str, str] = field(default_factory=dict)
+    #: Tensors of the model that the file lacks.
+    missing: list[str] = field(default_factory=list)
+    #: Tensors of the file that the model lacks -> the nearest name in the model, or "".
+    unexpected: dict[str, str] = field(default_factory=dict)
+    #: Tensors of both whose shapes or kinds of numbers differ, with both.
+    mismatched: dict[str, str] = field(default_factory=dict)
+    #: Conversions: stored type -> number of tensors.
+    converted: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"weights from {self.origin}: {len(self.loaded)} of {self.num_tensors} tensors loaded"
+        ]
+        lines += [f"resized {name}: {sizes}" for name, sizes in self.resized.items()]
+        lines += [f"newly initialised {name}: {why}" for name, why in self.reinitialised.items()]
+        lines += [f"kept as initialised {name}: not in the file" for name in self.missing]
+        lines += [f"kept as initialised {name}: {why}" for name, why in self.mismatched.items()]
+        lines += [f"not used {name}: not in the model" for name in self.unexpected]
+        lines += [f"converted from {kind}: {n} tensors" for kind, n in self.converted.items()]
+        return "\n  ".join(lines)
+
+
+def load_pretrained(
+    model: nn.Layer,
+    path: Union[str, Path],
+    *,
+    finetune: bool = False,
+    allow_missing: Sequence[str] = (),
+) -> LoadReport:
+    """Put the weights at ``path`` into ``model``.
+
+    Args:
+        model: its parameters and buffers are overwritten; untouched if an error is raised.
+        path: a checkpoint folder, ``best``, a file, or a prefix without suffix.
+        finetune: allow a head of another shape, which then starts anew as a whole, and another
+            image size, for which ``pos_embed`` is resized.
+        allow_missing: regular expressions of names that need not fit: kept as initialised where
+            the file has no such tensor or one of another shape, ignored where the model has none.
+
+    Raises:
+        CheckpointError: no such file, damaged, NaN in it, or a tensor that does not fit.
+    """
+    resolved = resolve_checkpoint(path)
+    resolved.verify(only_weights=True)
+    arrays = read_arrays(resolved.weights)
+    return load_arrays(
+        model, arrays, str(resolved.weights), finetune=finetune, allow_missing=allow_missing
+    )
+
+
+def load_arrays(
+    model: nn.Layer,
+    arrays: Mapping[str, np.ndarray],
+    origin: str,
+    *,
+    finetune: bool = False,
+    allow_missing: Sequence[str] = (),
+) -> LoadReport:
+    """:func:`load_pretrained` for arrays already read.
+
+    Args:
+        model: its parameters and buffers are overwritten; untouched if an error is raised.
+        arrays: name -> array in Paddle's layout, floats of any width, bfloat16 as uint16.
+        origin: what messages call them.
+        finetune: see :func:`load_pretrained`.
+        allow_missing: see :func:`load_pretrained`.
+    """
+    targets: dict[str, paddle.Tensor] = model.state_dict()
+    report = LoadReport(origin, len(targets))
+    values = _as_floats(arrays, report)
+    if finetune:
+        _resize_pos_embed(model, targets, values, report)
+    _compare(targets, values, report)
+    if finetune:
+        _give_up_head(model, report)
+    _refuse_misfits(report, allow_missing, finetune)
+    _refuse_non_finite(values, report)
+    for name in report.loaded:
+        _copy(values[name], targets[name])
+    return report
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+
+def _as_floats(arrays: Mapping[str, np.ndarray], report: LoadReport) -> dict[str, np.ndarray]:
+    """Widen bfloat16 and note every stored type that is not float32 or an integer."""
+    values = {}
+    for name, array in arrays.items():
+        is_bfloat16 = array.dtype == np.uint16
+        values[name] = bfloat16_to_float32(array) if is_bfloat16 else array
+        kind = "bfloat16" if is_bfloat16 else str(array.dtype)
+        if kind in ("bfloat16", "float16", "float64"):
+            report.converted[kind] = report.converted.get(kind, 0) + 1
+    return values
+
+
+def _compare(
+    targets: Mapping[str, paddle.Tensor], values: Mapping[str, np.ndarray], report: LoadReport
+) -> None:
+    for name, target in targets.items():
+        if name not in values:
+            report.missing.append(name)
+            continue
+        difference = _difference(values[name], target)
+        if difference:
+            report.mismatched[name] = difference
+        else:
+            report.loaded.append(name)
+    unused = [name for name in values if name not in targets]
+    for name in unused:
+        near = difflib.get_close_matches(name, report.missing, n=1) if len(unused) < 200 else []
+        report.unexpected[name] = near[0] if near else ""
+
+
+def _difference(value: np.ndarray, target: paddle.Tensor) -> str:
+    """Why the value cannot be the target's; empty if it can."""
+    stored, wanted = list(value.shape), list(target.shape)
+    if stored != wanted:
+        is_transposed = len(wanted) == 2 and stored == wanted[::-1]
+        hint = " (transposed: written by another framework?)" if is_transposed else ""
+        return f"{stored} in the file, {wanted} in the model{hint}"
+    if (value.dtype.kind == "f") != ("float" in str(target.dtype)):
+        return f"{value.dtype} in the file, {_dtype_name(target)} in the model"
+    return ""
+
+
+def _resize_pos_embed(
+    model: nn.Layer,
+    targets: Mapping[str, paddle.Tensor],
+    values: dict[str, np.ndarray],
+    report: LoadReport,
+) -> None:
+    stored, target = values.get(_POS_EMBED), targets.get(_POS_EMBED)
+    if stored is None or target is None or stored.ndim != 3 or not hasattr(model, "grid_size"):
+        return
+    if stored.shape[1] == target.shape[1] or stored.shape[2] != target.shape[2]:
+        return
+    rows, columns = model.grid_size
+    prefix = int(model.num_prefix_tokens)
+    try:
+        values[_POS_EMBED] = resize_pos_embed(stored, (rows, columns), prefix)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{report.origin}: {_POS_EMBED} cannot be resized: {error}."
+        ) from error
+    side = round((stored.shape[1] - prefix) ** 0.5)
+    report.resized[_POS_EMBED] = f"grid {side}x{side} -> {rows}x{columns}, bicubic"
+
+
+def _give_up_head(model: nn.Layer, report: LoadReport) -> None:
+    """Start the whole head anew if a part of it does not fit: half a head is none."""
+    prefixes = tuple(getattr(model, "head_prefixes", _HEAD_PREFIXES))
+    head_reasons = {
+        **{name: "not in the file" for name in report.missing if name.startswith(prefixes)},
+        **{name: why for name, why in report.mismatched.items() if name.startswith(prefixes)},
+    }
+    head_unused = [name for name in report.unexpected if name.startswith(prefixes)]
+    if not head_reasons and not head_unused:
+        return
+    for name in [name for name in report.loaded if name.startswith(prefixes)]:
+        report.loaded.remove(name)
+        head_reasons[name] = "another part of the head differs"
+    report.missing = [name for name in report.missing if name not in head_reasons]
+    for name in (*head_reasons, *head_unused):
+        report.mismatched.pop(name, None)
+        report.unexpected.pop(name, None)
+    report.reinitialised = head_reasons
+
+
+# -- refusing --------------------------------------------------------------------------------------
+
+
+def _refuse_misfits(report: LoadReport, allow_missing: Sequence[str], finetune: bool) -> None:
+    allowed = _compile(allow_missing)
+    missing = [name for name in report.missing if not _matches(name, allowed)]
+    mismatched = {
+        name: why for name, why in report.mismatched.items() if not _matches(name, allowed)
+    }
+    unexpected = {
+        name: near for name, near in report.unexpected.items() if not _matches(name, allowed)
+    }
+    problems = [f"{name}: {why}" for name, why in mismatched.items()]
+    problems += [f"{name}: missing in the file" for name in missing]
+    for name, near in unexpected.items():
+        problems.append(f"{name}: not in the model" + (f" (did you mean {near}?)" if near else ""))
+    if not problems:
+        return
+    lines = [
+        f"{report.origin}: these weights are of another model, or of another setting of it: "
+        f"{len(problems)} tensors do not fit, {len(report.loaded)} of {report.num_tensors} would."
+    ]
+    lines += [f"  {problem}" for problem in problems[:_NUM_LISTED]]
+    if len(problems) > _NUM_LISTED:
+        lines.append(f"  ... and {len(problems) - _NUM_LISTED} more")
+    lines.append(_advice([*mismatched, *missing, *unexpected], finetune))
+    raise CheckpointError("\n".join(line for line in lines if line))
+
+
+def _advice(names: Sequence[str], finetune: bool) -> str:
+    """What to do if only that differs which fine-tuning forgives."""
+    if not finetune and all(name.startswith((*_HEAD_PREFIXES, _POS_EMBED)) for name in names):
+        return (
+            "Only the head or the position embedding differs: Global.finetune=true starts a new "
+            "head and resizes the embedding."
+        )
+    return "Compare Model.name and its arguments with those the weights were trained with."
+
+
+def _refuse_non_finite(values: Mapping[str, np.ndarray], report: LoadReport) -> None:
+    for name in report.loaded:
+        value = values[name]
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            count = int(value.size - np.isfinite(value).sum())
+            raise CheckpointError(
+                f"{report.origin}: {name} has {count} NaN or infinite values of {value.size}; "
+                "the run that wrote it had diverged. Use an earlier checkpoint."
+            )
+
+
+def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+    try:
+        return [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise CheckpointError(f"allow_missing: {error.pattern!r} is no pattern: {error}") from error
+
+
+def _matches(name: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+    return any(pattern.search(name) for pattern in patterns)
+
+
+# -- copying ---------------------------------------------------------------------------------------
+
+
+def _copy(value: np.ndarray, target: paddle.Tensor) -> None:
+    dtype = _dtype_name(target)
+    if dtype == "bfloat16":  # NumPy has no such type: Paddle rounds
+        target.set_value(paddle.to_tensor(value.astype(np.float32)).astype(dtype))
+    else:
+        target.set_value(np.ascontiguousarray(value, dtype=dtype).reshape(value.shape))
+
+
+def _dtype_name(tensor: paddle.Tensor) -> str:
+    return str(tensor.dtype).rsplit(".", 1)[-1]
