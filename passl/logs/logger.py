@@ -1,0 +1,127 @@
+"""The ``passl`` logger: on screen and in a file, each line once.
+
+    [2026/01/31 12:00:00] passl INFO: [Train][Epoch 1/300][Iter: 0/1251] lr: ...
+
+Rank 0 speaks; the other ranks write everything to ``rank_N.log`` and put only warnings and errors
+on screen. Never imports Paddle, so that errors before its import look the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Optional, Protocol, Union
+
+from passl.errors import PasslError
+
+__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging"]
+
+_NAME = "passl"
+_FORMAT = "[%(asctime)s] passl %(levelname)s: %(message)s"
+_DATE_FORMAT = "%Y/%m/%d %H:%M:%S"
+#: ANSI colours of the level names: yellow and red.
+_COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
+_RESET = "\033[0m"
+
+
+class LiveLine(Protocol):
+    """A line on the terminal that is redrawn, and makes room for log lines."""
+
+    def clear(self) -> None:
+        """Take the line off the screen."""
+
+    def redraw(self) -> None:
+        """Put it back below what was printed."""
+
+
+def get_logger() -> logging.Logger:
+    """The logger of this software; silent below warnings until :func:`setup_logging` was called."""
+    return logging.getLogger(_NAME)
+
+
+def setup_logging(
+    run_dir: Optional[Union[str, Path]], rank: int = 0, mode: str = "train"
+) -> logging.Logger:
+    """Send the ``passl`` logger to the screen (stdout) and to a file of the run; again replaces it.
+
+    Args:
+        run_dir: folder of the run, made if need be; None: screen only.
+        rank: this process among all.
+        mode: names rank 0's file: ``train.log``, ``eval.log``.  A file that is there is continued.
+
+    Raises:
+        PasslError: the file cannot be written.
+    """
+    logger = get_logger()
+    close_logging()
+    logger.setLevel(logging.INFO)
+    logger.propagate = (
+        False  # Paddle 2.6 puts a handler on the root logger: every line would appear twice
+    )
+    console = ConsoleHandler(rank)
+    console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logger.addHandler(console)
+    if run_dir is not None:
+        name = f"{mode}.log" if rank == 0 else f"rank_{rank}.log"
+        logger.addHandler(_file_handler(Path(run_dir) / name))
+    return logger
+
+
+def close_logging() -> None:
+    """Take the handlers off the ``passl`` logger and close its file."""
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Prints to what ``sys.stdout`` is at that moment; levels are coloured on a terminal only.
+
+    Args:
+        rank: above 0 it is told in each line.
+    """
+
+    def __init__(self, rank: int = 0) -> None:
+        super().__init__(sys.stdout)
+        self.setFormatter(_ConsoleFormatter(self, rank))
+        #: The live line to move out of the way; a progress bar puts itself here.
+        self.live: Optional[LiveLine] = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record, above the live line if there is one."""
+        self.stream = sys.stdout
+        if self.live is None:
+            super().emit(record)
+            return
+        self.live.clear()
+        super().emit(record)
+        self.live.redraw()
+
+
+class _ConsoleFormatter(logging.Formatter):
+    def __init__(self, handler: ConsoleHandler, rank: int) -> None:
+        super().__init__(_FORMAT, _DATE_FORMAT)
+        self._handler = handler
+        self._where = f"[rank {rank}] " if rank else ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        plain = f"passl {record.levelname}: "
+        colour = _COLOURS.get(record.levelname) if self._handler.stream.isatty() else None
+        level = f"passl {colour}{record.levelname}{_RESET}: " if colour else plain
+        return line.replace(plain, level + self._where, 1)
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise PasslError(
+            f"cannot write the log {path}: {error.strerror}. "
+            "Change the rights of the folder or choose another Global.output_dir."
+        ) from error
+    handler.setFormatter(logging.Formatter(_FORMAT, _DATE_FORMAT))
+    return handler

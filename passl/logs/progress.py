@@ -1,0 +1,148 @@
+"""One live line at the bottom of a terminal: where the run is, and when it will end.
+
+    epoch 3/300 [######----------] 412/1251  loss 2.3145  lr 0.000950  1834.2 img/s  eta 26:03:04
+
+A library would bring many more features; what matters here is one thing they make hard: the line
+steps aside for log lines, which are printed by :mod:`passl.logs.logger`, on stdout, while the line
+is on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from typing import Callable, Optional, TextIO
+
+from passl.logs.lines import format_eta
+from passl.logs.logger import ConsoleHandler, get_logger
+
+__all__ = ["ProgressBar"]
+
+_BAR_WIDTH = 20
+_CLEAR_LINE = "\r\033[K"
+
+
+class ProgressBar:
+    """Redrawn at most five times a second; silent where there is no terminal.
+
+    A context manager; only one should be open at a time.
+
+    Args:
+        stream: the terminal; default stderr.
+        is_on: force it on or off; default: on if ``stream`` is a terminal that understands control
+            codes.
+        min_interval_s: seconds between two drawings.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        stream: Optional[TextIO] = None,
+        *,
+        is_on: Optional[bool] = None,
+        min_interval_s: float = 0.2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self.is_on = _is_capable(self._stream) if is_on is None else is_on
+        self._min_interval_s = min_interval_s
+        self._clock = clock
+        self._drawn_at = float("-inf")
+        self._text = ""
+        if self.is_on:
+            for handler in self._consoles():
+                handler.live = self
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(
+        self,
+        *,
+        label: str,
+        done: int,
+        total: int,
+        loss: Optional[float] = None,
+        lr: Optional[float] = None,
+        ips: Optional[float] = None,
+        eta_s: Optional[float] = None,
+    ) -> None:
+        """Tell where the run is; costs next to nothing when it is not time to draw.
+
+        Args:
+            label: what is going on: ``"epoch 3/300"``, ``"eval"``.
+            done: steps done of it.
+            total: steps of it.
+            loss: last known loss; reading it for this line would make the loop wait for the device.
+            lr: learning rate.
+            ips: images per second.
+            eta_s: seconds to the end of the run.
+        """
+        if not self.is_on:
+            return
+        now = self._clock()
+        if now - self._drawn_at < self._min_interval_s and done < total:
+            return
+        self._drawn_at = now
+        self._text = _line(label, done, total, loss, lr, ips, eta_s)
+        self.redraw()
+
+    def clear(self) -> None:
+        """Take the line off the screen until it is next drawn."""
+        if self.is_on and self._text:
+            self._write(_CLEAR_LINE)
+
+    def redraw(self) -> None:
+        """Draw the line as it was last told."""
+        if self.is_on and self._text:
+            columns = shutil.get_terminal_size().columns
+            with suppress(OSError, ValueError):  # no terminal behind it: the default width
+                columns = os.get_terminal_size(self._stream.fileno()).columns or columns
+            self._write(_CLEAR_LINE + self._text[: columns - 1])
+
+    def close(self) -> None:
+        """Remove the line for good."""
+        self.clear()
+        self._text = ""
+        for handler in self._consoles():
+            if handler.live is self:
+                handler.live = None
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.is_on = False  # the terminal was closed; the run goes on without it
+
+    @staticmethod
+    def _consoles() -> list[ConsoleHandler]:
+        return [handler for handler in get_logger().handlers if isinstance(handler, ConsoleHandler)]
+
+
+def _is_capable(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _line(
+    label: str,
+    done: int,
+    total: int,
+    loss: Optional[float],
+    lr: Optional[float],
+    ips: Optional[float],
+    eta_s: Optional[float],
+) -> str:
+    filled = _BAR_WIDTH * done // max(total, 1)
+    fields = [f"{label} [{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {done}/{total}"]
+    fields += [f"loss {loss:.4f}"] if loss is not None else []
+    fields += [f"lr {lr:.3g}"] if lr is not None else []
+    fields += [f"{ips:.1f} img/s"] if ips is not None else []
+    fields += [f"eta {format_eta(eta_s)}"] if eta_s is not None else []
+    return "  ".join(fields)

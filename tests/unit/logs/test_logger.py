@@ -1,0 +1,118 @@
+"""The passl logger: one line, once, in the right places."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from passl.errors import PasslError
+from passl.logs.logger import close_logging, get_logger, setup_logging
+
+STAMP = r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] "
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards():
+    yield
+    close_logging()
+
+
+def test_the_prefix_is_that_of_passl_on_screen_and_in_the_file(tmp_path, capsys):
+    setup_logging(tmp_path / "run").info("hello %d", 3)
+    screen = capsys.readouterr()
+    assert re.fullmatch(STAMP + "passl INFO: hello 3\n", screen.out)
+    assert screen.err == ""
+    assert (tmp_path / "run" / "train.log").read_text() == screen.out
+
+
+def test_setting_up_twice_prints_once_and_continues_the_file(tmp_path, capsys):
+    setup_logging(tmp_path).info("one")
+    setup_logging(tmp_path).info("two")
+    assert capsys.readouterr().out.count("\n") == 2
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line[-3:] for line in lines] == ["one", "two"]
+
+
+def test_a_handler_on_the_root_logger_does_not_double_lines(tmp_path, capsys):
+    """Paddle 2.6 installs one."""
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        setup_logging(tmp_path).info("once")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().out.count("once") == 1
+
+
+@pytest.mark.parametrize(
+    ("rank", "mode", "name"),
+    [(0, "train", "train.log"), (0, "eval", "eval.log"), (3, "train", "rank_3.log")],
+)
+def test_each_rank_has_its_file(tmp_path, rank, mode, name):
+    setup_logging(tmp_path, rank, mode).info("hello")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_other_ranks_put_only_warnings_and_errors_on_screen_and_say_who_they_are(tmp_path, capsys):
+    logger = setup_logging(tmp_path, rank=3)
+    logger.info("quiet")
+    logger.warning("loud")
+    logger.error("louder")
+    assert re.fullmatch(
+        f"{STAMP}passl WARNING: \\[rank 3\\] loud\n{STAMP}passl ERROR: \\[rank 3\\] louder\n",
+        capsys.readouterr().out,
+    )
+    lines = (tmp_path / "rank_3.log").read_text().splitlines()
+    assert [line.split("passl ")[1] for line in lines] == [
+        "INFO: quiet",
+        "WARNING: loud",
+        "ERROR: louder",
+    ]
+
+
+def test_colours_are_for_terminals_only(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, expected in (
+        (io.StringIO(), "passl WARNING: x"),
+        (Terminal(), "\033[33mWARNING\033[0m: x"),
+    ):
+        monkeypatch.setattr(sys, "stdout", stream)
+        setup_logging(tmp_path).warning("x")
+        assert expected in stream.getvalue()
+    assert "\033" not in (tmp_path / "train.log").read_text()
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    setup_logging(None).info("hello")
+    assert "hello" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(PasslError) as caught:
+        setup_logging(tmp_path / "run")
+    assert str(caught.value).startswith(f"cannot write the log {tmp_path / 'run' / 'train.log'}: ")
+    assert str(caught.value).endswith("choose another Global.output_dir.")
+
+
+def test_before_any_set_up_information_is_not_printed(capsys):
+    get_logger().info("hello")
+    assert capsys.readouterr().out == ""
+
+
+def test_logging_does_not_import_paddle_or_numpy():
+    code = (
+        "import sys, passl.logs.logger, passl.logs.lines, passl.logs.progress, passl.logs.metrics\n"
+        "print(sorted({'paddle', 'numpy', 'visualdl'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

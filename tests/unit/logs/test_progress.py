@@ -1,0 +1,144 @@
+"""The live line on a real pseudo terminal, seen through a small model of a screen."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from passl.logs.progress import ProgressBar
+
+
+class Screen:
+    r"""What a terminal shows after \r, \n and 'erase to the end of the line'."""
+
+    def __init__(self, data: bytes, columns: int) -> None:
+        self.lines, self.column, self.columns = [""], 0, columns
+        for part in re.findall(r"\033\[\d*[A-Za-z]|[\s\S]", data.decode()):
+            self.put(part)
+
+    def put(self, part: str) -> None:
+        line = self.lines[-1]
+        if part == "\033[K":
+            self.lines[-1] = line[: self.column]
+        elif part.startswith("\033"):
+            assert part.endswith("m"), f"{part!r} is not understood by this screen"
+        elif part == "\r":
+            self.column = 0
+        elif part == "\n":
+            self.lines.append("")
+            self.column = 0
+        else:
+            assert self.column < self.columns, "the line wrapped: clearing it would leave rests"
+            self.lines[-1] = line[: self.column].ljust(self.column) + part + line[self.column + 1 :]
+            self.column += 1
+
+
+def on_terminal(code: str, *, columns: int = 100, term: str = "xterm") -> tuple[Screen, bytes]:
+    """Run Python code with stdout and stderr on one pseudo terminal."""
+    main, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=child,
+        stderr=child,
+        env={**os.environ, "TERM": term},
+    )
+    os.close(child)
+    data = b""
+    try:
+        while piece := os.read(main, 65536):
+            data += piece
+    except OSError:
+        pass  # how Linux reports that the other side is closed
+    os.close(main)
+    assert process.wait() == 0, data
+    return Screen(data, columns), data
+
+
+RUN = """
+from passl.logs.logger import setup_logging
+from passl.logs.progress import ProgressBar
+logger = setup_logging(None)
+bar = ProgressBar(min_interval_s=0.0)
+for step in range(1, 4):
+    bar.update(label="epoch 1/2", done=step, total=8, loss=2.5, lr=1e-3, ips=123.45, eta_s=3661)
+    logger.info("line %d", step)
+"""
+
+
+def test_log_lines_stay_whole_above_the_live_line():
+    screen, _ = on_terminal(RUN)
+    assert [line[-6:] for line in screen.lines[:3]] == ["line 1", "line 2", "line 3"]
+    assert all(re.match(r"\[\d{4}/.*passl INFO: line \d$", line) for line in screen.lines[:3])
+    assert screen.lines[3:] == [
+        "epoch 1/2 [#######-------------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01"
+    ]
+
+
+def test_closing_leaves_only_the_log_lines():
+    screen, _ = on_terminal(RUN + "bar.close()\nlogger.info('after')")
+    assert len(screen.lines) == 5
+    assert screen.lines[3].endswith("after")
+    assert screen.lines[4] == ""
+
+
+def test_a_narrow_terminal_cuts_the_line_instead_of_wrapping():
+    screen, _ = on_terminal(RUN.replace('logger.info("line %d", step)', "pass"), columns=40)
+    assert screen.lines == ["epoch 1/2 [#######-------------] 3/8  lo"[:39]]
+
+
+def test_it_is_drawn_at_most_five_times_a_second():
+    code = (
+        "import time\n"
+        "from passl.logs.progress import ProgressBar\n"
+        "began = time.monotonic()\n"
+        "with ProgressBar() as bar:\n"
+        "    while time.monotonic() - began < 1.0:\n"
+        "        bar.update(label='x', done=1, total=10)\n"
+    )
+    _, data = on_terminal(code)
+    assert 2 <= data.count(b"] 1/10") <= 6
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+def test_a_terminal_without_control_codes_gets_none(term):
+    screen, data = on_terminal(RUN, term=term)
+    assert b"\033" not in data
+    assert len(screen.lines) == 4
+
+
+def test_where_there_is_no_terminal_nothing_is_written():
+    process = subprocess.run(
+        [sys.executable, "-c", RUN], capture_output=True, text=True, check=True
+    )
+    assert process.stderr == ""
+    assert "\r" not in process.stdout
+    assert len(process.stdout.splitlines()) == 3
+
+
+def test_the_last_step_is_always_drawn():
+    stream = io.StringIO()
+    bar = ProgressBar(stream, is_on=True, min_interval_s=1e9)
+    for step in range(1, 6):
+        bar.update(label="x", done=step, total=5)
+    assert "1/5" in stream.getvalue()
+    assert stream.getvalue().endswith("[####################] 5/5")
+
+
+def test_a_closed_terminal_does_not_stop_the_run():
+    stream = io.StringIO()
+    bar = ProgressBar(stream, is_on=True, min_interval_s=0.0)
+    stream.close()
+    bar.update(label="x", done=1, total=5)
+    assert not bar.is_on
+    bar.close()
