@@ -1,0 +1,223 @@
+"""Checks that concern more than one value: what a mode needs, and what contradicts what."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Literal, Optional
+
+from passl.config.check import Checker
+from passl.config.config import Config
+from passl.config.schema import LoaderSection
+from passl.config.tree import find
+from passl.errors import ConfigError
+
+__all__ = ["Mode", "check_together", "require"]
+
+Mode = Literal["train", "eval"]
+
+#: Sections that a mode cannot do without, and what they are for.
+_NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("Loss.Train", "training needs a loss"),
+        ("LRScheduler", "training needs a learning rate"),
+        ("Optimizer", "training needs an optimizer"),
+        ("DataLoader.Train", "training needs data"),
+    ),
+    "eval": (("DataLoader.Eval", "evaluation needs data"),),
+}
+
+Report = Callable[[str, str], None]
+
+
+def require(config: Config, mode: Mode) -> None:
+    """Refuse a config that lacks what ``mode`` needs.
+
+    Raises:
+        ConfigError: every missing part, one line each.
+    """
+    problems: list[str] = []
+
+    def report(path: str, message: str) -> None:
+        origin = config.origins.get(path, str(config.source_path))
+        problems.append(f"{origin}: {path}: {message}")
+
+    _check_mode(config, mode, report, lambda *_: True)
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> None:
+    """Report to ``checker`` what does not go together; values that failed before are left alone."""
+
+    def sound(*paths: str) -> bool:
+        """No problem at, above or (for a section) below these paths."""
+        return not any(
+            failed == path or failed.startswith(path + ".") or path.startswith(failed + ".")
+            for failed in checker.failed
+            for path in paths
+        )
+
+    if mode is not None:
+        _check_mode(config, mode, checker.report, sound)
+    _check_batches(config, checker, sound)
+    _check_precision(config, checker, sound)
+    _check_patterns(config, checker, sound)
+    _check_sizes(config, checker, sound)
+    _check_classes(config, checker, sound)
+
+
+def _check_mode(config: Config, mode: Mode, report: Report, sound: Callable[..., bool]) -> None:
+    for path, reason in _NEEDS[mode]:
+        value: Any = config
+        for key in path.split("."):
+            value = getattr(value, key)
+        if not value and sound(path):
+            report(path, f"missing; {reason}")
+    if (
+        mode == "eval"
+        and not config.Metric.Eval
+        and not config.Loss.Eval
+        and sound("Metric", "Loss")
+    ):
+        report("Metric.Eval", "missing; evaluation needs a metric (or Loss.Eval)")
+    if mode == "train":
+        _check_training(config, report, sound)
+
+
+def _check_training(config: Config, report: Report, sound: Callable[..., bool]) -> None:
+    run = config.Global
+    if (
+        run.epochs is None
+        and run.max_train_step is None
+        and sound("Global.epochs", "Global.max_train_step")
+    ):
+        report("Global.epochs", "missing; give epochs or max_train_step")
+    if (
+        run.finetune
+        and run.pretrained_model is None
+        and sound("Global.pretrained_model", "Global.finetune")
+    ):
+        report(
+            "Global.finetune",
+            "is true, but Global.pretrained_model is null; give the weights to start from",
+        )
+    train = config.DataLoader.Train
+    if (
+        train is not None
+        and run.global_batch_size is None
+        and train.sampler.batch_size is None
+        and sound("Global.global_batch_size", "DataLoader.Train.sampler.batch_size")
+    ):
+        report(
+            "Global.global_batch_size",
+            "missing; give it (images of all processes) or DataLoader.Train.sampler.batch_size "
+            "(of one process)",
+        )
+    if not run.eval_during_train:
+        return
+    if config.DataLoader.Eval is None and sound("DataLoader"):
+        report(
+            "Global.eval_during_train",
+            "is true, but there is no DataLoader.Eval; add it, or write false",
+        )
+    elif not config.Metric.Eval and sound("Metric.Eval"):
+        report(
+            "Global.eval_during_train",
+            "is true, but there is no Metric.Eval; add it, or write false",
+        )
+
+
+def _check_batches(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    run, train = config.Global, config.DataLoader.Train
+    total, accum = run.global_batch_size, run.accum_steps
+    batch = train.sampler.batch_size if train is not None else None
+    per_process = "DataLoader.Train.sampler.batch_size"
+    if not sound("Global.global_batch_size", "Global.accum_steps", per_process):
+        return
+    if total is not None and batch is not None and total % batch:
+        checker.report(
+            "Global.global_batch_size",
+            f"{total} is no multiple of {per_process}={batch} "
+            f"({checker.origins.get(per_process)}), "
+            "so no number of processes fits; keep one of them",
+        )
+    images, what = (
+        (batch, "images of one process") if batch is not None else (total, "images of a step")
+    )
+    if images is not None and accum is not None and images % accum:
+        checker.report("Global.accum_steps", f"{accum} does not divide the {images} {what}")
+
+
+def _check_precision(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    scaler = find(checker.tree, ["FP16", "GradScaler"])
+    level = find(checker.tree, ["FP16", "level"])
+    if scaler is not None and level is None and sound("FP16.level"):
+        checker.report(
+            "FP16.level",
+            "missing beside GradScaler; write O1 or O2 (O2 was PASSL's default), or O0 for float32",
+            checker.origins.get("FP16"),
+        )
+    grad_scaler = config.FP16.GradScaler
+    if sound("FP16.GradScaler") and grad_scaler.init_loss_scaling > grad_scaler.max_loss_scaling:
+        checker.report(
+            "FP16.GradScaler.init_loss_scaling",
+            f"{grad_scaler.init_loss_scaling:g} is above "
+            f"max_loss_scaling={grad_scaler.max_loss_scaling:g}",
+        )
+
+
+def _check_patterns(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    groups = config.Optimizer.param_groups if config.Optimizer is not None else []
+    for position, rule in enumerate(groups):
+        path = f"Optimizer.param_groups.{position}.pattern"
+        if rule is None or not sound(path):
+            continue
+        try:
+            re.compile(rule.pattern)
+        except re.error as error:
+            checker.report(path, f"{rule.pattern!r} is not a regular expression: {error}")
+
+
+#: Transforms after which an image has exactly the size they are given.
+_SIZING = frozenset(
+    {"RandCropImage", "CenterCropImage", "ResizeImage", "RandomResizedCrop", "CenterCrop"}
+)
+
+
+def _check_sizes(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """The images that the transforms make are those that the model takes."""
+    wanted = config.Model.get("img_size") if config.Model else None
+    if not isinstance(wanted, int) or not sound("Model"):
+        return
+    for mode in ("Train", "Eval"):
+        section: Optional[LoaderSection] = getattr(config.DataLoader, mode)
+        path = f"DataLoader.{mode}.dataset"
+        if section is None or not section.dataset or not sound(path):
+            continue
+        steps = section.dataset.get("transform_ops") or ()
+        sized = [
+            (position, step)
+            for position, step in enumerate(steps)
+            if step.get("name") in _SIZING and isinstance(step.get("size"), int)
+        ]
+        if sized and sized[-1][1]["size"] != wanted:
+            position, step = sized[-1]
+            found = f"{path}.transform_ops.{position}.size"
+            origin = checker.origins.get("Model.img_size") or checker.origins.get("Model.name")
+            checker.report(
+                found,
+                f"{step['name']} makes images of {step['size']}, but Model.img_size is {wanted} "
+                f"({origin})",
+            )
+
+
+def _check_classes(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """A data set that is told its number of classes is told the model's."""
+    classes = config.Model.get("class_num") if config.Model else None
+    for mode in ("Train", "Eval"):
+        section: Optional[LoaderSection] = getattr(config.DataLoader, mode)
+        path = f"DataLoader.{mode}.dataset.class_num"
+        told = section.dataset.get("class_num") if section is not None and section.dataset else None
+        if classes is not None and told is not None and told != classes and sound("Model", path):
+            origin = checker.origins.get("Model.class_num") or checker.origins.get("Model.name")
+            checker.report(path, f"{told} contradicts Model.class_num={classes} ({origin})")

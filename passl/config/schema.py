@@ -1,0 +1,391 @@
+"""The fixed sections of a config, as typed and documented dataclasses.
+
+Annotations are the schema: :mod:`passl.config.check` reads them with the same type checker that
+checks the arguments of components.  A component (a model, a loss, ...) is a plain dict
+``{"name": X, **arguments}`` with every argument filled in, ready for ``registry.build``.
+
+Source: sections, keys and defaults follow PASSL 2.5; docs/passl_compatibility.md lists differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Optional
+
+from passl.registry import Component, Range
+
+__all__ = [
+    "SECTIONS",
+    "DataLoaderSection",
+    "DistributedStrategySection",
+    "ExportSection",
+    "FP16Section",
+    "GlobalSection",
+    "GradClip",
+    "GradScalerSection",
+    "LoaderSection",
+    "LossSection",
+    "LossTerm",
+    "MetricSection",
+    "OptimizerSection",
+    "ParamGroupRule",
+    "SamplerSection",
+    "Sections",
+    "WorkerSection",
+]
+
+ComponentDict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GlobalSection:
+    """What concerns the run as a whole.
+
+    Attributes:
+        task_type: kept for PASSL's files; nothing reads it.
+        train_loop: kept for PASSL's files; there is one training loop.
+        validate_loop: kept for PASSL's files; there is one evaluation loop.
+        checkpoint: training state to continue from: ``auto`` (the newest whole one of the output
+            folder, if any), a path, or null (always start afresh).
+        pretrained_model: weights to begin with: a checkpoint folder, ``best``, a file or PASSL's
+            prefix.
+        finetune: adapt the weights of ``pretrained_model``: new head, resized position embedding.
+        output_dir: files go to ``output_dir/<Model.name>``.
+        device: ``auto`` takes an accelerator if there is one, else the CPU.
+        seed: of weights, order and augmentation.
+        epochs: passes over the training data; it also sets the length of the schedule.
+        max_train_step: stop (and save) after this many optimizer steps.
+        global_batch_size: images of one optimizer step, over all processes.
+        micro_batch_size: the most images of one forward and backward pass in one process.
+        accum_steps: passes that one optimizer step is cut into in each process.
+        eval_during_train: evaluate while training, and keep the best checkpoint.
+        eval_interval: evaluate every so many ``eval_unit``.
+        eval_unit: ``epoch`` or ``step``.
+        save_interval: save every so many ``save_unit``, and at the end.
+        save_unit: ``epoch`` or ``step``.
+        max_num_latest_checkpoint: how many of the newest checkpoints to keep besides ``best``.
+        print_batch_step: steps between log lines.
+        use_visualdl: write curves for VisualDL.
+        flags: Paddle's ``FLAGS_*`` to set.
+        imports: modules that register components of your own, such as ``my_package.my_models``.
+        num_threads: threads of the math library on a CPU; null chooses by the machine.
+    """
+
+    task_type: str = "classification"
+    train_loop: Optional[str] = None
+    validate_loop: Optional[str] = None
+    checkpoint: Optional[str] = "auto"
+    pretrained_model: Optional[str] = None
+    finetune: bool = False
+    output_dir: str = "./output"
+    device: Literal["auto", "cpu", "gpu", "xpu", "npu"] = "auto"
+    seed: Annotated[int, Range(min=0, max=4294967295)] = 2021
+    epochs: Annotated[Optional[int], Range(min=1)] = None
+    max_train_step: Annotated[Optional[int], Range(min=1)] = None
+    global_batch_size: Annotated[Optional[int], Range(min=1)] = None
+    micro_batch_size: Annotated[Optional[int], Range(min=1)] = None
+    accum_steps: Annotated[Optional[int], Range(min=1)] = None
+    eval_during_train: bool = True
+    eval_interval: Annotated[int, Range(min=1)] = 1
+    eval_unit: Literal["epoch", "step"] = "epoch"
+    save_interval: Annotated[int, Range(min=1)] = 1
+    save_unit: Literal["epoch", "step"] = "epoch"
+    max_num_latest_checkpoint: int = 1
+    print_batch_step: Annotated[int, Range(min=1)] = 10
+    use_visualdl: bool = True
+    flags: dict[str, Any] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+    num_threads: Annotated[Optional[int], Range(min=1)] = None
+
+
+@dataclass(frozen=True)
+class GradScalerSection:
+    """Loss scaling for float16.
+
+    Attributes:
+        init_loss_scaling: scale at the start.
+        max_loss_scaling: the scale never grows beyond it.
+        incr_ratio: factor after ``incr_every_n_steps`` good steps.
+        decr_ratio: factor after ``decr_every_n_nan_or_inf`` bad steps.
+        incr_every_n_steps: consecutive finite steps before the scale grows.
+        decr_every_n_nan_or_inf: consecutive non-finite steps before it shrinks.
+        use_dynamic_loss_scaling: false keeps ``init_loss_scaling`` throughout.
+    """
+
+    init_loss_scaling: Annotated[float, Range(min=1.0)] = 1024.0
+    max_loss_scaling: Annotated[float, Range(min=1.0)] = 4294967296.0
+    incr_ratio: Annotated[float, Range(min=1.0, min_open=True)] = 2.0
+    decr_ratio: Annotated[float, Range(min=0.0, max=1.0, min_open=True, max_open=True)] = 0.5
+    incr_every_n_steps: Annotated[int, Range(min=1)] = 1000
+    decr_every_n_nan_or_inf: Annotated[int, Range(min=1)] = 2
+    use_dynamic_loss_scaling: bool = True
+
+
+@dataclass(frozen=True)
+class FP16Section:
+    """Mixed precision.
+
+    Attributes:
+        level: ``O0`` float32 throughout, ``O1`` some operations in low precision, ``O2`` nearly
+            all of them.
+        dtype: the low precision.
+        GradScaler: loss scaling (float16 only).
+        strict: refuse a level that the device cannot run instead of running in float32.
+        fp16_custom_white_list: operations to run in low precision as well.
+        fp16_custom_black_list: operations to keep in float32.
+    """
+
+    level: Literal["O0", "O1", "O2"] = "O0"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    GradScaler: GradScalerSection = field(default_factory=GradScalerSection)
+    strict: bool = False
+    fp16_custom_white_list: Optional[list[str]] = None
+    fp16_custom_black_list: Optional[list[str]] = None
+
+
+@dataclass(frozen=True)
+class DistributedStrategySection:
+    """How several processes share the work.
+
+    Attributes:
+        data_parallel: each process takes a part of every batch; the only strategy there is.
+        data_sharding: not available.
+    """
+
+    data_parallel: bool = True
+    data_sharding: bool = False
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of a loss.
+
+    Attributes:
+        component: the loss.
+        weight: its factor in the sum.
+    """
+
+    component: Annotated[ComponentDict, Component("losses")]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LossSection:
+    """What is minimised, and what evaluation reports.
+
+    Attributes:
+        Train: terms of the training loss.
+        Eval: terms of the loss that evaluation reports.
+    """
+
+    Train: list[LossTerm] = field(default_factory=list)
+    Eval: list[LossTerm] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MetricSection:
+    """What is counted.
+
+    Attributes:
+        Train: metrics of training batches (none where labels are soft).
+        Eval: metrics of evaluation; the first decides which checkpoint is the best.
+    """
+
+    Train: Annotated[list[ComponentDict], Component("metrics")] = field(default_factory=list)
+    Eval: Annotated[list[ComponentDict], Component("metrics")] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GradClip:
+    """Clipping of the gradient before the update.
+
+    Attributes:
+        name: by the norm over all parameters.
+        clip_norm: the norm that the gradient is scaled down to.
+        always_clip: scale to ``clip_norm`` also when the norm is below it.
+        clip_norm_max: upper bound of the factor with ``always_clip``.
+        no_clip_list: parts of names of parameters that are left alone.
+    """
+
+    name: Literal["ClipGradByGlobalNorm"] = "ClipGradByGlobalNorm"
+    clip_norm: Annotated[float, Range(min=0.0, min_open=True)] = 1.0
+    always_clip: bool = False
+    clip_norm_max: Annotated[Optional[float], Range(min=0.0, min_open=True)] = None
+    no_clip_list: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ParamGroupRule:
+    """Settings for the parameters whose name matches a pattern.
+
+    Attributes:
+        name: of the group, for the log.
+        pattern: regular expression, searched in the parameter's name.
+        lr_scale: factor on the learning rate.
+        weight_decay: instead of the optimizer's; null keeps that.
+    """
+
+    name: str
+    pattern: str
+    lr_scale: Annotated[float, Range(min=0.0)] = 1.0
+    weight_decay: Annotated[Optional[float], Range(min=0.0)] = None
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """The optimizer, and which parameters it treats how.
+
+    Attributes:
+        component: the optimizer.
+        grad_clip: clipping; null for none.
+        no_weight_decay_name: parts of names of parameters that are not decayed.
+        no_weight_decay_1d: do not decay parameters of one dimension (biases, norms).
+        param_groups: groups with settings of their own; the first that matches counts.
+    """
+
+    component: Annotated[ComponentDict, Component("optimizers")]
+    grad_clip: Optional[GradClip] = None
+    no_weight_decay_name: list[str] = field(default_factory=list)
+    no_weight_decay_1d: bool = False
+    param_groups: list[ParamGroupRule] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SamplerSection:
+    """Which samples make a batch.
+
+    Attributes:
+        component: the sampler.
+        batch_size: images of one process and optimizer step (before accumulation cuts them).
+        drop_last: leave out the last batch of an epoch if it is not full.
+        shuffle: a new order each epoch; where it is not written, true for Train and false for Eval.
+    """
+
+    component: Annotated[ComponentDict, Component("samplers")] = field(
+        default_factory=lambda: {"name": "DistributedBatchSampler"}
+    )
+    batch_size: Annotated[Optional[int], Range(min=1)] = None
+    drop_last: bool = False
+    shuffle: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerSection:
+    """How samples are fetched.
+
+    Attributes:
+        num_workers: threads that load and transform; 0 does it in the training thread.
+        use_shared_memory: kept for PASSL's files; threads share memory anyway.
+        collate_fn: kept for PASSL's files; there is one way to stack samples.
+        prefetch_batches: batches prepared in advance.
+        normalize_on_device: send images as uint8 and normalize them there, where the transforms
+            allow it.
+    """
+
+    num_workers: Annotated[int, Range(min=0)] = 4
+    use_shared_memory: bool = True
+    collate_fn: Optional[str] = None
+    prefetch_batches: Annotated[int, Range(min=1)] = 2
+    normalize_on_device: bool = True
+
+
+@dataclass(frozen=True)
+class LoaderSection:
+    """Data of one mode.
+
+    Attributes:
+        dataset: the data set with its transforms.
+        batch_transform: transforms of whole batches, such as Mixup.
+        sampler: how batches are formed.
+        loader: how they are fetched.
+    """
+
+    dataset: Annotated[ComponentDict, Component("datasets")]
+    batch_transform: Annotated[list[ComponentDict], Component("batch_transforms")] = field(
+        default_factory=list
+    )
+    sampler: SamplerSection = field(default_factory=SamplerSection)
+    loader: WorkerSection = field(default_factory=WorkerSection)
+
+
+@dataclass(frozen=True)
+class DataLoaderSection:
+    """Data to train on and to evaluate on.
+
+    Attributes:
+        Train: training data.
+        Eval: evaluation data.
+    """
+
+    Train: Optional[LoaderSection] = None
+    Eval: Optional[LoaderSection] = None
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """How the trained model leaves.
+
+    Attributes:
+        export_type: format of the file.
+        input_shape: of one input; null where the size is free.
+    """
+
+    export_type: Literal["paddle", "onnx"] = "paddle"
+    input_shape: Optional[list[Annotated[Optional[int], Range(min=1)]]] = None
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The top level of a config.
+
+    Attributes:
+        Model: the network; every command needs it.
+        Global: the run as a whole.
+        FP16: mixed precision.
+        DistributedStrategy: how processes share the work.
+        Loss: what is minimised.
+        LRScheduler: the learning rate of every step.
+        Optimizer: the update rule.
+        DataLoader: training and evaluation data.
+        Metric: what is counted.
+        Export: how the trained model leaves.
+        Hooks: code of your own called at fixed points of the loop.
+    """
+
+    Model: Annotated[ComponentDict, Component("models")]
+    Global: GlobalSection = field(default_factory=GlobalSection)
+    FP16: FP16Section = field(default_factory=FP16Section)
+    DistributedStrategy: DistributedStrategySection = field(
+        default_factory=DistributedStrategySection
+    )
+    Loss: LossSection = field(default_factory=LossSection)
+    LRScheduler: Annotated[Optional[ComponentDict], Component("schedules")] = None
+    Optimizer: Optional[OptimizerSection] = None
+    DataLoader: DataLoaderSection = field(default_factory=DataLoaderSection)
+    Metric: MetricSection = field(default_factory=MetricSection)
+    Export: Optional[ExportSection] = None
+    Hooks: Annotated[list[ComponentDict], Component("hooks")] = field(default_factory=list)
+
+
+#: Section classes by name: annotations refer to them.
+SECTIONS = {
+    section.__name__: section
+    for section in (
+        GlobalSection,
+        FP16Section,
+        GradScalerSection,
+        DistributedStrategySection,
+        LossSection,
+        LossTerm,
+        MetricSection,
+        OptimizerSection,
+        GradClip,
+        ParamGroupRule,
+        DataLoaderSection,
+        LoaderSection,
+        SamplerSection,
+        WorkerSection,
+        ExportSection,
+        Sections,
+    )
+}
