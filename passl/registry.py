@@ -181,11 +181,13 @@ class Registry:
 
     def add_specs(self, specs: Iterable[ComponentSpec]) -> None:
         """Make statically read components of a user's module known."""
-        index = self._index()
+        self._enter(self._index(), specs)
+
+    def _enter(self, index: dict[str, ComponentSpec], specs: Iterable[ComponentSpec]) -> None:
         for spec in specs:
             for name in (spec.name, *spec.aliases):
                 taken = index.get(name)
-                if taken is not None and (taken.module, taken.line) != (spec.module, spec.line):
+                if taken is not None and taken.module != spec.module:
                     raise RegistryError(
                         f"{spec.where}: the {self.singular} name {name!r} is already taken by "
                         f"{taken.where}; choose another name"
@@ -196,10 +198,12 @@ class Registry:
 
     def _index(self) -> dict[str, ComponentSpec]:
         if self._specs is None:
-            self._specs = {}
+            index: dict[str, ComponentSpec] = {}
             module = self._location.with_suffix(".py")
             files = [module] if module.is_file() else sorted(self._location.rglob("*.py"))
-            self.add_specs(scan_files(files, {self.variable: self.kind}, root=_PACKAGE_DIR.parent))
+            specs = scan_files(files, {self.variable: self.kind}, root=_PACKAGE_DIR.parent)
+            self._enter(index, specs)
+            self._specs = index
         return self._specs
 
     def _add(self, name: str, target: Callable[..., Any], aliases: Sequence[str]) -> None:

@@ -173,7 +173,12 @@ class _ModuleReader:
 
     def __init__(self, file: Path, module: str, source: str, variables: Mapping[str, str]) -> None:
         self.file, self.module, self.variables = str(file), module, variables
-        self.tree = ast.parse(source, filename=str(file))
+        try:
+            self.tree = ast.parse(source, filename=str(file))
+        except SyntaxError as error:
+            raise SignatureError(
+                f"{file}:{error.lineno}: this is no valid Python: {error.msg}"
+            ) from error
         self.definitions = {
             node.name: node
             for node in self.tree.body

@@ -107,6 +107,7 @@ class Poly(Schedule):
     Args:
         learning_rate: the highest rate.
         power: 1 is a line; PASSL's value is 2.
+        last_epoch: of PASSL; ignored, as the state of a run is its step.
         end_lr: the rate at the end.
         unit: a new rate at each update, or one a whole epoch.
         warmup_steps: length of the warm-up in updates.

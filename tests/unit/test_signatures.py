@@ -22,7 +22,12 @@ class CELoss:
             in [0, 1).
         classes: number of classes.
     """
-    def __init__(self, *, classes: Annotated[int, Runtime()], epsilon: Annotated[float, Range(0, 1, max_open=True)] = 0.0):
+    def __init__(
+        self,
+        *,
+        classes: Annotated[int, Runtime()],
+        epsilon: Annotated[float, Range(0, 1, max_open=True)] = 0.0,
+    ):
         pass
 
 class Net:

@@ -1,0 +1,95 @@
+"""What the commands share: options, and how an error reaches a person."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from passl.config import Config, load_config
+from passl.config.cross import Mode
+from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
+
+__all__ = ["config_parser", "load_from_args", "run_command"]
+
+
+def config_parser(
+    prog: str, description: str, epilog: str, *, required: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with ``-c``, ``-o``, ``--print-config`` and ``--traceback``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", required=required, metavar="FILE", help="YAML file of the run"
+    )
+    parser.add_argument(
+        "-o",
+        "--override",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a key, e.g. -o Global.epochs=10 Model.drop_rate=0.0; ~KEY removes it; repeatable",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the resolved config with the origin of every value, and stop",
+    )
+    add_traceback(parser)
+    return parser
+
+
+def add_traceback(parser: argparse.ArgumentParser) -> None:
+    """The ``--traceback`` option."""
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the program an error was raised"
+    )
+
+
+def load_from_args(arguments: argparse.Namespace, mode: Mode) -> Config:
+    """The checked config that the options name."""
+    return load_config(arguments.config, arguments.override, mode=mode)
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], int],
+    argv: Optional[Sequence[str]],
+) -> int:
+    """Parse, run, and turn errors for people into a message and an exit status.
+
+    Returns:
+        0 done, 1 failed, 2 a mistake in the config or on the command line, 75 stopped with the
+        state saved, 130 interrupted.
+    """
+    arguments = parser.parse_args(argv)
+    try:
+        return action(arguments)
+    except PasslError as error:
+        if arguments.traceback:
+            traceback.print_exc()
+        _explain(parser.prog, error)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output, such as head, has left
+        sys.stderr.close()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _explain(prog: str, error: PasslError) -> None:
+    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+    if len(problems) > 1:
+        print(f"{prog}: {len(problems)} mistakes:", file=sys.stderr)
+        for problem in problems:
+            print(f"  {problem}", file=sys.stderr)
+    else:
+        print(f"{prog}: {problems[0] if problems else EXIT_FAILED}", file=sys.stderr)

@@ -1,0 +1,39 @@
+"""``passl-eval``: the accuracy of a checkpoint on ``DataLoader.Eval``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Optional
+
+from passl.cli.common import config_parser, load_from_args, run_command
+from passl.errors import EXIT_OK
+
+__all__ = ["main"]
+
+_EPILOG = """examples:
+  passl-eval -c configs/quickstart/ViT_micro_digits.yaml
+  passl-eval -c configs/ViT_base_patch16_224.yaml -o
+  Global.pretrained_model=output/ViT_base_patch16_224/best
+
+Without Global.pretrained_model the best checkpoint of the run's own folder is evaluated.
+"""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = config_parser("passl-eval", "Evaluate the checkpoint of a run.", _EPILOG)
+    return run_command(parser, _evaluate, argv)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    config = load_from_args(arguments, "eval")
+    if arguments.print_config:
+        print(config.to_yaml(origins=True), end="")
+        return EXIT_OK
+    from passl import runtime
+    from passl.engine.build import build_run
+
+    runtime.prepare(config.Global.num_threads)
+    build_run(config, "eval").evaluate()
+    return EXIT_OK

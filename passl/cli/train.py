@@ -1,0 +1,41 @@
+"""``passl-train``: train what a YAML file describes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Optional
+
+from passl.cli.common import config_parser, load_from_args, run_command
+from passl.errors import EXIT_OK
+
+__all__ = ["main"]
+
+_EPILOG = """examples:
+  passl-train -c configs/quickstart/ViT_micro_digits.yaml
+  passl-train -c configs/ViT_base_patch16_224.yaml -o Global.epochs=100 Global.output_dir=runs/short
+  passl-train -c configs/ViT_base_patch16_224.yaml --print-config
+  python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c
+  configs/ViT_base_patch16_224.yaml
+
+exit status: 0 done; 1 failed; 2 a mistake in the config, an override or the data's paths
+"""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = config_parser("passl-train", "Train the model that a YAML file describes.", _EPILOG)
+    return run_command(parser, _train, argv)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    config = load_from_args(arguments, "train")
+    if arguments.print_config:
+        print(config.to_yaml(origins=True), end="")
+        return EXIT_OK
+    from passl import runtime
+    from passl.engine.build import build_run
+
+    runtime.prepare(config.Global.num_threads)
+    build_run(config, "train").fit()
+    return EXIT_OK

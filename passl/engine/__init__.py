@@ -1,0 +1,1 @@
+"""A checked config -> a run: build the parts, train, evaluate, save, continue."""

@@ -1,0 +1,218 @@
+"""From a checked config to a run, by a short list of builders in one order.
+
+    data -> device -> model -> pretrained weights -> loss, metrics -> schedule -> groups, optimizer
+    -> precision -> checkpoints, logs -> hooks -> resume
+
+Data comes first and without Paddle: what is missing on disk is said within a second.  No builder
+changes the config; a part that a mode does not need is not built.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.config import BatchPlan, Config, plan_batches, require
+from passl.distributed.world import World, read_world
+from passl.errors import CheckpointError, ConfigError, DataError, PasslError
+from passl.registry import MODELS, import_user_modules
+from passl.runtime import import_paddle
+
+if TYPE_CHECKING:
+    from passl.data.loader import Loader
+    from passl.engine.evaluator import EvalResult, Evaluator
+    from passl.engine.state import TrainState
+    from passl.engine.trainer import Trainer
+
+__all__ = ["Run", "build_run", "run_dir_of"]
+
+
+#: Images of an evaluation batch of one process where the config says nothing; figures do not
+#: depend on it.
+_EVAL_BATCH_SIZE = 64
+
+
+class Run:
+    """A run that is built and ready.
+
+    Attributes:
+        config: what it was built from.
+        mode: ``train`` or ``eval``.
+        run_dir: where its files are.
+        model: the network.
+        trainer: in train mode.
+        evaluator: where the config evaluates.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        mode: str,
+        run_dir: Path,
+        model: Any,
+        *,
+        trainer: Optional[Trainer] = None,
+        evaluator: Optional[Evaluator] = None,
+        reporter: Any = None,
+    ) -> None:
+        self.config, self.mode, self.run_dir, self.model = config, mode, run_dir, model
+        self.trainer, self.evaluator, self._reporter = trainer, evaluator, reporter
+
+    def fit(self) -> TrainState:
+        """Train to the end of the plan; returns the final state.
+
+        Raises:
+            PasslError: the run was built for another mode.
+        """
+        if self.trainer is None:
+            raise PasslError("this run was built to evaluate; build it with mode='train' to fit")
+        return self.trainer.fit()
+
+    def evaluate(self) -> EvalResult:
+        """Evaluate the model on ``DataLoader.Eval``.
+
+        Raises:
+            PasslError: the config has no ``DataLoader.Eval``.
+        """
+        if self.trainer is not None:
+            return self.trainer.evaluate()
+        if self.evaluator is None:
+            raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
+        report = self._reporter.eval_reporter(self.evaluator.loader, self.evaluator.loss_names)
+        result = self.evaluator.run(self.model, report, self.config.Global.print_batch_step)
+        self._reporter.eval_result(result)
+        return result
+
+
+def build_run(config: Config, mode: str = "train") -> Run:
+    """Build everything that ``mode`` needs.
+
+    Args:
+        config: from :func:`passl.load_config`.
+        mode: ``train`` or ``eval``.
+
+    Raises:
+        ConfigError: the config cannot be run here: data missing, no such device, no permission.
+        CheckpointError: weights or state that cannot be used.
+    """
+    if mode not in ("train", "eval"):
+        raise ConfigError(f"a run is built to 'train' or to 'eval', not to {mode!r}")
+    require(config, "train" if mode == "train" else "eval")
+    world = read_world()
+    batches = plan_batches(config, world.size) if mode == "train" else None
+    _find_checkpoints(config)
+    loaders = _build_loaders(config, mode, batches, world)
+    run_dir = _make_run_dir(config, mode)
+
+    import_paddle()
+    from passl.engine.parts import Builder
+
+    import_user_modules(config.Global.imports, execute=True)
+    return Builder(config, mode, world, run_dir, batches).build(loaders)
+
+
+def run_dir_of(config: Config) -> Path:
+    """``output_dir/<Model.name>``, as in PASSL."""
+    return Path(config.Global.output_dir) / config.Model["name"]
+
+
+def _build_loaders(
+    config: Config, mode: str, batches: Optional[BatchPlan], world: World
+) -> dict[str, Loader]:
+    """The loaders that the mode needs; imports no Paddle.
+
+    Raises:
+        ConfigError: the data cannot be used, with the place in the config.
+    """
+    from passl.data.build import build_loader
+
+    wanted = {"train": ["Train"], "eval": ["Eval"]}[mode]
+    if mode == "train" and config.Global.eval_during_train:
+        wanted.append("Eval")
+    loaders = {}
+    for name in wanted:
+        section = getattr(config.DataLoader, name)
+        try:
+            loaders[name] = build_loader(
+                section,
+                mode="train" if name == "Train" else "eval",
+                global_batch_size=_batch_size(config, name, batches, world),
+                class_num=_class_num(config),
+                seed=config.Global.seed,
+                rank=world.rank,
+                world_size=world.size,
+            )
+        except DataError as error:
+            where = config.origin(f"DataLoader.{name}.dataset")
+            raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error
+    return loaders
+
+
+def _find_checkpoints(config: Config) -> None:
+    """Refuse paths to weights that lead nowhere, before anything is built.
+
+    Raises:
+        ConfigError: naming the key and what was looked for.
+    """
+    for key in ("pretrained_model", "checkpoint"):
+        path = getattr(config.Global, key)
+        if path in (None, "auto"):
+            continue
+        where = f"{config.origin(f'Global.{key}')}: Global.{key}"
+        try:
+            resolved = resolve_checkpoint(path)
+        except CheckpointError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        if key == "checkpoint" and resolved.state is None:
+            raise ConfigError(
+                f"{where}: {path} holds weights but no training state to continue from; to start "
+                f"from these weights use -o Global.checkpoint=auto Global.pretrained_model={path}"
+            )
+
+
+def _batch_size(config: Config, name: str, batches: Optional[BatchPlan], world: World) -> int:
+    """Samples of a batch over all ranks."""
+    if name == "Train" and batches is not None:
+        return batches.global_batch_size
+    per_rank = getattr(config.DataLoader, name).sampler.batch_size
+    return (per_rank or _EVAL_BATCH_SIZE) * world.size
+
+
+def _class_num(config: Config) -> Optional[int]:
+    """``Model.class_num``, or the model's default."""
+    if "class_num" in config.Model:
+        return int(config.Model["class_num"])
+    spec = MODELS.spec(config.Model["name"])
+    param = spec.param("class_num") if spec is not None else None
+    return int(param.default) if param is not None and isinstance(param.default, int) else None
+
+
+def _make_run_dir(config: Config, mode: str) -> Path:
+    """The run's folder, made if needed and known to be writable.
+
+    Raises:
+        ConfigError: it cannot be made or written, or holds a run that this one would overwrite.
+    """
+    run_dir = run_dir_of(config)
+    where = config.origin("Global.output_dir")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: Global.output_dir: cannot write to {run_dir} ({error.strerror}); choose "
+            "another folder with -o Global.output_dir=PATH"
+        ) from error
+    if mode == "train" and config.Global.checkpoint is None:
+        earlier = sorted((run_dir / "checkpoints").glob("step_*"))
+        if earlier:
+            raise ConfigError(
+                f"{config.origin('Global.checkpoint')}: Global.checkpoint is null, which starts "
+                f"anew, but {run_dir} already holds {earlier[-1].name} of an earlier run; continue "
+                "it with -o Global.checkpoint=auto, choose another -o Global.output_dir=PATH, or "
+                "remove the folder"
+            )
+    return run_dir

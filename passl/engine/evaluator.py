@@ -1,0 +1,174 @@
+"""Evaluation: every sample once, sums instead of averages, one reduction at the end.
+
+No batch is padded and no average of averages is taken, so the figures do not depend on the batch
+size or on the number of processes; the number of samples seen is checked against the data set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from passl.data.loader import Batch, Loader
+from passl.distributed.collectives import sum_over_ranks
+from passl.distributed.world import World
+from passl.errors import DataError
+from passl.losses.combined import CombinedLoss
+from passl.precision.amp import Precision
+
+__all__ = ["EvalResult", "EvalStep", "Evaluator", "forward_inputs"]
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Averages over the whole data set.
+
+    Attributes:
+        values: loss and metrics by name; accuracies are fractions; ``metric`` is the criterion.
+        samples: samples seen, all of them.
+        seconds: wall time of the evaluation.
+    """
+
+    values: dict[str, float]
+    samples: int
+    seconds: float
+
+    @property
+    def images_per_s(self) -> float:
+        """Samples a second over all ranks."""
+        return self.samples / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class EvalStep:
+    """One batch of an evaluation, as it is logged.
+
+    Attributes:
+        number: of the batch, from 0.
+        values: averages over this rank's part of the batch.
+        batch_cost_s: seconds the batch took, waiting for data included.
+        batch: the batch itself.
+    """
+
+    number: int
+    values: dict[str, float]
+    batch_cost_s: float
+    batch: Batch
+
+
+Report = Callable[[EvalStep], None]
+
+
+class Evaluator:
+    """Computes losses and metrics of a model over a loader.
+
+    Args:
+        loader: evaluation samples in a fixed order, without padding.
+        loss: combined loss, or None.
+        metrics: metrics giving sums over a batch.
+        precision: casts of the forward pass.
+        world: this process among all.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        loss: Optional[CombinedLoss],
+        metrics: Sequence[Any],
+        precision: Precision,
+        world: World,
+    ) -> None:
+        self.loader = loader
+        self._loss, self._metrics = loss, list(metrics)
+        self._precision, self._world = precision, world
+        self.loss_names = list(loss.names) if loss is not None else []
+        self._names = [
+            *self.loss_names,
+            *(name for metric in self._metrics for name in metric.names),
+        ]
+
+    def run(
+        self, model: Any, report: Optional[Report] = None, report_every: int = 10
+    ) -> EvalResult:
+        """Evaluate ``model`` in evaluation mode; the mode it had is restored.
+
+        Args:
+            model: maps float32 images [B, C, H, W] to logits [B, classes].
+            report: called with an :class:`EvalStep` every ``report_every`` batches.
+
+        Raises:
+            DataError: not every sample was seen.
+        """
+        was_training = model.training
+        model.eval()
+        started = mark = time.perf_counter()
+        total = paddle.zeros([len(self._names)], dtype="float64")
+        samples = 0
+        try:
+            with paddle.no_grad():
+                for number, batch in enumerate(self.loader.epoch(0)):
+                    count = len(batch.labels)
+                    if count:
+                        sums = self._batch_sums(model, batch)
+                        total = total + sums
+                        samples += count
+                    if report is not None and count and number % report_every == 0:
+                        means = dict(zip(self._names, (sums / count).tolist()))
+                        now = time.perf_counter()
+                        report(EvalStep(number, self._with_criterion(means), now - mark, batch))
+                    mark = time.perf_counter()
+        finally:
+            if was_training:
+                model.train()
+        return self._result(total, samples, time.perf_counter() - started)
+
+    def _batch_sums(self, model: Any, batch: Batch) -> Tensor:
+        images, target = forward_inputs(batch, self.loader)
+        with self._precision.autocast():
+            logits = model(images)
+        logits = logits.astype("float32")
+        count = float(len(batch.labels))
+        sums: dict[str, Tensor] = {}
+        if self._loss is not None:
+            sums.update(
+                {k: v.astype("float64") * count for k, v in self._loss(logits, target).items()}
+            )
+        for metric in self._metrics:
+            sums.update(metric(logits, target))
+        return paddle.stack([sums[name].astype("float64").reshape([]) for name in self._names])
+
+    def _with_criterion(self, values: dict[str, float]) -> dict[str, float]:
+        """``values`` with ``metric``, the first metric's first value: what "best" compares."""
+        if self._metrics:
+            values["metric"] = values[self._metrics[0].names[0]]
+        return values
+
+    def _result(self, total: Tensor, samples: int, seconds: float) -> EvalResult:
+        local = total.numpy()
+        summed = sum_over_ranks(np.append(local, float(samples)), self._world)
+        seen = int(summed[-1])
+        if seen != self.loader.num_samples:
+            raise DataError(
+                f"evaluation saw {seen} samples of {self.loader.num_samples}; the data set changed "
+                "while it was read, or the processes read different data sets"
+            )
+        values = dict(zip(self._names, (summed[:-1] / max(seen, 1)).tolist()))
+        return EvalResult(self._with_criterion(values), seen, seconds)
+
+
+def forward_inputs(batch: Batch, loader: Loader) -> tuple[Tensor, Tensor]:
+    """Images and target of a batch as tensors; uint8 images become normalised floats here.
+
+    Returns:
+        images float32 [B, C, H, W]; target int64 [B] or float32 [B, classes].
+    """
+    images = paddle.to_tensor(batch.images)
+    if loader.device_transform is not None:
+        images = loader.device_transform(images)
+    return images, paddle.to_tensor(batch.labels)

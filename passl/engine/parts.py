@@ -1,0 +1,471 @@
+"""The builders of a run, in the order of :mod:`passl.engine.build`; Paddle is loaded here."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+
+import passl
+from passl.checkpoint.files import read_arrays
+from passl.checkpoint.pretrained import load_pretrained
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.store import CheckpointStore
+from passl.config import BatchPlan, Config
+from passl.data.loader import Loader
+from passl.distributed.collectives import broadcast_parameters, init_world
+from passl.distributed.world import World
+from passl.engine.build import Run
+from passl.engine.evaluator import Evaluator
+from passl.engine.plan import RunPlan, plan_run
+from passl.engine.reporting import Reporter
+from passl.engine.state import TrainState
+from passl.engine.trainer import Trainer, TrainParts
+from passl.errors import CheckpointError, ConfigError
+from passl.losses.combined import CombinedLoss
+from passl.models import create_model
+from passl.optim.clip import ClipGradByGlobalNorm
+from passl.optim.groups import build_param_groups, describe_groups
+from passl.precision.amp import LossScaler, Precision
+from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
+
+__all__ = ["Builder"]
+
+
+class Builder:
+    """Builds the parts of one run.
+
+    Args:
+        config: the checked config, never changed.
+        mode: ``train`` or ``eval``.
+        world: this process among all.
+        run_dir: folder of the run's files.
+        batches: sizes of training batches; None where nothing is trained.
+    """
+
+    def __init__(
+        self, config: Config, mode: str, world: World, run_dir: Path, batches: Optional[BatchPlan]
+    ) -> None:
+        self.config, self.mode, self.world = config, mode, world
+        self.run_dir, self._batches = run_dir, batches
+        self.reporter = Reporter(run_dir, config, mode, world)
+        self._precision: Optional[Precision] = None
+
+    def build(self, loaders: Mapping[str, Loader]) -> Run:
+        """All parts of the mode, and the run they make."""
+        self.set_device()
+        model = self.build_model()
+        evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
+        if self.mode == "eval":
+            self.load_for_evaluation(model)
+            return Run(
+                self.config,
+                self.mode,
+                self.run_dir,
+                model,
+                evaluator=evaluator,
+                reporter=self.reporter,
+            )
+        plan = self.plan(loaders["Train"])
+        parts = self.build_parts(model, plan, loaders["Train"], evaluator)
+        if self.world.is_main:
+            parts.store.prepare()
+        state = self.resume(parts, plan)
+        self.reporter.start(parts, plan, state, self.batches)
+        trainer = Trainer(parts, plan, state)
+        return Run(
+            self.config,
+            self.mode,
+            self.run_dir,
+            model,
+            trainer=trainer,
+            evaluator=evaluator,
+            reporter=self.reporter,
+        )
+
+    @property
+    def batches(self) -> BatchPlan:
+        """Sizes of training batches."""
+        assert self._batches is not None, "only a run that trains has training batches"
+        return self._batches
+
+    # -- one builder a part ------------------------------------------------------------------
+
+    def set_device(self) -> None:
+        """Choose the device: ``auto`` takes a GPU if there is one, anything else is an order."""
+        wanted = self.config.Global.device
+        device = choose_device(wanted, self.config.origin("Global.device"))
+        if self.config.Global.flags:
+            try:
+                paddle.set_flags(dict(self.config.Global.flags))
+            except (ValueError, TypeError) as error:
+                where = self.config.origin("Global.flags")
+                raise ConfigError(
+                    f"{where}: Global.flags: Paddle refuses these flags: {error}"
+                ) from error
+        paddle.set_device(device)
+        self.reporter.device = device
+        init_world(self.world)
+
+    def build_model(self) -> Any:
+        """The network with its initial or pretrained weights, equal on all ranks."""
+        arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
+        try:
+            model = create_model(
+                self.config.Model["name"], seed=self.config.Global.seed, **arguments
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
+        path = self.config.Global.pretrained_model
+        if path is not None and self.mode == "train":
+            report = load_pretrained(model, path, finetune=self.config.Global.finetune)
+            self.reporter.log(str(report))
+        broadcast_parameters(model.state_dict().values(), self.world)
+        return model
+
+    def load_for_evaluation(self, model: Any) -> None:
+        """Put the weights to evaluate in place; the log says which file they are from."""
+        path = self.weights_to_evaluate()
+        report = load_pretrained(model, path, finetune=False)
+        self.reporter.log(str(report))
+        state = resolve_checkpoint(path).state
+        if state is not None:
+            self.reporter.epoch = int(read_state(state.parent)["state"].get("epoch", 1)) - 1
+
+    def weights_to_evaluate(self) -> str:
+        """What ``passl-eval`` evaluates: what the command line names, else what this run trained.
+
+        A ``pretrained_model`` in the file is where training began, so it comes last.
+
+        Raises:
+            CheckpointError: there are no weights.
+        """
+        settings = self.config.Global
+        pretrained = settings.pretrained_model
+        origin = self.config.origin("Global.pretrained_model")
+        if pretrained is not None and origin.startswith("-o"):
+            return pretrained
+        if settings.checkpoint not in (None, "auto"):
+            return str(settings.checkpoint)
+        for link in ("best", "latest"):
+            if (self.run_dir / link).exists():
+                return str(self.run_dir / link)
+        if pretrained is None:
+            raise CheckpointError(
+                f"there is nothing to evaluate: {self.run_dir} holds no checkpoint yet; name the "
+                "weights with -o Global.pretrained_model=PATH, or train first"
+            )
+        return pretrained
+
+    def plan(self, loader: Loader) -> RunPlan:
+        """Lengths and intervals in steps."""
+        settings = self.config.Global
+        return plan_run(
+            seed=settings.seed,
+            global_batch_size=self.batches.global_batch_size,
+            micro_batch_size=self.batches.micro_batch_size,
+            accum_steps=self.batches.accum_steps,
+            steps_per_epoch=loader.num_batches,
+            samples_per_epoch=min(
+                loader.num_samples, loader.num_batches * self.batches.global_batch_size
+            ),
+            epochs=settings.epochs,
+            max_train_step=settings.max_train_step,
+            log_every=settings.print_batch_step,
+            eval_interval=settings.eval_interval if settings.eval_during_train else None,
+            eval_unit=settings.eval_unit,
+            save_interval=settings.save_interval,
+            save_unit=settings.save_unit,
+        )
+
+    def build_loss(self, section: str) -> Optional[CombinedLoss]:
+        """The weighted losses of ``Loss.Train`` or ``Loss.Eval``."""
+        terms = getattr(self.config.Loss, section)
+        if not terms:
+            return None
+        return CombinedLoss(
+            [
+                (
+                    t.component["name"],
+                    t.weight,
+                    self.build_component(LOSSES, f"Loss.{section}", t.component),
+                )
+                for t in terms
+            ]
+        )
+
+    def build_metrics(self, section: str) -> list[Any]:
+        """The metrics of ``Metric.Train`` or ``Metric.Eval``."""
+        path = f"Metric.{section}"
+        return [
+            self.build_component(METRICS, path, metric)
+            for metric in getattr(self.config.Metric, section)
+        ]
+
+    def build_precision(self) -> Precision:
+        """Casts and loss scale; fp32 on a CPU, said or refused as ``FP16.strict`` asks."""
+        settings = self.config.FP16
+        level = settings.level
+        if level != "O0" and self.reporter.device == "cpu":
+            where = self.config.origin("FP16.level")
+            if settings.strict:
+                raise ConfigError(
+                    f"{where}: FP16.level: {level} {settings.dtype} does not exist on a CPU; use "
+                    "-o FP16.level=O0, or FP16.strict=false to run in fp32 instead"
+                )
+            self.reporter.log(
+                f"FP16 {level} {settings.dtype} does not exist on a CPU: running in fp32"
+            )
+            level = "O0"
+        scaler = LossScaler(**vars(settings.GradScaler)) if settings.dtype == "float16" else None
+        return Precision(
+            level,
+            settings.dtype,
+            scaler,
+            settings.fp16_custom_white_list,
+            settings.fp16_custom_black_list,
+        )
+
+    def build_evaluator(self, loader: Loader) -> Evaluator:
+        """The evaluation of ``DataLoader.Eval``."""
+        return Evaluator(
+            loader,
+            self.build_loss("Eval"),
+            self.build_metrics("Eval"),
+            self.build_precision_once(),
+            self.world,
+        )
+
+    def build_schedule(self, plan: RunPlan) -> Any:
+        """The learning rate as a function of the step."""
+        schedule = self.build_component(
+            SCHEDULES,
+            "LRScheduler",
+            self.config.LRScheduler,
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.steps_per_epoch,
+        )
+        for note in getattr(schedule, "notes", ()):
+            self.reporter.log(f"schedule: {note}")
+        return schedule
+
+    def build_component(
+        self, registry: Registry, path: str, component: Optional[Mapping[str, Any]], **runtime: Any
+    ) -> Any:
+        """Build one component; arguments that its constructor refuses are told with their place.
+
+        Raises:
+            ConfigError: the section is missing, or an argument makes no sense.
+        """
+        if component is None:
+            raise ConfigError(f"{self.config.source_path}: {path}: missing")
+        try:
+            return registry.build(component, **runtime)
+        except ValueError as error:
+            where = self.config.origin(path)
+            raise ConfigError(f"{where}: {path}: {error}") from error
+
+    def build_optimizer(self, model: Any) -> Any:
+        """The optimizer over groups of parameters; every trainable parameter is in one."""
+        section = self.config.Optimizer
+        assert section is not None  # the config check demands it of a run that trains
+        component = dict(section.component)
+        groups = build_param_groups(
+            model.named_parameters(),
+            no_weight_decay_name=section.no_weight_decay_name,
+            no_weight_decay_1d=section.no_weight_decay_1d,
+            rules=section.param_groups,
+            weight_decay=float(component.get("weight_decay", 0.0)),
+        )
+        self.reporter.log(describe_groups(groups))
+        return self.build_component(OPTIMIZERS, "Optimizer", component, groups=groups)
+
+    def build_parts(
+        self, model: Any, plan: RunPlan, loader: Loader, evaluator: Optional[Evaluator]
+    ) -> TrainParts:
+        """Everything the trainer needs."""
+        loss = self.build_loss("Train")
+        assert loss is not None  # the config check demands Loss.Train
+        return TrainParts(
+            model=model,
+            loader=loader,
+            loss=loss,
+            metrics=self.build_metrics("Train"),
+            schedule=self.build_schedule(plan),
+            optimizer=self.build_optimizer(model),
+            clip=self.build_clip(),
+            precision=self.build_precision_once(),
+            store=CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint),
+            reporter=self.reporter,
+            hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
+            evaluator=evaluator,
+            world=self.world,
+            record=run_record(self.config, plan),
+        )
+
+    def build_clip(self) -> Optional[ClipGradByGlobalNorm]:
+        """Clipping by the norm over all parameters, or None."""
+        section = self.config.Optimizer
+        settings = section.grad_clip if section is not None else None
+        if settings is None:
+            return None
+        return ClipGradByGlobalNorm(
+            clip_norm=settings.clip_norm,
+            always_clip=settings.always_clip,
+            clip_norm_max=settings.clip_norm_max,
+            no_clip_list=settings.no_clip_list,
+        )
+
+    def build_precision_once(self) -> Precision:
+        """One precision for training and evaluation."""
+        if self._precision is None:
+            self._precision = self.build_precision()
+        return self._precision
+
+    def resume(self, parts: TrainParts, plan: RunPlan) -> TrainState:
+        """The state to start from: that of ``Global.checkpoint``, or a fresh one."""
+        wanted = self.config.Global.checkpoint
+        if wanted is None:
+            return TrainState()
+        if wanted == "auto":
+            folder = parts.store.latest()
+            for skipped in parts.store.skipped:
+                self.reporter.warn(f"checkpoint passed over: {skipped.reason}")
+            if folder is None:
+                return TrainState()
+        else:
+            folder = resolve_checkpoint(wanted).folder
+            assert folder is not None  # build_run found a training state there
+            parts.store.verify(folder)
+        return self.restore(parts, plan, folder)
+
+    def restore(self, parts: TrainParts, plan: RunPlan, folder: Path) -> TrainState:
+        """Put weights, optimizer state and counters of a checkpoint folder in place."""
+        record = read_state(folder)
+        state = TrainState.from_dict(record["state"], str(folder))
+        self.check_continuable(record, plan, folder)
+        load_pretrained(parts.model, str(folder), finetune=False)
+        parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
+        parts.precision.load_state_dict(state.scaler)
+        for place, hook in enumerate(parts.hooks):
+            if str(place) in state.hooks:
+                hook.load_state_dict(state.hooks[str(place)])
+        if state.total_steps != plan.total_steps:
+            self.reporter.log(
+                f"the run is now {plan.total_steps} steps long (it was {state.total_steps}): the "
+                "learning-rate schedule is planned anew from this step on"
+            )
+        if state.step >= plan.last_step:
+            self.reporter.log(
+                f"nothing is left to train: the checkpoint is at step {state.step}, the run ends "
+                f"at step {plan.last_step}; train longer with a larger Global.epochs"
+            )
+        self.reporter.resumed(folder, state, plan)
+        return state
+
+    def check_continuable(self, record: Mapping[str, Any], plan: RunPlan, folder: Path) -> None:
+        """Refuse to continue with another model or with steps that mean other samples.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        before, now = record["config"], self.config.to_dict()
+        model_keys = sorted({*before["Model"], *now["Model"]})
+        different = [
+            f"{name} was {was!r} and is {now_is!r}"
+            for name, was, now_is in (
+                *(
+                    (f"Model.{key}", before["Model"].get(key), now["Model"].get(key))
+                    for key in model_keys
+                    if not key.endswith("_rate")  # dropout changes no shape
+                ),
+                ("Optimizer.name", before["Optimizer"]["name"], now["Optimizer"]["name"]),
+                (
+                    "the global batch size",
+                    record["plan"]["global_batch_size"],
+                    plan.global_batch_size,
+                ),
+                ("steps per epoch", record["plan"]["steps_per_epoch"], plan.steps_per_epoch),
+                ("Global.seed", record["plan"]["seed"], plan.seed),
+            )
+            if was != now_is
+        ]
+        if different:
+            raise CheckpointError(
+                f"{folder} cannot be continued with this config: {'; '.join(different)}. Set them "
+                "back, or start a new run in another folder with -o Global.output_dir=PATH "
+                f"(Global.pretrained_model={folder} starts it from these weights)"
+            )
+
+
+def choose_device(wanted: str, where: str) -> str:
+    """The device to compute on.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``gpu``, ``xpu`` or ``npu``.
+        where: origin of the wish, for the message.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if wanted == "auto":
+        return "gpu" if has_gpu else "cpu"
+    if wanted == "gpu" and not has_gpu:
+        built = paddle.device.is_compiled_with_cuda()
+        why = "no GPU is visible" if built else "this Paddle is built for CPUs only"
+        raise ConfigError(
+            f"{where}: Global.device: a GPU is asked for, but {why}; use -o Global.device=auto to "
+            "take what there is, or install paddlepaddle-gpu"
+        )
+    if wanted == "xpu" and not paddle.device.is_compiled_with_xpu():
+        raise ConfigError(
+            f"{where}: Global.device: this Paddle is not built for XPUs; use auto or cpu"
+        )
+    if wanted == "npu" and "npu" not in paddle.device.get_all_custom_device_type():
+        raise ConfigError(f"{where}: Global.device: this Paddle knows no NPU; use auto or cpu")
+    return wanted
+
+
+def run_record(config: Config, plan: RunPlan) -> dict[str, Any]:
+    """What a checkpoint remembers of its run beside the state: config, lengths, versions."""
+    return {
+        "config": config.to_dict(),
+        "plan": {
+            "seed": plan.seed,
+            "global_batch_size": plan.global_batch_size,
+            "steps_per_epoch": plan.steps_per_epoch,
+        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a number."""
+    return {
+        "passl": passl.__version__,
+        "paddle": paddle.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The ``state.json`` of a verified checkpoint folder.
+
+    Raises:
+        CheckpointError: it is missing or unreadable.
+    """
+    path = folder / "state.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); to start from these weights without the training "
+            f"state, use -o Global.checkpoint=null Global.pretrained_model={folder}"
+        ) from error

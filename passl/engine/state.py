@@ -1,0 +1,93 @@
+"""The only mutable truth of a training run.
+
+Everything else (learning rate, data order, augmentation, dropout masks) is derived from these
+numbers and the config, so restoring them restores the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Optional
+
+from passl.errors import CheckpointError
+
+__all__ = ["Best", "TrainState"]
+
+
+@dataclass
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        metric: its value, a fraction for accuracies; larger is better.
+        step, epoch: when it was measured.
+    """
+
+    metric: float
+    step: int
+    epoch: int
+
+
+@dataclass
+class TrainState:
+    """How far a run has come.
+
+    Attributes:
+        step: optimizer steps done, skipped ones included.
+        epoch: the epoch that the next step belongs to, from 1.
+        samples_in_epoch: samples of that epoch already trained, over all ranks.
+        samples_seen: samples trained in the whole run.
+        skipped_steps: steps whose update was left out because a gradient was not finite.
+        best: the best evaluation, or None before the first.
+        last_eval: values of the newest evaluation, with its ``step``.
+        window: sums since the last log line, float64: see :mod:`passl.engine.meters`.
+        epoch_sums: sums since the start of the epoch.
+        scaler: state of the loss scale, empty without one.
+        hooks: state of each hook by its place in the config.
+        train_time_s: seconds spent in training over all starts of this run.
+        total_steps: length of the run when the state was saved.
+    """
+
+    step: int = 0
+    epoch: int = 1
+    samples_in_epoch: int = 0
+    samples_seen: int = 0
+    skipped_steps: int = 0
+    best: Optional[Best] = None
+    last_eval: dict[str, float] = field(default_factory=dict)
+    window: dict[str, float] = field(default_factory=dict)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
+    hooks: dict[str, Any] = field(default_factory=dict)
+    train_time_s: float = 0.0
+    total_steps: int = 0
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates really applied: what schedules are functions of."""
+        return self.step - self.skipped_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; floats survive JSON bit for bit."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str) -> TrainState:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            CheckpointError: a field is missing or unknown (written by another version).
+        """
+        known = {item.name for item in fields(cls)}
+        if set(data) != known:
+            missing, unknown = sorted(known - set(data)), sorted(set(data) - known)
+            raise CheckpointError(
+                f"{source}: the training state has other fields than this version writes "
+                f"(missing: {missing or 'none'}, unknown: {unknown or 'none'}); continue it with "
+                "the version that wrote it, or start a new run from its weights with "
+                "-o Global.checkpoint=null Global.pretrained_model=<the checkpoint folder>"
+            )
+        values = dict(data)
+        values["best"] = Best(**values["best"]) if values["best"] else None
+        return cls(**values)

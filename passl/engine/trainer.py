@@ -1,0 +1,277 @@
+"""The training loop.
+
+``Trainer.fit`` reads as the algorithm: for each epoch, for each batch, one step; then whatever is
+due at this step (a log line, an evaluation, a checkpoint).  Nothing here waits for the device
+between log lines; the state that changes is :class:`~passl.engine.state.TrainState` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from passl.checkpoint.store import CheckpointStore
+from passl.data.loader import Batch, Loader
+from passl.distributed.collectives import sum_gradients
+from passl.distributed.world import World
+from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, forward_inputs
+from passl.engine.hooks.base import Hook
+from passl.engine.meters import StepMeter
+from passl.engine.plan import RunPlan
+from passl.engine.reporting import Reporter
+from passl.engine.state import Best, TrainState
+from passl.errors import PasslError
+from passl.losses.combined import CombinedLoss
+from passl.optim.clip import ClipGradByGlobalNorm, global_norm
+from passl.precision.amp import Precision
+
+__all__ = ["TrainParts", "Trainer"]
+
+
+@dataclass
+class TrainParts:
+    """What :mod:`passl.engine.build` hands to the trainer."""
+
+    model: Any
+    loader: Loader
+    loss: CombinedLoss
+    metrics: Sequence[Any]
+    schedule: Any
+    optimizer: Any
+    clip: Optional[ClipGradByGlobalNorm]
+    precision: Precision
+    store: CheckpointStore
+    reporter: Reporter
+    hooks: Sequence[Hook]
+    evaluator: Optional[Evaluator]
+    world: World
+    record: Mapping[str, Any]
+
+
+class Trainer:
+    """Runs training from ``state`` to the end of the plan.
+
+    Args:
+        parts: the built parts of the run.
+        plan: lengths and intervals in steps.
+        state: where to start; a fresh one or one read from a checkpoint.
+    """
+
+    def __init__(self, parts: TrainParts, plan: RunPlan, state: TrainState) -> None:
+        self.parts, self.plan, self.state = parts, plan, state
+        self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
+        names = [*parts.loss.names, *(name for m in parts.metrics for name in m.names)]
+        self.meter = StepMeter(names, parts.world)
+        self.meter.restore(state.window, state.epoch_sums)
+        self.stop_reason: Optional[str] = None
+        self._started = time.perf_counter()
+        self._saved_step: Optional[int] = state.step or None
+
+    # -- the algorithm -----------------------------------------------------------------------
+
+    def fit(self) -> TrainState:
+        """Train to the end of the plan, or until a stop is requested; the state is saved."""
+        state, plan = self.state, self.plan
+        self.parts.model.train()
+        self._call_hooks("on_start", self)
+        try:
+            while state.step < plan.last_step and self.stop_reason is None:
+                for batch in self._batches_of_epoch():
+                    self.parts.reporter.data_ready()
+                    self.train_step(batch)
+                    self._advance(batch)
+                    self._call_hooks("on_step_end", self)
+                    self._log_if_due(batch)
+                    if self._epoch_is_done():
+                        self._end_epoch()
+                    improved = self._evaluate_if_due()
+                    if improved or plan.is_save_step(state.step):
+                        self.save(best=improved)
+                    if state.step >= plan.last_step or self.stop_reason is not None:
+                        break
+            if self._saved_step != state.step:
+                self.save()
+        except BaseException as error:
+            self._call_hooks("on_exception", self, error)
+            self.parts.reporter.failed(error)
+            raise
+        finally:
+            self.parts.loader.close()
+        self._call_hooks("on_finish", self)
+        self.parts.reporter.finished(self)
+        return state
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimizer step on ``batch``, in micro-batches.
+
+        Each micro-batch's mean loss is weighted with its share of the *global* batch, so the summed
+        gradient is that of the mean over all samples: for any accumulation, a ragged last batch and
+        any number of ranks alike.
+        """
+        parts, state = self.parts, self.state
+        paddle.seed(_step_seed(self.plan.seed, parts.world.rank, state.step))
+        sums = dict.fromkeys(self.meter.names, paddle.zeros([]))
+        for images, target in self._micro_batches(batch):
+            count = float(target.shape[0])
+            with parts.precision.autocast():
+                logits = parts.model(images)
+            logits = logits.astype("float32")
+            losses = parts.loss(logits, target)
+            parts.precision.backward(losses["loss"] * (count / batch.global_size))
+            for name, value in self._reported(losses, logits, target, count).items():
+                sums[name] = sums[name] + value
+        grad_norm = self._update()
+        self.meter.add(sums, len(batch.labels), grad_norm)
+
+    def _update(self) -> Tensor:
+        """Reduce, clip and apply the gradients; returns their norm before clipping."""
+        parts, state = self.parts, self.state
+        sum_gradients([parameter for _, parameter in self.parameters], parts.world)
+        parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
+        grad_norm = (parts.clip or global_norm)(self.parameters)
+        if parts.precision.accept(grad_norm):
+            parts.optimizer.step(self.learning_rate)
+        else:
+            state.skipped_steps += 1
+        parts.optimizer.clear_grad()
+        return grad_norm
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update: a pure function of the updates done."""
+        return float(self.parts.schedule(self.state.updates))
+
+    # -- one epoch ---------------------------------------------------------------------------
+
+    def _batches_of_epoch(self) -> Iterator[Batch]:
+        """The batches of the current epoch that are not trained yet; skipped ones cost nothing."""
+        done = self.state.step % self.plan.steps_per_epoch
+        return self.parts.loader.epoch(self.state.epoch, start_batch=done)
+
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        images, target = forward_inputs(batch, self.parts.loader)
+        count, size = len(batch.labels), self.plan.micro_batch_size
+        if 0 < count <= size:
+            yield images, target
+            return
+        for start in range(0, count, size):
+            yield images[start : start + size], target[start : start + size]
+
+    def _reported(
+        self, losses: Mapping[str, Tensor], logits: Tensor, target: Tensor, count: float
+    ) -> dict[str, Tensor]:
+        """Sums over a micro-batch of what the log shows."""
+        with paddle.no_grad():
+            sums = {name: value.detach() * count for name, value in losses.items()}
+            for metric in self.parts.metrics:
+                values = metric(logits.detach(), target)
+                sums.update({name: value.astype("float32") for name, value in values.items()})
+        return sums
+
+    def _advance(self, batch: Batch) -> None:
+        self.state.step += 1
+        self.state.samples_in_epoch += batch.global_size
+        self.state.samples_seen += batch.global_size
+
+    def _epoch_is_done(self) -> bool:
+        return self.state.step % self.plan.steps_per_epoch == 0
+
+    def _end_epoch(self) -> None:
+        self.meter.flush(self.state.step)
+        self.parts.reporter.epoch_average(self.state, self.meter.epoch_means())
+        self._call_hooks("on_epoch_end", self)
+        self.state.epoch += 1
+        self.state.samples_in_epoch = 0
+
+    # -- what is due at a step ---------------------------------------------------------------
+
+    def _log_if_due(self, batch: Batch) -> None:
+        reporter, state = self.parts.reporter, self.state
+        reporter.step(state, batch)
+        iteration = (state.step - 1) % self.plan.steps_per_epoch
+        if iteration % self.plan.log_every == 0 or state.step == self.plan.last_step:
+            self.meter.flush(state.step)
+            rate = float(self.parts.schedule(max(state.updates - 1, 0)))  # the one this step used
+            reporter.train(state, iteration, rate, self.meter.window_means(), self.parts.precision)
+
+    def _evaluate_if_due(self) -> bool:
+        """Evaluate when it is time; True if the result is the best so far."""
+        state, plan = self.state, self.plan
+        last = state.step >= plan.last_step or self.stop_reason is not None
+        if self.parts.evaluator is None or not (plan.is_eval_step(state.step) or last):
+            return False
+        result = self.evaluate()
+        state.last_eval = {**result.values, "step": float(state.step)}
+        value = result.values.get("metric")
+        improved = value is not None and (state.best is None or value > state.best.metric)
+        if improved and value is not None:
+            state.best = Best(value, state.step, self.plan.epoch_of(state.step))
+        self.parts.reporter.eval_average(state, result, self.plan.epoch_of(state.step))
+        self._call_hooks("on_eval_end", self, result)
+        self.parts.reporter.pause_ended()
+        return improved
+
+    def evaluate(self) -> EvalResult:
+        """Evaluate the model as it is now, logging as it goes."""
+        evaluator = self.parts.evaluator
+        if evaluator is None:
+            raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
+        epoch = self.plan.epoch_of(self.state.step)
+        total = evaluator.loader.num_batches
+
+        def report(step: EvalStep) -> None:
+            self.parts.reporter.eval_step(step, epoch, total)
+
+        return evaluator.run(self.parts.model, report, self.plan.log_every)
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of this step; ``best`` links it as the best one."""
+        self.meter.flush(self.state.step)
+        state = self.state
+        state.window, state.epoch_sums = self.meter.state()
+        state.scaler = self.parts.precision.state_dict()
+        state.hooks = {str(i): hook.state_dict() for i, hook in enumerate(self.parts.hooks)}
+        now = time.perf_counter()
+        state.train_time_s += now - self._started
+        self._started = now
+        state.total_steps = self.plan.total_steps
+        if self.parts.world.is_main:
+            model = {name: _host(value) for name, value in self.parts.model.state_dict().items()}
+            optimizer = {k: _host(v) for k, v in self.parts.optimizer.state_dict().items()}
+            folder = self.parts.store.save(
+                state.step,
+                {
+                    "model.pdparams": model,
+                    "optimizer.pdopt": optimizer,
+                    "state.json": {"state": state.to_dict(), **self.parts.record},
+                },
+                links=("latest", "best") if best else ("latest",),
+            )
+            self.parts.reporter.saved(folder, best)
+        self._saved_step = state.step
+        self.parts.reporter.pause_ended()
+
+    # -- hooks -------------------------------------------------------------------------------
+
+    def request_stop(self, reason: str) -> None:
+        """End the run after the current step, evaluated and saved."""
+        self.stop_reason = self.stop_reason or reason
+
+    def _call_hooks(self, moment: str, *arguments: Any) -> None:
+        for hook in self.parts.hooks:
+            getattr(hook, moment)(*arguments)
+
+
+def _host(value: Any) -> np.ndarray:
+    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+
+
+def _step_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of the dropout and drop-path masks of one step on one rank."""
+    return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,1 @@
+"""Number formats of a training step: automatic casts and the loss scale."""

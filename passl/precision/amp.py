@@ -1,0 +1,153 @@
+"""Mixed precision: which operations run in fp16 or bf16, and the loss scale that fp16 needs.
+
+Parameters stay fp32 at every level: they are their own master weights, gradients arrive in fp32,
+and norm, clipping and update happen in fp32.  ``O1`` casts the operations that Paddle lists as
+safe, ``O2`` all but those it lists as unsafe (``paddle.amp.auto_cast``).  The loss scale is
+dynamic with PASSL's keys; it adds a floor of 1, below which a run is not underflowing but broken.
+
+A CPU computes in fp32 whatever is asked (Paddle has no half-precision kernels there).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+import paddle
+from paddle import Tensor
+
+__all__ = ["LossScaler", "Precision"]
+
+
+class LossScaler:
+    """Multiplies the loss so that fp16 gradients neither vanish nor overflow.
+
+    After ``decr_every_n_nan_or_inf`` bad steps in a row the scale shrinks, after
+    ``incr_every_n_steps`` good ones it grows.  Defaults: PASSL.  Source: Micikevicius et al., Mixed
+    Precision Training, 2018, section 3.2; counters as in ``paddle.amp.GradScaler``.
+
+    Args:
+        init_loss_scaling: first scale.
+        max_loss_scaling: ceiling of the scale.
+        min_loss_scaling: floor of the scale.
+        incr_ratio, decr_ratio: factors of growth and shrinking.
+        incr_every_n_steps: good steps in a row before it grows.
+        decr_every_n_nan_or_inf: bad steps in a row before it shrinks.
+        use_dynamic_loss_scaling: False keeps the first scale.
+    """
+
+    def __init__(
+        self,
+        *,
+        init_loss_scaling: float = 1024.0,
+        max_loss_scaling: float = 2.0**32,
+        min_loss_scaling: float = 1.0,
+        incr_ratio: float = 2.0,
+        decr_ratio: float = 0.5,
+        incr_every_n_steps: int = 1000,
+        decr_every_n_nan_or_inf: int = 2,
+        use_dynamic_loss_scaling: bool = True,
+    ) -> None:
+        self.scale = float(min(init_loss_scaling, max_loss_scaling))
+        self._low, self._high = min_loss_scaling, max_loss_scaling
+        self._grow, self._shrink = incr_ratio, decr_ratio
+        self._good_needed, self._bad_needed = incr_every_n_steps, decr_every_n_nan_or_inf
+        self._dynamic = use_dynamic_loss_scaling
+        self._good = self._bad = 0
+
+    def update(self, finite: bool) -> None:
+        """Count one step and move the scale."""
+        if not self._dynamic:
+            return
+        if finite:
+            self._good, self._bad = self._good + 1, 0
+            if self._good >= self._good_needed:
+                self.scale, self._good = min(self.scale * self._grow, self._high), 0
+        else:
+            self._good, self._bad = 0, self._bad + 1
+            if self._bad >= self._bad_needed:
+                self.scale, self._bad = max(self.scale * self._shrink, self._low), 0
+
+    def state_dict(self) -> dict[str, float]:
+        """Scale and counters."""
+        return {"scale": self.scale, "good": self._good, "bad": self._bad}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """The inverse of :meth:`state_dict`; an empty state, of a run without scale, is ignored."""
+        if state:
+            self.scale = float(state["scale"])
+            self._good, self._bad = int(state["good"]), int(state["bad"])
+
+
+class Precision:
+    """How one training step casts, scales and decides.
+
+    Args:
+        level: ``O0`` fp32, ``O1`` or ``O2`` automatic casts.
+        dtype: ``float16`` (with a loss scale) or ``bfloat16`` (without).
+        scaler: the loss scale; used for float16 only.
+        white_list, black_list: names of operations always or never cast.
+    """
+
+    def __init__(
+        self,
+        level: str = "O0",
+        dtype: str = "float16",
+        scaler: Optional[LossScaler] = None,
+        white_list: Optional[list[str]] = None,
+        black_list: Optional[list[str]] = None,
+    ) -> None:
+        self.level, self.dtype = level, dtype
+        self.scaler = scaler if level != "O0" and dtype == "float16" else None
+        self._lists: dict[str, Any] = {
+            "custom_white_list": white_list,
+            "custom_black_list": black_list,
+        }
+
+    def describe(self) -> str:
+        """For the start-up summary: ``fp32`` or ``O2 float16, loss scale 65536``."""
+        if self.level == "O0":
+            return "fp32"
+        scale = f", loss scale {self.scaler.scale:g}" if self.scaler else ""
+        return f"{self.level} {self.dtype}{scale}"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        if self.level == "O0":
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(level=self.level, dtype=self.dtype, **self._lists)
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate the (scaled) loss; gradients add up."""
+        (loss * self.scaler.scale if self.scaler else loss).backward()
+
+    def unscale(self, gradients: Iterable[Optional[Tensor]]) -> None:
+        """Divide gradients by the scale in place; nothing to do without one."""
+        if self.scaler is not None and self.scaler.scale != 1.0:
+            with paddle.no_grad():
+                for gradient in gradients:
+                    if gradient is not None:
+                        gradient.scale_(1.0 / self.scaler.scale)
+
+    def accept(self, grad_norm: Tensor) -> bool:
+        """Whether this step's update may be applied; moves the scale.
+
+        Only fp16 asks the device (one number); other formats always answer yes, and a loss that is
+        not finite is noticed at the next log line.
+        """
+        if self.scaler is None:
+            return True
+        finite = math.isfinite(float(grad_norm.item()))
+        self.scaler.update(finite)
+        return finite
+
+    def state_dict(self) -> dict[str, float]:
+        """The scale's state; empty without one."""
+        return self.scaler.state_dict() if self.scaler else {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        if self.scaler:
+            self.scaler.load_state_dict(state)

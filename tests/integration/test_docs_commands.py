@@ -1,0 +1,114 @@
+"""Every command of README and docs runs, in order, in a folder that looks like the checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from docs_blocks import Block, command_blocks, documentation_files, read_blocks
+
+REPO = Path(__file__).resolve().parents[2]
+_QUICK_LIMIT_S, _SLOW_LIMIT_S = 180, 1200
+
+_BLOCKS = [block for block in command_blocks(REPO) if block.not_run is None]
+_QUICK_PAGES = sorted({block.path for block in _BLOCKS if not block.slow})
+_SLOW_PAGES = sorted({block.path for block in _BLOCKS if block.slow})
+
+
+@pytest.mark.parametrize("page", _QUICK_PAGES, ids=str)
+def test_quick_commands_of_the_page_succeed(
+    page: Path, tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    blocks = [block for block in _BLOCKS if block.path == page and not block.slow]
+    _run_all(blocks, tmp_path, user_environment, _QUICK_LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _SLOW_PAGES, ids=str)
+def test_all_commands_of_the_page_succeed(
+    page: Path, tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    blocks = [block for block in _BLOCKS if block.path == page]
+    _run_all(blocks, tmp_path, user_environment, _SLOW_LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    "page", [path.relative_to(REPO) for path in documentation_files(REPO)], ids=str
+)
+def test_yaml_of_the_page_parses(page: Path) -> None:
+    for block in read_blocks(REPO / page, REPO):
+        if block.language in ("yaml", "yml"):
+            try:
+                yaml.safe_load(block.text)
+            except yaml.YAMLError as error:
+                pytest.fail(f"{block.where}: {error}")
+
+
+def test_a_block_left_out_without_a_reason_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- not run: -->\n```bash\ntrue\n```\n")
+    with pytest.raises(ValueError, match=r"page\.md:2: say why"):
+        read_blocks(page, tmp_path)
+
+
+def test_a_failing_command_fails_its_page(tmp_path: Path, user_environment: dict[str, str]) -> None:
+    block = Block(Path("page.md"), 7, "bash", "false | cat\necho unreached\n", False, None)
+    with pytest.raises(pytest.fail.Exception, match=r"page\.md:7: exit status 1"):
+        _run_all([block], tmp_path, user_environment, 10)
+
+
+def _run_all(
+    blocks: list[Block], folder: Path, environment: dict[str, str], limit_s: float
+) -> None:
+    checkout = _checkout_like(folder)
+    environment = {**environment, "PATH": f"{_command_dir(folder)}:{environment['PATH']}"}
+    for block in blocks:
+        try:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.text],
+                cwd=checkout,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=limit_s,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{block.where}: not done after {limit_s} s:\n{block.text}")
+        if done.returncode != 0:
+            shown = f"{block.text}\n{done.stdout[-3000:]}"
+            pytest.fail(f"{block.where}: exit status {done.returncode}:\n{shown}")
+
+
+def _checkout_like(folder: Path) -> Path:
+    """A folder with the checkout's files, so that what a command writes stays out of it."""
+    checkout = folder / "checkout"
+    checkout.mkdir()
+    ours = {"output", "dataset", "build", "dist"}
+    for entry in REPO.iterdir():
+        if not entry.name.startswith(".") and entry.name not in ours:
+            (checkout / entry.name).symlink_to(entry)
+    return checkout
+
+
+def _command_dir(folder: Path) -> Path:
+    """``passl-*`` for an environment into which PASSL is not installed; empty if it is."""
+    commands = folder / "bin"
+    commands.mkdir()
+    table = re.findall(r'"(passl-\w+)=([\w.]+):(\w+)"', (REPO / "setup.py").read_text())
+    assert table, "setup.py declares the commands"
+    for name, module, function in table:
+        if os.access(Path(sys.executable).parent / name, os.X_OK):
+            continue
+        (commands / name).write_text(
+            f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
+            f"sys.exit({function}())\n"
+        )
+        (commands / name).chmod(0o755)
+    return commands
