@@ -1,0 +1,66 @@
+# Everything from a fresh clone: `make help` lists what there is.
+#   PYTHON=python3.12 make setup     another interpreter (3.9 or later)
+#   make test PYTEST_ARGS="-k runtime -n 0"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= configs/quickstart/ViT_micro_digits.yaml
+PYTEST_ARGS ?=
+# Two test processes with one thread each; pytest-xdist shares the files out.
+PYTEST_WORKERS ?= 2
+
+.PHONY: help setup quickstart test test-fast lint bench clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make $(VENV) and install PASSL with everything it needs
+	@echo "make setup: $(VENV) is ready ($$($(BIN)/python --version), PASSL with extras cpu, quickstart, test)"
+
+# Redone when what is to be installed changes.
+$(STAMP): setup.py requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
+	    || { echo "make setup: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.9 or later is needed: make setup PYTHON=python3.11"; exit 1; }
+	echo "make setup: creating $(VENV) with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv $(VENV)
+	# Old pips crash while they resolve these requirements, 23.2.1 for one.
+	echo "make setup: updating pip"
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	echo "make setup: installing PASSL and its requirements (about 1.5 GB on disk, once)"
+	# PYTHONWARNINGS: setuptools tells packagers how it would like projects laid out.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[cpu,quickstart,test]'
+	touch $@
+
+quickstart: $(STAMP)  ## train a small ViT on handwritten digits, in less than a minute
+	@echo "make quickstart: passl-train -c $(CONFIG)"
+	$(BIN)/passl-train -c $(CONFIG)
+
+lint: $(STAMP)  ## ruff and mypy
+	@echo "make lint: ruff check, then mypy"
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint  ## lint, then every test
+	@echo "make test: pytest with $(PYTEST_WORKERS) processes"
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-fast: lint  ## lint, then the tests that are not marked slow
+	@echo "make test-fast: pytest without the slow tests, $(PYTEST_WORKERS) processes"
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
+	@echo "make bench: about ten minutes; keep the machine otherwise idle"
+	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
+
+clean:  ## remove the environment, caches and output
+	@echo "make clean: removing $(VENV), caches, build files and output"
+	rm -rf $(VENV) build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
