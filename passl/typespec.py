@@ -105,11 +105,10 @@ class TypeSpec:
         return value, []
 
     def _check_float(self, value: Any) -> tuple[Any, list[Problem]]:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, float) or math.isnan(value) or not self._in_range(value):
+        number = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(number, float) or math.isnan(number) or not self._in_range(number):
             return value, [self._wrong(value)]
-        return value, []
+        return number, []
 
     def _check_literal(self, value: Any) -> tuple[Any, list[Problem]]:
         if any(

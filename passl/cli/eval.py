@@ -31,9 +31,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.print_config:
         print(config.to_yaml(origins=True), end="")
         return EXIT_OK
-    from passl import runtime
     from passl.engine.build import build_run
 
-    runtime.prepare(config.Global.num_threads)
     build_run(config, "eval").evaluate()
     return EXIT_OK

@@ -33,9 +33,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.print_config:
         print(config.to_yaml(origins=True), end="")
         return EXIT_OK
-    from passl import runtime
     from passl.engine.build import build_run
 
-    runtime.prepare(config.Global.num_threads)
     build_run(config, "train").fit()
     return EXIT_OK

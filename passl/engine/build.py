@@ -18,7 +18,7 @@ from passl.config import BatchPlan, Config, plan_batches, require
 from passl.distributed.world import World, read_world
 from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.registry import MODELS, import_user_modules
-from passl.runtime import import_paddle
+from passl.runtime import import_paddle, prepare
 
 if TYPE_CHECKING:
     from passl.data.loader import Loader
@@ -106,11 +106,14 @@ def build_run(config: Config, mode: str = "train") -> Run:
     loaders = _build_loaders(config, mode, batches, world)
     run_dir = _make_run_dir(config, mode)
 
+    settings = prepare(config.Global.num_threads, device=config.Global.device)
     import_paddle()
     from passl.engine.parts import Builder
 
     import_user_modules(config.Global.imports, execute=True)
-    return Builder(config, mode, world, run_dir, batches).build(loaders)
+    builder = Builder(config, mode, world, run_dir, batches)
+    builder.reporter.log(settings.describe())
+    return builder.build(loaders)
 
 
 def run_dir_of(config: Config) -> Path:

@@ -59,7 +59,7 @@ class Reporter:
         self._bar = ProgressBar(is_on=None if world.is_main else False)
         self._speed = Throughput(config.Global.print_batch_step)
         self._plan: Optional[RunPlan] = None
-        self._loss_names: list[str] = []
+        self._loss_names: set[str] = set()  # of training and evaluation, which may differ
         self._last_loss: Optional[float] = None
         self._last_rate: Optional[float] = None
         self._resumed = False
@@ -92,7 +92,10 @@ class Reporter:
         self, parts: TrainParts, plan: RunPlan, state: TrainState, batches: BatchPlan
     ) -> None:
         """The summary that opens a training log."""
-        self._plan, self._loss_names = plan, list(parts.loss.names)
+        self._plan = plan
+        self._loss_names.update(parts.loss.names)
+        if parts.evaluator is not None:
+            self._loss_names.update(parts.evaluator.loss_names)
         if self._metrics is not None:
             self._open_metrics(state)
             header = f"# command: {shlex.join(sys.argv)}\n"
@@ -303,7 +306,7 @@ class Reporter:
 
     def eval_reporter(self, loader: Loader, loss_names: list[str]) -> Callable[[EvalStep], None]:
         """What to call during an evaluation that stands alone."""
-        self._loss_names = loss_names
+        self._loss_names.update(loss_names)
         return lambda step: self.eval_step(step, self.epoch, loader.num_batches)
 
     def eval_result(self, result: EvalResult) -> None:
@@ -327,7 +330,7 @@ class Reporter:
 
     def _split(self, values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
         """Losses, and metrics with PASSL's ``metric`` (the first one again) after the first."""
-        losses = {name: values[name] for name in self._loss_names if name in values}
+        losses = {name: value for name, value in values.items() if name in self._loss_names}
         metrics: dict[str, float] = {}
         for name, value in values.items():
             if name in losses or name in ("grad_norm", "metric"):

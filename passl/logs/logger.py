@@ -8,7 +8,9 @@ on screen. Never imports Paddle, so that errors before its import look the same.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Optional, Protocol, Union
@@ -98,6 +100,16 @@ class ConsoleHandler(logging.StreamHandler):
         self.live.clear()
         super().emit(record)
         self.live.redraw()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A reader that left, such as ``| head`` or a closed terminal, costs the screen only."""
+        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
+            super().handleError(record)
+            return
+        get_logger().removeHandler(self)
+        with contextlib.suppress(OSError, ValueError):  # or Python itself fails on it at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        get_logger().warning("the screen is gone; the run goes on and its log is in the file")
 
 
 class _ConsoleFormatter(logging.Formatter):

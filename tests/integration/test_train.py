@@ -306,6 +306,12 @@ def test_the_imagenet_recipe_trains_on_a_cpu_with_a_small_tree_and_overrides(
     assert status == 0, out
     assert "FP16 O2 float16 does not exist on a CPU: running in fp32" in out
     assert "data: 24 training samples, 3 steps an epoch; 24 to evaluate" in out
+    # Training and evaluation have different losses here; the criterion is still the accuracy.
+    assert re.search(
+        r"\[Eval\]\[Epoch 1\]\[Avg\]CELoss: [\d.]+, loss: [\d.]+, top1: (\S+), metric: \1", out
+    )
+    assert re.search(r"\[Avg\]top1: \S+ metric: \S+ top5: \S+ ViTCELoss: ", out)
+    assert "best top1: " in out
     assert "warm" in out.lower()  # 10000 warm-up steps in a run of 3: allowed, and said
     assert (tmp_path / "out" / "ViT_base_patch16_224" / "best" / "model.pdparams").is_file()
 

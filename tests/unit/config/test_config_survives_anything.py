@@ -20,7 +20,8 @@ VALUES: list[Any] = [
     [{"name": "ToyMetric", "topk": []}], {"TransformOpSampler": {"Mixup": None}},
 ]  # fmt: skip
 KEYS = [
-    "name", "lr", "epsilon", "decay_unit", "batch_transform", "transform", "class_num", "layer_decay",
+    "name", "lr", "epsilon", "decay_unit", "batch_transform", "transform", "class_num",
+    "layer_decay",
     "regular_exp", "zz", "_delete_", "weight", "_base_", "imports", "GradScaler",
 ]  # fmt: skip
 TAILS: list[tuple[str, ...]] = [(), ("name",), ("0",), ("q", "r")]

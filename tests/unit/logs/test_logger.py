@@ -116,3 +116,23 @@ def test_logging_does_not_import_paddle_or_numpy():
         "print(sorted({'paddle', 'numpy', 'visualdl'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_a_reader_that_leaves_does_not_disturb_the_run(tmp_path):
+    code = (
+        "import sys\n"
+        "from passl.logs.logger import setup_logging\n"
+        f"logger = setup_logging({str(tmp_path)!r})\n"
+        "for number in range(20000):\n"
+        "    logger.info('line %d', number)\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "line 0" in writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr.read() == ""
+    assert writer.wait() == 0
+    log = (tmp_path / "train.log").read_text()
+    assert log.count("the screen is gone") == 1
+    assert log.endswith("line 19999\n")
