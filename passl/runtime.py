@@ -339,7 +339,7 @@ def _glibc() -> Optional[ctypes.CDLL]:
 def _is_amd_with_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether MKL would choose its SSE code although AVX2 is there.
 
-    On an Intel CPU with AVX-512 the same variable halves the speed (116 to 73 GFLOP/s, measured).
+    On an Intel CPU with AVX-512 the same variable costs speed: ``benchmarks/README.md``.
     """
     try:
         text = cpuinfo.read_text(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from passl.config import Config, load_config
 from passl.config.cross import Mode
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 
-__all__ = ["config_parser", "load_from_args", "run_command"]
+__all__ = ["add_traceback", "config_parser", "load_from_args", "run_command"]
 
 
 def config_parser(
@@ -78,7 +79,7 @@ def run_command(
         _explain(parser.prog, error)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, such as head, has left
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from passl.errors import EXIT_CONFIG, EXIT_OK, PasslError
+from passl.cli.common import add_traceback, run_command
+from passl.errors import EXIT_OK, ConfigError
 from passl.models import list_models, model_spec, nearest_models
 from passl.models.summary import cost, image_size
 from passl.signatures import ParamSpec
@@ -30,19 +30,18 @@ examples:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """List models or show one; returns the exit status."""
-    args = _parser().parse_args(argv)
-    try:
-        if args.pattern == "show":
-            return _show(args)
-        if args.name is not None:
-            raise PasslError(
-                f"one pattern at a time, please (in quotes, so that the shell leaves it alone): "
-                f"passl-models '{args.pattern}'"
-            )
-        return _list(args)
-    except PasslError as error:
-        print(f"passl-models: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+    return run_command(_parser(), _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.pattern == "show":
+        return _show(args)
+    if args.name is not None:
+        raise ConfigError(
+            f"one pattern at a time, please (in quotes, so that the shell leaves it alone): "
+            f"passl-models '{args.pattern}'"
+        )
+    return _list(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", help="with 'show': the model")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_traceback(parser)
     return parser
 
 
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(args: argparse.Namespace) -> int:
     names = list_models(args.pattern)
     if not names:
-        raise PasslError(f"no model matches {args.pattern!r}; {_suggestion(args.pattern)}")
+        raise ConfigError(f"no model matches {args.pattern!r}; {_suggestion(args.pattern)}")
     rows = [_row(name) for name in names]
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -106,7 +106,7 @@ def _row(name: str) -> dict[str, Any]:
 
 def _show(args: argparse.Namespace) -> int:
     if args.name is None:
-        raise PasslError("which model? for example: passl-models show ViT_base_patch16_224")
+        raise ConfigError("which model? for example: passl-models show ViT_base_patch16_224")
     spec = model_spec(args.name)
     row = _row(spec.name)
     if args.json:
