@@ -1,7 +1,7 @@
 """The fenced blocks of the documentation, and what a comment above a block says about it.
 
     <!-- not run: needs four GPUs -->     the commands are not run; the reason is mandatory
-    <!-- slow -->                         run only with the slow tests
+    <!-- slow -->                         the whole page runs only with the slow tests
 """
 
 from __future__ import annotations

@@ -274,4 +274,4 @@ def _host(value: Any) -> np.ndarray:
 
 def _step_seed(seed: int, rank: int, step: int) -> int:
     """Seed of the dropout and drop-path masks of one step on one rank."""
-    return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]) >> 1

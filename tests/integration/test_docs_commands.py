@@ -16,25 +16,23 @@ REPO = Path(__file__).resolve().parents[2]
 _QUICK_LIMIT_S, _SLOW_LIMIT_S = 180, 1200
 
 _BLOCKS = [block for block in command_blocks(REPO) if block.not_run is None]
-_QUICK_PAGES = sorted({block.path for block in _BLOCKS if not block.slow})
-_SLOW_PAGES = sorted({block.path for block in _BLOCKS if block.slow})
+_PAGES = sorted({block.path for block in _BLOCKS})
+_SLOW_PAGES = {block.path for block in _BLOCKS if block.slow}
 
 
-@pytest.mark.parametrize("page", _QUICK_PAGES, ids=str)
-def test_quick_commands_of_the_page_succeed(
-    page: Path, tmp_path: Path, user_environment: dict[str, str]
-) -> None:
-    blocks = [block for block in _BLOCKS if block.path == page and not block.slow]
-    _run_all(blocks, tmp_path, user_environment, _QUICK_LIMIT_S)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", _SLOW_PAGES, ids=str)
-def test_all_commands_of_the_page_succeed(
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=str(page), marks=[pytest.mark.slow] if page in _SLOW_PAGES else [])
+        for page in _PAGES
+    ],
+)
+def test_the_commands_of_the_page_succeed(
     page: Path, tmp_path: Path, user_environment: dict[str, str]
 ) -> None:
     blocks = [block for block in _BLOCKS if block.path == page]
-    _run_all(blocks, tmp_path, user_environment, _SLOW_LIMIT_S)
+    limit_s = _SLOW_LIMIT_S if page in _SLOW_PAGES else _QUICK_LIMIT_S
+    _run_all(blocks, tmp_path, user_environment, limit_s)
 
 
 @pytest.mark.parametrize(
