@@ -31,12 +31,12 @@ $(STAMP): setup.py requirements/constraints.txt
 	    || { echo "make setup: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.9 or later is needed: make setup PYTHON=python3.11"; exit 1; }
 	echo "make setup: creating $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv $(VENV)
-	# Old pips crash while they resolve these requirements, 23.2.1 for one.
+	# Old pips crash while they resolve these requirements, 23.2.1 for one. -qq: errors only.
 	echo "make setup: updating pip"
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install -qq --upgrade "pip>=24"
 	echo "make setup: installing PASSL and its requirements (about 1.5 GB on disk, once)"
 	# PYTHONWARNINGS: setuptools tells packagers how it would like projects laid out.
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[cpu,quickstart,test]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -qq --constraint requirements/constraints.txt --editable '.[cpu,quickstart,test]'
 	touch $@
 
 quickstart: $(STAMP)  ## train a small ViT on handwritten digits, in less than a minute
