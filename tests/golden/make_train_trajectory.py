@@ -32,13 +32,13 @@ MODEL = {
     "class_num": 10,
     "qkv_bias": True,
     "epsilon": 1e-6,
-    "init_scheme": "timm",
+    "init_scheme": "passl",
 }
 SMOOTHING = 0.1
 CLIP_NORM = 1.0
 WARMUP_STEPS = 6
 #: optimizer -> (highest rate, weight decay, decays everything)
-RECIPES = {"adamw": (3e-3, 0.05, False), "momentum": (0.1, 1e-3, True)}
+RECIPES = {"adamw": (1e-2, 0.05, False), "momentum": (0.05, 1e-3, True)}
 KEPT_STEPS = (10, NUM_STEPS)
 
 
