@@ -1,9 +1,11 @@
 """Mixed precision: which operations run in fp16 or bf16, and the loss scale that fp16 needs.
 
 Parameters stay fp32 at every level: they are their own master weights, gradients arrive in fp32,
-and norm, clipping and update happen in fp32.  ``O1`` casts the operations that Paddle lists as
-safe, ``O2`` all but those it lists as unsafe (``paddle.amp.auto_cast``).  The loss scale is
-dynamic with PASSL's keys; it adds a floor of 1, below which a run is not underflowing but broken.
+and norm, clipping and update happen in fp32.  Under ``paddle.amp.auto_cast`` the operations of
+Paddle's white list (matrix products, convolutions) are cast at both levels; of the others ``O1``
+keeps the unsafe ones in fp32, and ``O2`` computes in half precision those whose inputs all are.
+The loss scale is dynamic with PASSL's keys; it adds a floor of 1, below which a run is not
+underflowing but broken.
 
 A CPU computes in fp32 whatever is asked (Paddle has no half-precision kernels there).
 """
