@@ -16,7 +16,13 @@ from paddle import Tensor
 
 from passl.distributed.world import World
 
-__all__ = ["broadcast_parameters", "init_world", "sum_gradients", "sum_over_ranks"]
+__all__ = [
+    "all_ranks_have",
+    "broadcast_parameters",
+    "init_world",
+    "sum_gradients",
+    "sum_over_ranks",
+]
 
 #: Gradients travel in flat buffers of at most this many numbers (64 MiB of fp32): large enough that
 #: latency does not matter, small enough that the copy stays a fraction of the model's memory.
@@ -63,7 +69,8 @@ def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
             if parameter.grad is None:
                 parameter.grad = summed.astype(parameter.dtype)
             else:
-                parameter.grad.set_value(summed.astype(parameter.grad.dtype))
+                # assign, as set_value of Paddle 2.6 goes through the host's memory.
+                paddle.assign(summed.astype(parameter.grad.dtype), output=parameter.grad)
             start += numel
 
 
@@ -79,6 +86,17 @@ def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
     tensor = paddle.to_tensor(np.asarray(values, dtype=np.float64))
     paddle.distributed.all_reduce(tensor)
     return tensor.numpy()
+
+
+def all_ranks_have(number: int, world: World) -> bool:
+    """Whether ``number`` is the same on every rank; all ranks get the same answer.
+
+    Args:
+        number: up to about a hundred million, so that its square is exact in float64.
+        world: this process among all.
+    """
+    total, squares = sum_over_ranks(np.array([number, number**2], dtype=np.float64), world)
+    return bool(squares * world.size == total**2)  # no variance
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterable[list[Tensor]]:

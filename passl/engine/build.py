@@ -1,7 +1,7 @@
 """From a checked config to a run, by a short list of builders in one order.
 
-    data -> device -> model -> pretrained weights -> loss, metrics -> schedule -> groups, optimizer
-    -> precision -> checkpoints, logs -> hooks -> resume
+    data -> logs -> device -> state to continue from -> model -> pretrained weights -> evaluation
+    -> loss, metrics -> schedule -> groups, optimizer -> precision -> hooks -> state in place
 
 Data comes first and without Paddle: what is missing on disk is said within a second.  No builder
 changes the config; a part that a mode does not need is not built.

@@ -22,7 +22,7 @@ from passl.errors import DataError
 from passl.losses.combined import CombinedLoss
 from passl.precision.amp import Precision
 
-__all__ = ["EvalResult", "EvalStep", "Evaluator", "forward_inputs"]
+__all__ = ["EvalResult", "EvalStep", "Evaluator", "to_model_input"]
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,14 @@ class Evaluator:
                         report(EvalStep(number, self._with_criterion(means), now - mark, batch))
                     mark = time.perf_counter()
         finally:
+            self.loader.close()
             if was_training:
                 model.train()
         return self._result(total, samples, time.perf_counter() - started)
 
     def _batch_sums(self, model: Any, batch: Batch) -> Tensor:
-        images, target = forward_inputs(batch, self.loader)
+        images = to_model_input(paddle.to_tensor(batch.images), self.loader)
+        target = paddle.to_tensor(batch.labels)
         with self._precision.autocast():
             logits = model(images)
         logits = logits.astype("float32")
@@ -162,13 +164,14 @@ class Evaluator:
         return EvalResult(self._with_criterion(values), seen, seconds)
 
 
-def forward_inputs(batch: Batch, loader: Loader) -> tuple[Tensor, Tensor]:
-    """Images and target of a batch as tensors; uint8 images become normalised floats here.
+def to_model_input(images: Tensor, loader: Loader) -> Tensor:
+    """Images of a batch of ``loader`` as the model takes them, on the device they are on.
+
+    Args:
+        images: uint8 [B, H, W, C] where the loader leaves normalising to the device, else float32
+            [B, C, H, W].
 
     Returns:
-        images float32 [B, C, H, W]; target int64 [B] or float32 [B, classes].
+        float32 [B, C, H, W].
     """
-    images = paddle.to_tensor(batch.images)
-    if loader.device_transform is not None:
-        images = loader.device_transform(images)
-    return images, paddle.to_tensor(batch.labels)
+    return images if loader.device_transform is None else loader.device_transform(images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
@@ -32,48 +33,47 @@ class StepMeter:
     def __init__(self, names: Sequence[str], world: World) -> None:
         self.names = list(names)
         self._world = world
-        self._pending: list[Tensor] = []
+        self._pending: list[_Step] = []
         self._window = dict.fromkeys([*self.names, "samples", "grad_norm", "steps"], 0.0)
         self._epoch = dict(self._window)
 
-    def add(self, sums: Mapping[str, Tensor], samples: int, grad_norm: Tensor) -> None:
+    def add(
+        self, sums: Mapping[str, Tensor], samples: int, grad_norm: Tensor, applied: bool = True
+    ) -> None:
         """Note one step without reading it.
 
         Args:
             sums: a scalar tensor for each name.
             samples: samples of this rank in the step.
             grad_norm: scalar fp32 tensor, equal on all ranks.
+            applied: whether the weights were updated; what the loss scale skipped may overflow.
         """
-        vector = [sums[name].astype("float32").reshape([]) for name in self.names]
-        vector += [
-            paddle.to_tensor(float(samples), dtype="float32"),
-            grad_norm.astype("float32").reshape([]),
-        ]
-        self._pending.append(paddle.stack(vector))
+        values = [*(sums[name] for name in self.names), grad_norm]
+        vector = paddle.stack([value.astype("float32").reshape([]) for value in values])
+        self._pending.append(_Step(vector, float(samples), applied))
 
     def flush(self, step: int) -> None:
         """Read what is pending (the one place that waits for the device).
 
+        Args:
+            step: the newest step.
+
         Raises:
-            PasslError: a loss is not finite; ``step`` is the newest step.
+            PasslError: the weights were updated with a loss or gradients that are not finite, on
+                this rank or another: all ranks raise together.
         """
         if not self._pending:
             return
-        rows = paddle.stack(self._pending).numpy().astype(np.float64)
-        first = step - len(self._pending) + 1
-        self._pending = []
-        for offset, row in enumerate(rows):
-            values = dict(zip([*self.names, "samples", "grad_norm"], row.tolist()))
-            if not math.isfinite(values["loss"]):
-                raise PasslError(
-                    f"the loss became {values['loss']} at step {first + offset}; a lower learning "
-                    "rate, a longer warmup or gradient clipping (Optimizer.grad_clip.clip_norm) "
-                    "usually mends it. Checkpoints from before are kept"
-                )
+        steps, self._pending = self._pending, []
+        rows = paddle.stack([item.vector for item in steps]).numpy().astype(np.float64).tolist()
+        figures = [
+            {**dict(zip([*self.names, "grad_norm"], row)), "samples": item.samples}
+            for row, item in zip(rows, steps)
+        ]
+        self._refuse_divergence(figures, [item.applied for item in steps], step - len(steps) + 1)
+        for values in figures:
             for sums in (self._window, self._epoch):
-                for name, value in values.items():
-                    sums[name] += value if math.isfinite(value) else 0.0
-                sums["steps"] += 1.0
+                _add(sums, values)
 
     def window_means(self) -> dict[str, float]:
         """Averages since the last call over all ranks; starts a new window."""
@@ -98,6 +98,21 @@ class StepMeter:
                 own = self._world.is_main or name in ("grad_norm", "steps")
                 sums[name] = float(saved.get(name, 0.0)) if own else 0.0
 
+    def _refuse_divergence(
+        self, figures: Sequence[Mapping[str, float]], applied: Sequence[bool], first: int
+    ) -> None:
+        found = ""
+        for step, (values, counts) in enumerate(zip(figures, applied), start=first):
+            for name, text in (("loss", "loss"), ("grad_norm", "norm of the gradients")):
+                if counts and not found and not math.isfinite(values[name]):
+                    found = f"the {text} became {values[name]} at step {step}"
+        if sum_over_ranks(np.array([float(bool(found))]), self._world)[0]:
+            found = found or f"another process met a loss that is not finite after step {first - 1}"
+            raise PasslError(
+                f"{found}; a lower learning rate, a longer warmup or gradient clipping "
+                "(Optimizer.grad_clip.clip_norm) usually mends it. Checkpoints from before are kept"
+            )
+
     def _summed(self, sums: Mapping[str, float]) -> dict[str, float]:
         shared = [*self.names, "samples"]
         totals = sum_over_ranks(np.array([sums[name] for name in shared]), self._world)
@@ -109,6 +124,29 @@ class StepMeter:
 
     def _means(self, sums: Mapping[str, float]) -> dict[str, float]:
         totals = self._summed(sums)
-        samples, steps = max(totals["samples"], 1.0), max(totals["steps"], 1.0)
-        means = {name: totals[name] / samples for name in self.names}
-        return {**means, "grad_norm": totals["grad_norm"] / steps}
+        means = {name: _ratio(totals[name], totals["samples"]) for name in self.names}
+        return {**means, "grad_norm": _ratio(totals["grad_norm"], totals["steps"])}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step left behind: on the device its figures, on the host what is known there."""
+
+    vector: Tensor
+    samples: float
+    applied: bool
+
+
+def _add(sums: dict[str, float], values: Mapping[str, float]) -> None:
+    """Add one step; figures of a skipped step that overflowed are left out, samples included."""
+    if math.isfinite(values["loss"]):
+        for name, value in values.items():
+            if name != "grad_norm":
+                sums[name] += value
+    if math.isfinite(values["grad_norm"]):
+        sums["grad_norm"] += values["grad_norm"]
+        sums["steps"] += 1.0
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else math.nan

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import paddle
 
-import passl
-from passl.checkpoint.files import read_arrays
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
@@ -24,6 +19,7 @@ from passl.engine.build import Run
 from passl.engine.evaluator import Evaluator
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
+from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
 from passl.errors import CheckpointError, ConfigError
@@ -59,7 +55,9 @@ class Builder:
     def build(self, loaders: Mapping[str, Loader]) -> Run:
         """All parts of the mode, and the run they make."""
         self.set_device()
-        model = self.build_model()
+        store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
+        found = self.find_state(store) if self.mode == "train" else None
+        model = self.build_model(with_pretrained=self.mode == "train" and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
             self.load_for_evaluation(model)
@@ -72,10 +70,11 @@ class Builder:
                 reporter=self.reporter,
             )
         plan = self.plan(loaders["Train"])
-        parts = self.build_parts(model, plan, loaders["Train"], evaluator)
-        if self.world.is_main:
-            parts.store.prepare()
-        state = self.resume(parts, plan)
+        parts = self.build_parts(model, plan, loaders["Train"], evaluator, store)
+        state = TrainState()
+        if found is not None:
+            state = restore(parts, plan, found, self.config, self.reporter)
+        check_agreement(state, self.world, self.run_dir)
         self.reporter.start(parts, plan, state, self.batches)
         trainer = Trainer(parts, plan, state)
         return Run(
@@ -112,8 +111,18 @@ class Builder:
         self.reporter.device = device
         init_world(self.world)
 
-    def build_model(self) -> Any:
-        """The network with its initial or pretrained weights, equal on all ranks."""
+    def find_state(self, store: CheckpointStore) -> Optional[Path]:
+        """The training state to continue from, after the main process has tidied the folder."""
+        if self.world.is_main:
+            store.prepare()
+        return find_state(self.config, store, self.reporter)
+
+    def build_model(self, with_pretrained: bool) -> Any:
+        """The network with its initial or pretrained weights, equal on all ranks.
+
+        Args:
+            with_pretrained: read ``Global.pretrained_model``; a run that continues needs none.
+        """
         arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
         try:
             model = create_model(
@@ -122,7 +131,7 @@ class Builder:
         except ConfigError as error:
             raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
         path = self.config.Global.pretrained_model
-        if path is not None and self.mode == "train":
+        if path is not None and with_pretrained:
             report = load_pretrained(model, path, finetune=self.config.Global.finetune)
             self.reporter.log(str(report))
         broadcast_parameters(model.state_dict().values(), self.world)
@@ -135,7 +144,9 @@ class Builder:
         self.reporter.log(str(report))
         state = resolve_checkpoint(path).state
         if state is not None:
-            self.reporter.epoch = int(read_state(state.parent)["state"].get("epoch", 1)) - 1
+            record = read_state(state.parent)
+            per_epoch = record["plan"]["steps_per_epoch"]
+            self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
 
     def weights_to_evaluate(self) -> str:
         """What ``passl-eval`` evaluates: what the command line names, else what this run trained.
@@ -169,11 +180,7 @@ class Builder:
             seed=settings.seed,
             global_batch_size=self.batches.global_batch_size,
             micro_batch_size=self.batches.micro_batch_size,
-            accum_steps=self.batches.accum_steps,
             steps_per_epoch=loader.num_batches,
-            samples_per_epoch=min(
-                loader.num_samples, loader.num_batches * self.batches.global_batch_size
-            ),
             epochs=settings.epochs,
             max_train_step=settings.max_train_step,
             log_every=settings.print_batch_step,
@@ -286,7 +293,12 @@ class Builder:
         return self.build_component(OPTIMIZERS, "Optimizer", component, groups=groups)
 
     def build_parts(
-        self, model: Any, plan: RunPlan, loader: Loader, evaluator: Optional[Evaluator]
+        self,
+        model: Any,
+        plan: RunPlan,
+        loader: Loader,
+        evaluator: Optional[Evaluator],
+        store: CheckpointStore,
     ) -> TrainParts:
         """Everything the trainer needs."""
         loss = self.build_loss("Train")
@@ -300,7 +312,7 @@ class Builder:
             optimizer=self.build_optimizer(model),
             clip=self.build_clip(),
             precision=self.build_precision_once(),
-            store=CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint),
+            store=store,
             reporter=self.reporter,
             hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
             evaluator=evaluator,
@@ -326,81 +338,6 @@ class Builder:
         if self._precision is None:
             self._precision = self.build_precision()
         return self._precision
-
-    def resume(self, parts: TrainParts, plan: RunPlan) -> TrainState:
-        """The state to start from: that of ``Global.checkpoint``, or a fresh one."""
-        wanted = self.config.Global.checkpoint
-        if wanted is None:
-            return TrainState()
-        if wanted == "auto":
-            folder = parts.store.latest()
-            for skipped in parts.store.skipped:
-                self.reporter.warn(f"checkpoint passed over: {skipped.reason}")
-            if folder is None:
-                return TrainState()
-        else:
-            folder = resolve_checkpoint(wanted).folder
-            assert folder is not None  # build_run found a training state there
-            parts.store.verify(folder)
-        return self.restore(parts, plan, folder)
-
-    def restore(self, parts: TrainParts, plan: RunPlan, folder: Path) -> TrainState:
-        """Put weights, optimizer state and counters of a checkpoint folder in place."""
-        record = read_state(folder)
-        state = TrainState.from_dict(record["state"], str(folder))
-        self.check_continuable(record, plan, folder)
-        load_pretrained(parts.model, str(folder), finetune=False)
-        parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
-        parts.precision.load_state_dict(state.scaler)
-        for place, hook in enumerate(parts.hooks):
-            if str(place) in state.hooks:
-                hook.load_state_dict(state.hooks[str(place)])
-        if state.total_steps != plan.total_steps:
-            self.reporter.log(
-                f"the run is now {plan.total_steps} steps long (it was {state.total_steps}): the "
-                "learning-rate schedule is planned anew from this step on"
-            )
-        if state.step >= plan.last_step:
-            self.reporter.log(
-                f"nothing is left to train: the checkpoint is at step {state.step}, the run ends "
-                f"at step {plan.last_step}; train longer with a larger Global.epochs"
-            )
-        self.reporter.resumed(folder, state, plan)
-        return state
-
-    def check_continuable(self, record: Mapping[str, Any], plan: RunPlan, folder: Path) -> None:
-        """Refuse to continue with another model or with steps that mean other samples.
-
-        Raises:
-            CheckpointError: naming what differs.
-        """
-        before, now = record["config"], self.config.to_dict()
-        model_keys = sorted({*before["Model"], *now["Model"]})
-        different = [
-            f"{name} was {was!r} and is {now_is!r}"
-            for name, was, now_is in (
-                *(
-                    (f"Model.{key}", before["Model"].get(key), now["Model"].get(key))
-                    for key in model_keys
-                    if not key.endswith("_rate")  # dropout changes no shape
-                ),
-                ("Optimizer.name", before["Optimizer"]["name"], now["Optimizer"]["name"]),
-                (
-                    "the global batch size",
-                    record["plan"]["global_batch_size"],
-                    plan.global_batch_size,
-                ),
-                ("steps per epoch", record["plan"]["steps_per_epoch"], plan.steps_per_epoch),
-                ("Global.seed", record["plan"]["seed"], plan.seed),
-            )
-            if was != now_is
-        ]
-        if different:
-            raise CheckpointError(
-                f"{folder} cannot be continued with this config: {'; '.join(different)}. Set them "
-                "back, or start a new run in another folder with -o Global.output_dir=PATH "
-                f"(Global.pretrained_model={folder} starts it from these weights)"
-            )
 
 
 def choose_device(wanted: str, where: str) -> str:
@@ -430,42 +367,3 @@ def choose_device(wanted: str, where: str) -> str:
     if wanted == "npu" and "npu" not in paddle.device.get_all_custom_device_type():
         raise ConfigError(f"{where}: Global.device: this Paddle knows no NPU; use auto or cpu")
     return wanted
-
-
-def run_record(config: Config, plan: RunPlan) -> dict[str, Any]:
-    """What a checkpoint remembers of its run beside the state: config, lengths, versions."""
-    return {
-        "config": config.to_dict(),
-        "plan": {
-            "seed": plan.seed,
-            "global_batch_size": plan.global_batch_size,
-            "steps_per_epoch": plan.steps_per_epoch,
-        },
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can change a number."""
-    return {
-        "passl": passl.__version__,
-        "paddle": paddle.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The ``state.json`` of a verified checkpoint folder.
-
-    Raises:
-        CheckpointError: it is missing or unreadable.
-    """
-    path = folder / "state.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}); to start from these weights without the training "
-            f"state, use -o Global.checkpoint=null Global.pretrained_model={folder}"
-        ) from error

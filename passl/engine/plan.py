@@ -16,9 +16,7 @@ class RunPlan:
         seed: of everything random.
         global_batch_size: samples in one optimizer step over all ranks.
         micro_batch_size: samples in one forward pass of one rank.
-        accum_steps: micro-batches in a full batch.
         steps_per_epoch: optimizer steps in an epoch.
-        samples_per_epoch: samples trained in an epoch over all ranks.
         total_steps: steps of the whole run; what schedules are planned on.
         last_step: where this run ends: ``total_steps``, or ``max_train_step`` if that is less.
         log_every: steps between log lines.
@@ -28,9 +26,7 @@ class RunPlan:
     seed: int
     global_batch_size: int
     micro_batch_size: int
-    accum_steps: int
     steps_per_epoch: int
-    samples_per_epoch: int
     total_steps: int
     last_step: int
     log_every: int
@@ -62,9 +58,7 @@ def plan_run(
     seed: int,
     global_batch_size: int,
     micro_batch_size: int,
-    accum_steps: int,
     steps_per_epoch: int,
-    samples_per_epoch: int,
     epochs: Optional[int],
     max_train_step: Optional[int],
     log_every: int,
@@ -85,9 +79,7 @@ def plan_run(
         seed=seed,
         global_batch_size=global_batch_size,
         micro_batch_size=micro_batch_size,
-        accum_steps=accum_steps,
         steps_per_epoch=steps_per_epoch,
-        samples_per_epoch=samples_per_epoch,
         total_steps=total,
         last_step=last,
         log_every=log_every,

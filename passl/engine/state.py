@@ -44,7 +44,7 @@ class TrainState:
         window: sums since the last log line, float64: see :mod:`passl.engine.meters`.
         epoch_sums: sums since the start of the epoch.
         scaler: state of the loss scale, empty without one.
-        hooks: state of each hook by its place in the config.
+        hooks: state of each hook by name, see :func:`~passl.engine.hooks.base.hooks_by_name`.
         train_time_s: seconds spent in training over all starts of this run.
         total_steps: length of the run when the state was saved.
     """
@@ -86,7 +86,7 @@ class TrainState:
                 f"{source}: the training state has other fields than this version writes "
                 f"(missing: {missing or 'none'}, unknown: {unknown or 'none'}); continue it with "
                 "the version that wrote it, or start a new run from its weights with "
-                "-o Global.checkpoint=null Global.pretrained_model=<the checkpoint folder>"
+                "-o Global.output_dir=PATH Global.pretrained_model=<the checkpoint folder>"
             )
         values = dict(data)
         values["best"] = Best(**values["best"]) if values["best"] else None

@@ -7,6 +7,7 @@ between log lines; the state that changes is :class:`~passl.engine.state.TrainSt
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from passl.checkpoint.store import CheckpointStore
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_gradients
 from passl.distributed.world import World
-from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, forward_inputs
-from passl.engine.hooks.base import Hook
+from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
+from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
@@ -78,9 +79,9 @@ class Trainer:
     def fit(self) -> TrainState:
         """Train to the end of the plan, or until a stop is requested; the state is saved."""
         state, plan = self.state, self.plan
-        self.parts.model.train()
-        self._call_hooks("on_start", self)
         try:
+            self.parts.model.train()
+            self._call_hooks("on_start", self)
             while state.step < plan.last_step and self.stop_reason is None:
                 for batch in self._batches_of_epoch():
                     self.parts.reporter.data_ready()
@@ -97,13 +98,12 @@ class Trainer:
                         break
             if self._saved_step != state.step:
                 self.save()
+            self._call_hooks("on_finish", self)
         except BaseException as error:
-            self._call_hooks("on_exception", self, error)
-            self.parts.reporter.failed(error)
+            self._tell_of_failure(error)
             raise
         finally:
             self.parts.loader.close()
-        self._call_hooks("on_finish", self)
         self.parts.reporter.finished(self)
         return state
 
@@ -126,21 +126,26 @@ class Trainer:
             parts.precision.backward(losses["loss"] * (count / batch.global_size))
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
-        grad_norm = self._update()
-        self.meter.add(sums, len(batch.labels), grad_norm)
+        grad_norm, applied = self._update()
+        self.meter.add(sums, len(batch.labels), grad_norm, applied)
 
-    def _update(self) -> Tensor:
-        """Reduce, clip and apply the gradients; returns their norm before clipping."""
+    def _update(self) -> tuple[Tensor, bool]:
+        """Reduce, clip and apply the gradients.
+
+        Returns:
+            their norm before clipping, and whether the weights were updated.
+        """
         parts, state = self.parts, self.state
         sum_gradients([parameter for _, parameter in self.parameters], parts.world)
         parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
         grad_norm = (parts.clip or global_norm)(self.parameters)
-        if parts.precision.accept(grad_norm):
+        applied = parts.precision.accept(grad_norm)
+        if applied:
             parts.optimizer.step(self.learning_rate)
         else:
             state.skipped_steps += 1
         parts.optimizer.clear_grad()
-        return grad_norm
+        return grad_norm, applied
 
     @property
     def learning_rate(self) -> float:
@@ -155,13 +160,17 @@ class Trainer:
         return self.parts.loader.epoch(self.state.epoch, start_batch=done)
 
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        images, target = forward_inputs(batch, self.parts.loader)
+        """Images and targets of each forward pass; none where this rank has no samples.
+
+        The batch goes to the device in one piece, as bytes; a micro-batch becomes floats when it is
+        due, so that accumulation does not hold the whole batch as floats.
+        """
+        images, target = paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels)
         count, size = len(batch.labels), self.plan.micro_batch_size
-        if 0 < count <= size:
-            yield images, target
-            return
         for start in range(0, count, size):
-            yield images[start : start + size], target[start : start + size]
+            part = slice(start, start + size)
+            some = (images, target) if count <= size else (images[part], target[part])
+            yield to_model_input(some[0], self.parts.loader), some[1]
 
     def _reported(
         self, losses: Mapping[str, Tensor], logits: Tensor, target: Tensor, count: float
@@ -209,7 +218,8 @@ class Trainer:
         result = self.evaluate()
         state.last_eval = {**result.values, "step": float(state.step)}
         value = result.values.get("metric")
-        improved = value is not None and (state.best is None or value > state.best.metric)
+        # Not "is None or >": a first value of NaN must not be the best one for ever.
+        improved = value is not None and value > (state.best.metric if state.best else -math.inf)
         if improved and value is not None:
             state.best = Best(value, state.step, self.plan.epoch_of(state.step))
         self.parts.reporter.eval_average(state, result, self.plan.epoch_of(state.step))
@@ -236,7 +246,8 @@ class Trainer:
         state = self.state
         state.window, state.epoch_sums = self.meter.state()
         state.scaler = self.parts.precision.state_dict()
-        state.hooks = {str(i): hook.state_dict() for i, hook in enumerate(self.parts.hooks)}
+        named = hooks_by_name(self.parts.hooks)
+        state.hooks = {name: hook.state_dict() for name, hook in named.items()}
         now = time.perf_counter()
         state.train_time_s += now - self._started
         self._started = now
@@ -266,6 +277,17 @@ class Trainer:
     def _call_hooks(self, moment: str, *arguments: Any) -> None:
         for hook in self.parts.hooks:
             getattr(hook, moment)(*arguments)
+
+    def _tell_of_failure(self, error: BaseException) -> None:
+        """Every hook and the log hear of ``error``; a hook that fails itself must not hide it."""
+        for hook in self.parts.hooks:
+            try:
+                hook.on_exception(self, error)
+            except Exception as another:
+                self.parts.reporter.warn(
+                    f"{type(hook).__name__}.on_exception failed as well: {another!r}"
+                )
+        self.parts.reporter.failed(error)
 
 
 def _host(value: Any) -> np.ndarray:

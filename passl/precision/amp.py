@@ -20,7 +20,13 @@ from typing import Any, Optional
 import paddle
 from paddle import Tensor
 
+from passl.errors import PasslError
+
 __all__ = ["LossScaler", "Precision"]
+
+#: Steps without an update, at the smallest scale, after which a run is given up: a single bad batch
+#: or two happen, this many in a row do not mend themselves.
+_HOPELESS_STEPS = 100
 
 
 class LossScaler:
@@ -58,9 +64,17 @@ class LossScaler:
         self._good_needed, self._bad_needed = incr_every_n_steps, decr_every_n_nan_or_inf
         self._dynamic = use_dynamic_loss_scaling
         self._good = self._bad = 0
+        self._stuck = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Many bad steps in a row, and the scale cannot shrink further."""
+        return self._stuck >= _HOPELESS_STEPS
 
     def update(self, finite: bool) -> None:
         """Count one step and move the scale."""
+        stuck = not finite and (not self._dynamic or self.scale <= self._low)
+        self._stuck = self._stuck + 1 if stuck else 0
         if not self._dynamic:
             return
         if finite:
@@ -138,11 +152,21 @@ class Precision:
 
         Only fp16 asks the device (one number); other formats always answer yes, and a loss that is
         not finite is noticed at the next log line.
+
+        Raises:
+            PasslError: no step is accepted any more, at the smallest scale.
         """
         if self.scaler is None:
             return True
         finite = math.isfinite(float(grad_norm.item()))
         self.scaler.update(finite)
+        if self.scaler.is_hopeless:
+            raise PasslError(
+                f"{_HOPELESS_STEPS} steps in a row had gradients that are not finite, with a loss "
+                f"scale of {self.scaler.scale:g}: the model itself overflows {self.dtype}. Use "
+                "-o FP16.dtype=bfloat16 or FP16.level=O1, or a lower learning rate; checkpoints "
+                "from before are kept"
+            )
         return finite
 
     def state_dict(self) -> dict[str, float]:

@@ -23,7 +23,17 @@ EXACT = (
 
 
 def launch(run: RunFolder, repo: Path, environment: dict[str, str], *overrides: str) -> str:
-    """Train with two processes; returns what the launcher and its workers printed."""
+    """Train with two processes; returns what they printed."""
+    arguments = ("-c", str(run.config_file), "-o", *overrides)
+    status, logs = launch_script(run, repo, environment, repo / "tools" / "train.py", *arguments)
+    assert status == 0, "\n".join(logs)
+    return "".join(logs)
+
+
+def launch_script(
+    run: RunFolder, repo: Path, environment: dict[str, str], script: Path, *arguments: str
+) -> tuple[int, list[str]]:
+    """Run a script in two processes; returns the exit status and what each printed."""
     command = [
         sys.executable,
         "-m",
@@ -32,18 +42,14 @@ def launch(run: RunFolder, repo: Path, environment: dict[str, str], *overrides: 
         "2",
         "--log_dir",
         str(run.root / "launch"),
-        str(repo / "tools" / "train.py"),
-        "-c",
-        str(run.config_file),
-        "-o",
-        *overrides,
+        str(script),
+        *arguments,
     ]
     done = subprocess.run(
         command, env=environment, cwd=repo, capture_output=True, text=True, timeout=300, check=False
     )
-    logs = "".join(path.read_text() for path in sorted((run.root / "launch").glob("workerlog.*")))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
-    return logs
+    paths = sorted((run.root / "launch").glob("workerlog.*"))
+    return done.returncode, [done.stdout + done.stderr, *(path.read_text() for path in paths)]
 
 
 def test_two_processes_give_the_weights_and_figures_of_one(make_run, repo, user_environment):
@@ -76,3 +82,84 @@ def test_a_run_of_two_processes_continues_on_one(make_run, repo, user_environmen
     assert moved.train(drop_batch, *EXACT) == 0
     for name, value in whole.weights().items():
         np.testing.assert_allclose(moved.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+
+
+def test_a_process_without_samples_changes_nothing(make_run, repo, user_environment):
+    # Half of the digits are 899: a batch of 898, then one of a single sample.
+    options = (
+        *EXACT[:-1],
+        "Global.global_batch_size=898",
+        "~DataLoader.Train.sampler.batch_size",
+        "DataLoader.Train.dataset.val_ratio=0.5",
+        "DataLoader.Eval.dataset.val_ratio=0.5",
+        "DataLoader.Eval.dataset.split=train",
+    )
+    one, two = make_run("one"), make_run("two")
+    assert one.train(*options) == 0
+    launch(two, repo, user_environment, *options, "DataLoader.Eval.sampler.batch_size=449")
+    assert one.state()["step"] == two.state()["step"] == 4
+    for name, value in one.weights().items():
+        np.testing.assert_allclose(two.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+    for mine, theirs in zip(one.records("eval"), two.records("eval")):
+        assert theirs["samples"] == mine["samples"] == 899
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+
+
+TWO_FOLDERS = """
+import os, sys
+import passl
+
+folder = sys.argv[2] + os.environ["PADDLE_TRAINER_ID"]
+overrides = ["Global.output_dir=" + folder, *sys.argv[3:]]
+passl.build_run(passl.load_config(sys.argv[1], overrides)).fit()
+"""
+
+
+def test_processes_that_find_different_states_do_not_train(
+    make_run, repo, user_environment, tmp_path
+):
+    run = make_run("apart")
+    folder = tmp_path / "folder"
+    sizes = ("Global.global_batch_size=256", "~DataLoader.Train.sampler.batch_size")
+    for rank, end in ((0, 2), (1, 4)):
+        place = f"Global.output_dir={folder}{rank}"
+        assert run.train(place, f"Global.max_train_step={end}", *sizes) == 0
+    script = tmp_path / "two_folders.py"
+    script.write_text(TWO_FOLDERS)
+    arguments = (str(run.config_file), str(folder), *sizes)
+    status, logs = launch_script(run, repo, user_environment, script, *arguments)
+    assert status != 0
+    assert "do not start from the same step; this one (rank 0) would start from step 2" in logs[1]
+    assert "do not start from the same step; this one (rank 1) would start from step 4" in logs[2]
+
+
+ONE_BAD_LOSS = """
+import os, sys
+import paddle
+import passl
+from passl.engine.hooks.base import Hook
+
+class BadLoss(Hook):
+    def on_step_end(self, trainer):
+        if trainer.state.step == 3 and trainer.parts.world.rank == 1:
+            loss = trainer.parts.loss
+            trainer.parts.loss = lambda logits, target: {
+                name: value + (float("inf") if name == "loss" else 0.0)
+                for name, value in loss(logits, target).items()
+            }
+            trainer.parts.loss.names = loss.names
+
+run = passl.build_run(passl.load_config(sys.argv[1], []))
+run.trainer.parts.hooks = [BadLoss()]
+run.fit()
+"""
+
+
+def test_a_bad_loss_of_one_process_ends_all_of_them(make_run, repo, user_environment, tmp_path):
+    run = make_run("bad")
+    script = tmp_path / "one_bad_loss.py"
+    script.write_text(ONE_BAD_LOSS)
+    status, logs = launch_script(run, repo, user_environment, script, str(run.config_file))
+    assert status != 0
+    assert "another process met a loss that is not finite after step" in logs[1]
+    assert "the loss became inf at step 4" in logs[2]

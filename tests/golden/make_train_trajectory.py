@@ -119,7 +119,7 @@ def run(recipe: str, start: dict, given: dict, num_parts: int) -> dict:
     return {**{name: np.array(values) for name, values in log.items()}, **weights_after}
 
 
-def batches(order: np.ndarray):  # noqa: ANN201
+def batches(order: np.ndarray):
     """The indices of each step."""
     steps = [
         epoch[start : start + BATCH_SIZE].astype(np.int64)
@@ -137,7 +137,7 @@ def rate_at(step: int, highest: float) -> float:
     return highest * (1.0 + math.cos(math.pi * passed)) / 2.0
 
 
-def make_optimizer(recipe: str, weights: dict):  # noqa: ANN201
+def make_optimizer(recipe: str, weights: dict):
     """AdamW without decay of vectors and embeddings; SGD with decay of everything."""
     import torch
 
@@ -157,7 +157,7 @@ def make_optimizer(recipe: str, weights: dict):  # noqa: ANN201
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
 
 
-def forward(w: dict, images):  # noqa: ANN001, ANN201
+def forward(w: dict, images):
     """Logits [B, 10] of images [B, 8, 8]."""
     import torch
     import torch.nn.functional as F
@@ -165,13 +165,13 @@ def forward(w: dict, images):  # noqa: ANN001, ANN201
     width, patch = MODEL["embed_dim"], MODEL["patch_size"]
     count, side = len(images), MODEL["img_size"] // MODEL["patch_size"]
 
-    def linear(x, name):  # noqa: ANN001, ANN202
+    def linear(x, name):
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    def norm(x, name):  # noqa: ANN001, ANN202
+    def norm(x, name):
         return F.layer_norm(x, (width,), w[f"{name}.weight"], w[f"{name}.bias"], MODEL["epsilon"])
 
-    def attention(x, name):  # noqa: ANN001, ANN202
+    def attention(x, name):
         heads = MODEL["num_heads"]
         qkv = linear(x, f"{name}.qkv").reshape(count, -1, 3, heads, width // heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)

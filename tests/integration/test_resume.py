@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from small_run import RunFolder, assert_same_arrays
 
+from passl.cli import eval as eval_command
+from passl.engine.resume import read_state
+from passl.errors import CheckpointError
+
 TIMES = {"batch_cost", "reader_cost", "ips", "eta", "time", "eta_s", "max_mem_gb"}
 
 
@@ -116,3 +120,31 @@ def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence)
     capsys.readouterr()
     assert run_folder.train("Global.epochs=2", override) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_a_run_that_continues_does_not_read_its_pretrained_weights_again(make_run):
+    first, second = make_run("first"), make_run("second")
+    assert first.train("Global.epochs=1") == 0
+    start = first.dir / "latest" / "model.pdparams"
+    options = (f"Global.pretrained_model={start}", "Global.epochs=2")
+    assert second.train(*options, "Global.max_train_step=8") == 0
+    start.write_bytes(b"torn")  # would be an error if it were read
+    assert second.train(*options) == 0
+    assert second.state()["step"] == 12
+
+
+def test_an_evaluation_names_the_epoch_of_the_checkpoint(run_folder, capsys):
+    for end, epoch in ((3, 1), (6, 1), (9, 2)):
+        assert run_folder.train("Global.epochs=2", f"Global.max_train_step={end}") == 0
+        capsys.readouterr()
+        latest = f"Global.pretrained_model={run_folder.dir / 'latest'}"
+        assert eval_command.main(["-c", str(run_folder.config_file), "-o", latest]) == 0
+        assert f"[Eval][Epoch {epoch}][Avg]" in capsys.readouterr().out
+
+
+def test_a_state_of_something_else_is_refused_in_words(run_folder, capsys):
+    assert run_folder.train("Global.epochs=1") == 0
+    folder = (run_folder.dir / "latest").resolve()
+    (folder / "state.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="it is not the record of a training run"):
+        read_state(folder)

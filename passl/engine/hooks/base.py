@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from passl.engine.evaluator import EvalResult
     from passl.engine.trainer import Trainer
 
-__all__ = ["Hook"]
+__all__ = ["Hook", "hooks_by_name"]
 
 
 class Hook:
@@ -43,3 +43,17 @@ class Hook:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
+
+
+def hooks_by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
+    """Each hook under its class's name, the second of a class with ``_2`` and so on.
+
+    The names under which states are saved: they survive that other hooks are added or removed.
+    """
+    named: dict[str, Hook] = {}
+    for hook in hooks:
+        name, number = type(hook).__name__, 1
+        while (key := name if number == 1 else f"{name}_{number}") in named:
+            number += 1
+        named[key] = hook
+    return named

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from passl.engine.hooks.base import Hook
+from passl.errors import ConfigError
 from passl.registry import HOOKS, Range
 
 if TYPE_CHECKING:
@@ -36,7 +37,16 @@ class EarlyStop(Hook):
         self.waited = 0
 
     def on_start(self, trainer: Trainer) -> None:
-        """A run that had already lost its patience does not go on when it is started again."""
+        """A run that had already lost its patience does not go on when it is started again.
+
+        Raises:
+            ConfigError: nothing is evaluated during training.
+        """
+        if trainer.parts.evaluator is None:
+            raise ConfigError(
+                "Hooks: EarlyStop compares evaluations during training, but there are none; set "
+                "Global.eval_during_train=true or remove the hook"
+            )
         self._check(trainer)
 
     def on_eval_end(self, trainer: Trainer, result: EvalResult) -> None:

@@ -93,3 +93,49 @@ def test_the_summary_says_what_runs():
     scaled = Precision("O2", "float16", LossScaler(init_loss_scaling=65536.0))
     assert scaled.describe() == "O2 float16, loss scale 65536"
     assert Precision("O1", "bfloat16").describe() == "O1 bfloat16"
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_forward_pass_is_cast_as_asked(monkeypatch, level, dtype):
+    asked = {}
+    monkeypatch.setattr(
+        paddle.amp, "auto_cast", lambda **keywords: asked.update(keywords) or "the context"
+    )
+    precision = Precision(level, dtype, LossScaler(), white_list=["matmul"], black_list=["exp"])
+    assert precision.autocast() == "the context"
+    assert asked == {
+        "level": level,
+        "dtype": dtype,
+        "custom_white_list": ["matmul"],
+        "custom_black_list": ["exp"],
+    }
+
+
+def test_fp32_asks_paddle_for_no_casts(monkeypatch):
+    monkeypatch.delattr(paddle.amp, "auto_cast")
+    with Precision("O0", "float16", LossScaler()).autocast():
+        pass
+
+
+def test_a_scale_that_cannot_shrink_further_is_hopeless_after_a_hundred_bad_steps():
+    for scaler in (
+        LossScaler(init_loss_scaling=1.0),
+        LossScaler(init_loss_scaling=64.0, use_dynamic_loss_scaling=False),
+    ):
+        for _ in range(99):
+            scaler.update(False)
+        scaler.update(True)  # one good step, and the count begins anew
+        for _ in range(99):
+            scaler.update(False)
+        assert not scaler.is_hopeless
+        scaler.update(False)
+        assert scaler.is_hopeless
+
+
+def test_a_scale_on_its_way_down_is_not_hopeless():
+    scaler = LossScaler(init_loss_scaling=2.0**32, decr_every_n_nan_or_inf=10)
+    for _ in range(320):
+        scaler.update(False)
+    assert scaler.scale == 1.0
+    assert not scaler.is_hopeless
