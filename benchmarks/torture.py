@@ -42,6 +42,7 @@ SETTINGS = (
     "Model.num_heads=2",
     "Model.drop_rate=0.1",
     "Model.drop_path_rate=0.1",
+    "~DataLoader.Train.sampler.batch_size",
     "Global.global_batch_size=250",
     "Global.accum_steps=1",
     "Global.save_unit=step",
@@ -260,7 +261,9 @@ def torture_one(
     import_paddle_here()
     length = "Global.epochs=8"
     reference = Job(folder / "whole", [length, *keep_all()])
+    began = time.monotonic()
     assert wait(reference.fork()) == 0, f"the undisturbed run failed: {reference.log()[-2000:]}"
+    longest_s = (time.monotonic() - began) / 2  # long enough to get on, short enough to be killed
     checkpoints, expected = reference.checkpoints(), reference.result()
     starts = 0
     number = 0
@@ -273,7 +276,9 @@ def torture_one(
             resumed = len(job.resumed_from())
             cold = starts % cold_every == 0
             pid = job.start().pid if cold else job.fork()
-            moment = kill_at_some_moment(job, pid, cold, rng, tally.counts["kills"] < kills)
+            moment = "never"
+            if tally.counts["kills"] < kills:
+                moment = kill_at_some_moment(job, pid, longest_s + 4.0 * cold, rng)
             status = wait(pid)
             tally.resumed(job, resumed, whole)
             if status != -signal.SIGKILL:
@@ -290,12 +295,10 @@ def torture_one(
         tally.finished(job, expected)
 
 
-def kill_at_some_moment(job: Job, pid: int, cold: bool, rng: random.Random, wanted: bool) -> str:
+def kill_at_some_moment(job: Job, pid: int, longest_s: float, rng: random.Random) -> str:
     """SIGKILL ``pid`` at a moment that ``rng`` chooses, unless it ends before; says which."""
-    if not wanted:
-        return "never"
     kind = rng.choice(("any", "any", "save", "evaluation"))
-    deadline = time.monotonic() + (rng.uniform(0.0, 8.0) if cold else rng.uniform(0.0, 2.0))
+    deadline = time.monotonic() + rng.uniform(0.0, longest_s)
     saves, pause = rng.randint(1, 3), rng.uniform(0.0, 0.03)
     was_saving, log_size = True, len(job.log())
     while time.monotonic() < deadline or kind != "any":
@@ -320,12 +323,14 @@ def kill_at_some_moment(job: Job, pid: int, cold: bool, rng: random.Random, want
 
 
 def import_paddle_here() -> None:
-    """What the forked starts find done: Paddle imported, no operation run."""
+    """What the forked starts find done: Paddle and scikit-learn imported, no operation run."""
     sys.path.insert(0, str(REPO))
     from passl import runtime
 
     runtime.prepare(device="cpu")
     runtime.import_paddle()
+    import sklearn.datasets  # noqa: F401
+
     import passl.engine.parts  # noqa: F401
 
 

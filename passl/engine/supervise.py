@@ -149,7 +149,7 @@ def read_attempt(notes: Path, status: int) -> AttemptEnd:
     steps = [_step(path) for path in notes.glob("rank_*.step")]
     step = min(steps) if steps else None
     checkpoint = next((_latest(path) for path in began.values()), None)
-    exits = {rank: int(note.get("exit", EXIT_FAILED)) for rank, note in ended.items()}
+    exits = {rank: note.get("exit", EXIT_FAILED) for rank, note in ended.items()}
     lost = sorted(began.keys() - ended.keys())
     if EXIT_CONFIG in exits.values():
         return AttemptEnd(EXIT_CONFIG, step, checkpoint)
