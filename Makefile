@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-fast lint bench clean
+.PHONY: help setup quickstart test test-fast lint bench torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -59,6 +59,10 @@ test-fast: lint  ## lint, then the tests that are not marked slow
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
+
+torture: $(STAMP)  ## kill runs 120 times at random moments and compare every byte
+	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; about ten minutes"
+	$(BIN)/python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
 clean:  ## remove the environment, caches and output
 	@echo "make clean: removing $(VENV), caches, build files and output"

@@ -11,9 +11,11 @@ from typing import Callable, Optional
 
 from passl.config import Config, load_config
 from passl.config.cross import Mode
+from passl.engine.attempt import noting_the_end
+from passl.engine.stopping import StopRequest, catching_signals, process_age_s
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 
-__all__ = ["add_traceback", "config_parser", "load_from_args", "run_command"]
+__all__ = ["add_traceback", "config_parser", "load_from_args", "run_command", "run_stoppable"]
 
 
 def config_parser(
@@ -84,6 +86,28 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def run_stoppable(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace, StopRequest], int],
+    argv: Optional[Sequence[str]],
+) -> int:
+    """:func:`run_command` for a command that SIGTERM, SIGINT and SIGUSR1 end neatly.
+
+    Args:
+        action: obeys the request; one that does not is ended only by SIGKILL.
+        argv: None: the arguments of this process, which ends after the command.
+    """
+    is_process = argv is None
+    request = StopRequest(process_age_s() if is_process else 0.0)
+
+    def act(arguments: argparse.Namespace) -> int:
+        with noting_the_end():
+            return action(arguments, request)
+
+    with catching_signals(request, ends_process=is_process):
+        return run_command(parser, act, argv)
 
 
 def _explain(prog: str, error: PasslError) -> None:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
-from passl.cli.common import config_parser, load_from_args, run_command
+from passl.cli.common import config_parser, load_from_args, run_stoppable
+from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
 __all__ = ["main"]
@@ -23,15 +24,15 @@ Without Global.pretrained_model the best checkpoint of the run's own folder is e
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = config_parser("passl-eval", "Evaluate the checkpoint of a run.", _EPILOG)
-    return run_command(parser, _evaluate, argv)
+    return run_stoppable(parser, _evaluate, argv)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
+def _evaluate(arguments: argparse.Namespace, stop: StopRequest) -> int:
     config = load_from_args(arguments, "eval")
     if arguments.print_config:
         print(config.to_yaml(origins=True), end="")
         return EXIT_OK
     from passl.engine.build import build_run
 
-    build_run(config, "eval").evaluate()
+    build_run(config, "eval").evaluate(stop=stop)
     return EXIT_OK

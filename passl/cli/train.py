@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
-from passl.cli.common import config_parser, load_from_args, run_command
+from passl.cli.common import config_parser, load_from_args, run_stoppable
+from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
 __all__ = ["main"]
@@ -18,22 +19,24 @@ _EPILOG = """examples:
   python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c
   configs/ViT_base_patch16_224.yaml
 
-exit status: 0 done; 1 failed; 2 a mistake in the config, an override or the data's paths
+exit status: 0 done; 1 failed; 2 a mistake in the config, an override or the data's paths;
+75 stopped by SIGTERM, SIGINT, SIGUSR1, a file STOP in the run's folder or Global.max_time, with the
+state saved: run the same command again
 """
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = config_parser("passl-train", "Train the model that a YAML file describes.", _EPILOG)
-    return run_command(parser, _train, argv)
+    return run_stoppable(parser, _train, argv)
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace, stop: StopRequest) -> int:
     config = load_from_args(arguments, "train")
     if arguments.print_config:
         print(config.to_yaml(origins=True), end="")
         return EXIT_OK
     from passl.engine.build import build_run
 
-    build_run(config, "train").fit()
+    build_run(config, "train").fit(stop=stop)
     return EXIT_OK

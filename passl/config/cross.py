@@ -7,6 +7,7 @@ from typing import Any, Callable, Literal, Optional
 
 from passl.config.check import Checker
 from passl.config.config import Config
+from passl.config.durations import parse_duration
 from passl.config.schema import LoaderSection
 from passl.config.tree import find
 from passl.errors import ConfigError
@@ -64,6 +65,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     _check_patterns(config, checker, sound)
     _check_sizes(config, checker, sound)
     _check_classes(config, checker, sound)
+    _check_max_time(config, checker, sound)
 
 
 def _check_mode(config: Config, mode: Mode, report: Report, sound: Callable[..., bool]) -> None:
@@ -176,6 +178,14 @@ def _check_patterns(config: Config, checker: Checker, sound: Callable[..., bool]
             re.compile(rule.pattern)
         except re.error as error:
             checker.report(path, f"{rule.pattern!r} is not a regular expression: {error}")
+
+
+def _check_max_time(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    if config.Global.max_time is not None and sound("Global.max_time"):
+        try:
+            parse_duration(config.Global.max_time)
+        except ValueError as error:
+            checker.report("Global.max_time", str(error))
 
 
 #: Transforms after which an image has exactly the size they are given.

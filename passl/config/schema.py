@@ -10,7 +10,7 @@ Source: sections, keys and defaults follow PASSL 2.5; docs/passl_compatibility.m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
 
 from passl.registry import Component, Range
 
@@ -69,6 +69,8 @@ class GlobalSection:
         flags: Paddle's ``FLAGS_*`` to set.
         imports: modules that register components of your own, such as ``my_package.my_models``.
         num_threads: threads of the math library on a CPU; null chooses by the machine.
+        max_time: stop, saved and with exit status 75, so long after the start of the process:
+            seconds, or text such as ``1h30m``.
     """
 
     task_type: str = "classification"
@@ -96,6 +98,7 @@ class GlobalSection:
     flags: dict[str, Any] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
     num_threads: Annotated[Optional[int], Range(min=1)] = None
+    max_time: Optional[Union[float, str]] = None
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,24 @@ changes the config; a part that a mode does not need is not built.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import BatchPlan, Config, plan_batches, require
+from passl.config.durations import parse_duration
 from passl.distributed.world import World, read_world
+from passl.engine.attempt import Attempt
+from passl.engine.stopping import (
+    STOP_FILE,
+    RunStopped,
+    StopRequest,
+    StopWatch,
+    catching_signals,
+    holding_signals,
+)
 from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.registry import MODELS, import_user_modules
 from passl.runtime import import_paddle, prepare
@@ -60,20 +72,45 @@ class Run:
         self.config, self.mode, self.run_dir, self.model = config, mode, run_dir, model
         self.trainer, self.evaluator, self._reporter = trainer, evaluator, reporter
 
-    def fit(self) -> TrainState:
+    def fit(self, *, stop: Optional[StopRequest] = None, handle_signals: bool = True) -> TrainState:
         """Train to the end of the plan; returns the final state.
 
+        Args:
+            stop: set it to end the run after the current step, from a thread or a handler of your
+                own; ``Global.max_time`` counts from its making.
+            handle_signals: let SIGTERM, SIGINT and SIGUSR1 do the same meanwhile, if this is the
+                main thread and ``stop`` is not given.
+
         Raises:
+            RunStopped: it was asked to stop and did; the state is saved.
             PasslError: the run was built for another mode.
         """
         if self.trainer is None:
             raise PasslError("this run was built to evaluate; build it with mode='train' to fit")
-        return self.trainer.fit()
+        with _listening(stop, handle_signals) as request:
+            limit = self.config.Global.max_time
+            watch = self._watch(
+                request,
+                stop_file=self.run_dir / STOP_FILE,
+                max_time_s=parse_duration(limit) if limit is not None else None,
+            )
+            state = self.trainer.fit(watch)
+            if watch.reason is None or self.trainer.is_complete:
+                return state
+            sentence = _how_it_stopped(state, self.run_dir, watch.reason)
+            self._reporter.stopped(sentence)
+            raise RunStopped(sentence)
 
-    def evaluate(self) -> EvalResult:
+    def evaluate(
+        self, *, stop: Optional[StopRequest] = None, handle_signals: bool = True
+    ) -> EvalResult:
         """Evaluate the model on ``DataLoader.Eval``.
 
+        Args:
+            stop, handle_signals: as of :meth:`fit`.
+
         Raises:
+            RunStopped: it was asked to stop before the last batch; there is no result.
             PasslError: the config has no ``DataLoader.Eval``.
         """
         if self.trainer is not None:
@@ -81,9 +118,27 @@ class Run:
         if self.evaluator is None:
             raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
         report = self._reporter.eval_reporter(self.evaluator.loader, self.evaluator.loss_names)
-        result = self.evaluator.run(self.model, report, self.config.Global.print_batch_step)
+        every = self.config.Global.print_batch_step
+        with _listening(stop, handle_signals) as request:
+            watch = self._watch(request)
+            try:
+                result = self.evaluator.run(self.model, report, every, watch.poll)
+            except RunStopped as error:
+                sentence = (
+                    f"stopped by {watch.reason} before the evaluation was done; there is no "
+                    "result: run the same command again"
+                )
+                self._reporter.stopped(sentence)
+                raise RunStopped(sentence) from error
         self._reporter.eval_result(result)
         return result
+
+    def _watch(self, request: StopRequest, **limits: Any) -> StopWatch:
+        from passl.distributed.agreement import Agreement
+
+        world, attempt = read_world(), Attempt.from_environment()
+        attempt.run_dir(self.run_dir)
+        return StopWatch(request, world, agree=Agreement(world), attempt=attempt, **limits)
 
 
 def build_run(config: Config, mode: str = "train") -> Run:
@@ -107,13 +162,34 @@ def build_run(config: Config, mode: str = "train") -> Run:
     run_dir = _make_run_dir(config, mode)
 
     settings = prepare(config.Global.num_threads, device=config.Global.device)
-    import_paddle()
+    with holding_signals():
+        import_paddle()
     from passl.engine.parts import Builder
 
     import_user_modules(config.Global.imports, execute=True)
     builder = Builder(config, mode, world, run_dir, batches)
     builder.reporter.log(settings.describe())
     return builder.build(loaders)
+
+
+@contextmanager
+def _listening(stop: Optional[StopRequest], handle_signals: bool) -> Iterator[StopRequest]:
+    """The request to obey: the caller's, or one that the signals set meanwhile."""
+    if stop is not None:
+        yield stop
+        return
+    request = StopRequest()
+    with catching_signals(request) if handle_signals else nullcontext():
+        yield request
+
+
+def _how_it_stopped(state: TrainState, run_dir: Path, reason: str) -> str:
+    saved = f"the state is saved in {run_dir}" if state.step else "nothing was trained yet"
+    due = ", before the evaluation that is due there" if state.evaluation_due else ""
+    return (
+        f"stopped after step {state.step}{due}, by {reason}; {saved}: run the same command again "
+        "to continue"
+    )
 
 
 def run_dir_of(config: Config) -> Path:

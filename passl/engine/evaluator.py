@@ -18,6 +18,7 @@ from paddle import Tensor
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_over_ranks
 from passl.distributed.world import World
+from passl.engine.stopping import RunStopped
 from passl.errors import DataError
 from passl.losses.combined import CombinedLoss
 from passl.precision.amp import Precision
@@ -94,16 +95,22 @@ class Evaluator:
         ]
 
     def run(
-        self, model: Any, report: Optional[Report] = None, report_every: int = 10
+        self,
+        model: Any,
+        report: Optional[Report] = None,
+        report_every: int = 10,
+        poll: Optional[Callable[[], bool]] = None,
     ) -> EvalResult:
         """Evaluate ``model`` in evaluation mode; the mode it had is restored.
 
         Args:
             model: maps float32 images [B, C, H, W] to logits [B, classes].
             report: called with an :class:`EvalStep` every ``report_every`` batches.
+            poll: called before every batch, on all ranks alike; true ends the evaluation.
 
         Raises:
             DataError: not every sample was seen.
+            RunStopped: ``poll`` said so; there is no result.
         """
         was_training = model.training
         model.eval()
@@ -113,6 +120,8 @@ class Evaluator:
         try:
             with paddle.no_grad():
                 for number, batch in enumerate(self.loader.epoch(0)):
+                    if poll is not None and poll():
+                        raise RunStopped("the evaluation was stopped; it has no result")
                     count = len(batch.labels)
                     if count:
                         sums = self._batch_sums(model, batch)

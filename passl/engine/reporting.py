@@ -134,7 +134,8 @@ class Reporter:
     def _open_metrics(self, state: TrainState) -> None:
         assert self._metrics is not None
         if self._resumed:
-            self._metrics.truncate_after(state.step)
+            again = ("eval",) if state.evaluation_due else ()
+            self._metrics.truncate_after(state.step, without=again)
             return
         aside = self._metrics.start_over()
         if aside is not None:
@@ -250,6 +251,13 @@ class Reporter:
             )
             self.log(f"last {name}: {state.last_eval['metric']:.5f}")
         self._say_where()
+
+    def stopped(self, sentence: str) -> None:
+        """The last words of a run that was asked to stop before its end."""
+        self._bar.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        self.log(sentence)
 
     def _say_where(self) -> None:
         config, run_dir = self.config.source_path, self.run_dir

@@ -47,6 +47,8 @@ class TrainState:
         hooks: state of each hook by name, see :func:`~passl.engine.hooks.base.hooks_by_name`.
         train_time_s: seconds spent in training over all starts of this run.
         total_steps: length of the run when the state was saved.
+        evaluation_due: the evaluation due after ``step`` is still to be made: the run was stopped
+            before or in it.
     """
 
     step: int = 0
@@ -62,6 +64,7 @@ class TrainState:
     hooks: dict[str, Any] = field(default_factory=dict)
     train_time_s: float = 0.0
     total_steps: int = 0
+    evaluation_due: bool = False
 
     @property
     def updates(self) -> int:

@@ -27,6 +27,7 @@ from passl.engine.meters import StepMeter
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import Best, TrainState
+from passl.engine.stopping import RunStopped, StopWatch
 from passl.errors import PasslError
 from passl.losses.combined import CombinedLoss
 from passl.optim.clip import ClipGradByGlobalNorm, global_norm
@@ -72,17 +73,26 @@ class Trainer:
         self.meter.restore(state.window, state.epoch_sums)
         self.stop_reason: Optional[str] = None
         self._started = time.perf_counter()
-        self._saved_step: Optional[int] = state.step or None
+        self._saved_step: Optional[int] = state.step
+        self.watch = StopWatch()
 
     # -- the algorithm -----------------------------------------------------------------------
 
-    def fit(self) -> TrainState:
-        """Train to the end of the plan, or until a stop is requested; the state is saved."""
-        state, plan = self.state, self.plan
+    def fit(self, watch: Optional[StopWatch] = None) -> TrainState:
+        """Train to the end of the plan, or until a stop is requested; the state is saved.
+
+        Args:
+            watch: says when the run is asked from outside to stop; :attr:`is_complete` tells
+                afterwards whether it came to its end all the same.
+        """
+        state = self.state
+        self.watch = watch or self.watch
         try:
             self.parts.model.train()
             self._call_hooks("on_start", self)
-            while state.step < plan.last_step and self.stop_reason is None:
+            self.watch.attempt.step(state.step)
+            self._settle(resumed=True)
+            while not self._is_over():
                 for batch in self._batches_of_epoch():
                     self.parts.reporter.data_ready()
                     self.train_step(batch)
@@ -91,21 +101,36 @@ class Trainer:
                     self._log_if_due(batch)
                     if self._epoch_is_done():
                         self._end_epoch()
-                    improved = self._evaluate_if_due()
-                    if improved or plan.is_save_step(state.step):
-                        self.save(best=improved)
-                    if state.step >= plan.last_step or self.stop_reason is not None:
+                    state.evaluation_due = self._evaluation_is_due()
+                    self.watch.attempt.step(state.step)
+                    self._settle()
+                    if self._is_over():
                         break
             if self._saved_step != state.step:
                 self.save()
-            self._call_hooks("on_finish", self)
+            if self.is_complete:
+                self._call_hooks("on_finish", self)
         except BaseException as error:
             self._tell_of_failure(error)
             raise
         finally:
             self.parts.loader.close()
-        self.parts.reporter.finished(self)
+        if self.is_complete:
+            self.parts.reporter.finished(self)
+        self.watch.remove_file()
         return state
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing is left to train or to evaluate."""
+        state = self.state
+        is_trained = state.step >= self.plan.last_step or self.stop_reason is not None
+        return is_trained and not state.evaluation_due
+
+    def _is_over(self) -> bool:
+        """No further step is made in this start of the run."""
+        is_trained = self.state.step >= self.plan.last_step or self.stop_reason is not None
+        return is_trained or self.watch.reason is not None
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step on ``batch``, in micro-batches.
@@ -209,13 +234,46 @@ class Trainer:
             rate = float(self.parts.schedule(max(state.updates - 1, 0)))  # the one this step used
             reporter.train(state, iteration, rate, self.meter.window_means(), self.parts.precision)
 
+    def _settle(self, resumed: bool = False) -> None:
+        """Evaluate and save what is due after this step, unless the run is asked to stop.
+
+        A stop during the evaluation leaves no result and ``evaluation_due`` set, so the next start
+        begins with it and goes on as if it had never stopped.  A wish that comes during a save is
+        seen right after it.
+
+        Args:
+            resumed: no step was made yet; only an evaluation that a stop cut off is due.
+        """
+        state = self.state
+        if self.watch.poll() or (resumed and not state.evaluation_due):
+            return
+        try:
+            improved = self._evaluate_if_due()
+        except RunStopped:
+            return
+        if improved or self.plan.is_save_step(state.step):
+            self.save(best=improved)
+            self.watch.poll()
+
+    def _evaluation_is_due(self) -> bool:
+        last = self.state.step >= self.plan.last_step or self.stop_reason is not None
+        return self.parts.evaluator is not None and (
+            self.plan.is_eval_step(self.state.step) or last
+        )
+
     def _evaluate_if_due(self) -> bool:
-        """Evaluate when it is time; True if the result is the best so far."""
-        state, plan = self.state, self.plan
-        last = state.step >= plan.last_step or self.stop_reason is not None
-        if self.parts.evaluator is None or not (plan.is_eval_step(state.step) or last):
+        """Evaluate when it is time; True if the result is the best so far.
+
+        Raises:
+            RunStopped: the run was asked to stop meanwhile; nothing is recorded.
+        """
+        state = self.state
+        if self.parts.evaluator is None or not state.evaluation_due:
+            state.evaluation_due = False
             return False
         result = self.evaluate()
+        state.evaluation_due = False
+        self._saved_step = None  # what is saved of this step lacks the result
         state.last_eval = {**result.values, "step": float(state.step)}
         value = result.values.get("metric")
         # Not "is None or >": a first value of NaN must not be the best one for ever.
@@ -238,7 +296,7 @@ class Trainer:
         def report(step: EvalStep) -> None:
             self.parts.reporter.eval_step(step, epoch, total)
 
-        return evaluator.run(self.parts.model, report, self.plan.log_every)
+        return evaluator.run(self.parts.model, report, self.plan.log_every, self.watch.poll)
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this step; ``best`` links it as the best one."""

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, TextIO, Union
@@ -59,13 +59,21 @@ class MetricsWriter:
             if self._curves is not None:
                 self._curves.add(point)
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int, without: Sequence[str] = ()) -> None:
         """Forget what came after ``step``: the run continues from there and will write it again.
 
         Lines that are torn or no records are removed as well.
+
+        Args:
+            step: the last step to keep.
+            without: kinds of which the records of ``step`` itself will be written again.
         """
         self.close()
-        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+        kept = [
+            record
+            for record in read_metrics(self.path)
+            if record["step"] < step or (record["step"] == step and record["kind"] not in without)
+        ]
         self._replace(kept)
 
     def start_over(self) -> Optional[Path]:
