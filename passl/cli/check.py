@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
+from passl.cli.check_dist import add_dist_options, check_dist
 from passl.cli.common import config_parser, load_from_args, run_command
 from passl.config import Config, plan_batches
 from passl.distributed.world import read_world
@@ -28,8 +29,11 @@ _EPILOG = """examples:
   passl-check --list losses
   passl-check --explain AdamW                                  arguments, types, defaults, meaning
   passl-check --explain FocalLoss --imports my_project.losses
+  python -m paddle.distributed.launch --nnodes 2 --master HOST:PORT tools/check.py --dist -c FILE
+                                                               do all processes find each other?
 
-Paddle is not imported. exit status: 0 all is well; 2 mistakes were found
+Paddle is not imported, but for --dist. exit status: 0 all is well; 1 the processes do not find
+each other or differ; 2 mistakes were found
 """
 
 
@@ -59,6 +63,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="MODULE",
         help="your modules, for --list and --explain",
     )
+    add_dist_options(parser)
     return run_command(parser, _check, argv)
 
 
@@ -68,6 +73,8 @@ def _check(arguments: argparse.Namespace) -> int:
         return _list_components(arguments.list)
     if arguments.explain is not None:
         return _explain(arguments.explain)
+    if arguments.dist:
+        return check_dist(arguments)
     if arguments.config is None:
         raise ConfigError("give a config to check with -c FILE, or --list, or --explain NAME")
     config = load_from_args(arguments, arguments.mode)
