@@ -133,7 +133,6 @@ class Evaluator:
                         report(EvalStep(number, self._with_criterion(means), now - mark, batch))
                     mark = time.perf_counter()
         finally:
-            self.loader.close()
             if was_training:
                 model.train()
         return self._result(total, samples, time.perf_counter() - started)
