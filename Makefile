@@ -61,7 +61,7 @@ bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/R
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
 
 torture: $(STAMP)  ## kill runs 120 times at random moments and compare every byte
-	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; about ten minutes"
+	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; 21 minutes on two busy cores"
 	$(BIN)/python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
 clean:  ## remove the environment, caches and output

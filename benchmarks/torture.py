@@ -338,22 +338,29 @@ def import_paddle_here() -> None:
 
 
 def torture_two(folder: Path, sigterms: int, rng: random.Random, tally: Tally) -> None:
-    """SIGTERM to the launcher until there were ``sigterms``; then the run is finished."""
-    length = f"Global.epochs={max(6, 4 * sigterms)}"
+    """SIGTERM to the launcher until there were ``sigterms``; the run going on is finished."""
+    length = f"Global.epochs={min(80, max(20, 5 * sigterms))}"
     reference = Job(folder / "whole", [length, *keep_all()])
     assert reference.start(ranks=2).wait(_LIMIT_S * 4) == 0, reference.log()[-2000:]
     checkpoints, expected = reference.checkpoints(), reference.result()
-    job, whole, sent = Job(folder / "run", [length, "Global.save_interval=50"]), set[str](), 0
+    number, left = 1, sigterms
+    job, whole = Job(folder / "run_1", [length, "Global.save_interval=50"]), set[str]()
     while True:
         resumed = len(job.resumed_from())
         started = job.start(ranks=2)
-        if sent < sigterms:
-            sent += send_sigterm(job, started, rng, tally)
+        if left:
+            left -= send_sigterm(job, started, rng, tally)
         started.wait(_LIMIT_S * 4)
         tally.resumed(job, resumed, whole)
         whole = tally.check(job, checkpoints)
         if job.exits() == [0, 0]:
-            break
+            tally.finished(job, expected)
+            if not left:
+                return
+            number += 1
+            job = Job(folder / f"run_{number}", [length, "Global.save_interval=50"])
+            whole = set()
+            continue
         if set(job.exits()) - {75}:
             tally.problems.append(f"{job.folder}: the ranks ended with {job.exits()}")
             return
@@ -362,7 +369,6 @@ def torture_two(folder: Path, sigterms: int, rng: random.Random, tally: Tally) -
         if lost:
             tally.problems.append(f"{job.folder}: a SIGTERM cost {lost} steps")
         show(tally)
-    tally.finished(job, expected)
 
 
 def send_sigterm(

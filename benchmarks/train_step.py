@@ -65,14 +65,8 @@ class Case:
 
 def _vit(embed_dim: int, num_heads: int) -> dict[str, Any]:
     return {
-        "img_size": 224,
-        "patch_size": 16,
-        "in_chans": 3,
-        "class_num": 1000,
-        "embed_dim": embed_dim,
-        "depth": 12,
-        "num_heads": num_heads,
-        "mlp_ratio": 4.0,
+        "img_size": 224, "patch_size": 16, "in_chans": 3, "class_num": 1000,
+        "embed_dim": embed_dim, "depth": 12, "num_heads": num_heads, "mlp_ratio": 4.0,
     }
 
 
@@ -83,14 +77,8 @@ CASES = {
     "quickstart": Case(
         "quick start (8 px, dim 48, depth 2), batch 64",
         {
-            "img_size": 8,
-            "patch_size": 2,
-            "in_chans": 1,
-            "class_num": 10,
-            "embed_dim": 48,
-            "depth": 2,
-            "num_heads": 4,
-            "mlp_ratio": 2.0,
+            "img_size": 8, "patch_size": 2, "in_chans": 1, "class_num": 10,
+            "embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
         },
         64,
         50,
@@ -139,18 +127,16 @@ def _table(models: Sequence[str], kinds: Sequence[str], rounds: int) -> str:
                 f"| {case.title} | {kind} | {median:.3f} | {spread} "
                 f"| {case.batch_size / median:.1f} | {stock / median:.2f} |"
             )
-    return "\n".join(
-        [
-            f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; {_versions(kinds)}; "
-            f"medians of {rounds} interleaved rounds; load before: {os.getloadavg()[0]:.1f}.",
-            "",
-            *(f"- {kind}: {text}" for kind, text in descriptions.items()),
-            "",
-            "| model | contestant | s/step | min to max | images/s | times stock |",
-            "|---|---|---:|---:|---:|---:|",
-            *rows,
-        ]
-    )
+    return "\n".join([
+        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; {_versions(kinds)}; "
+        f"medians of {rounds} interleaved rounds; load before: {os.getloadavg()[0]:.1f}.",
+        "",
+        *(f"- {kind}: {text}" for kind, text in descriptions.items()),
+        "",
+        "| model | contestant | s/step | min to max | images/s | times stock |",
+        "|---|---|---:|---:|---:|---:|",
+        *rows,
+    ])
 
 
 def _duel(
