@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-fast lint bench torture clean
+.PHONY: help setup quickstart test test-slow lint bench torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,13 +48,13 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint  ## lint, then every test
-	@echo "make test: pytest with $(PYTEST_WORKERS) processes"
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
-
-test-fast: lint  ## lint, then the tests that are not marked slow
-	@echo "make test-fast: pytest without the slow tests, $(PYTEST_WORKERS) processes"
+test: lint  ## lint, then the tests that are not marked slow
+	@echo "make test: pytest without the slow tests, $(PYTEST_WORKERS) processes"
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## the slow tests: several processes and hosts, many kills
+	@echo "make test-slow: pytest with the slow tests only, $(PYTEST_WORKERS) processes"
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m slow $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"

@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import difflib
 import textwrap
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
+from passl.cli.check_data import add_data_options, check_data
 from passl.cli.check_dist import add_dist_options, check_dist
 from passl.cli.common import config_parser, load_from_args, run_command
-from passl.config import Config, plan_batches
+from passl.config import plan_batches
 from passl.distributed.world import read_world
-from passl.errors import EXIT_CONFIG, EXIT_OK, ConfigError, DataError
+from passl.errors import EXIT_OK, ConfigError
 from passl.registry import REGISTRIES, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec
-
-if TYPE_CHECKING:
-    from passl.logs.progress import ProgressBar
 
 __all__ = ["main"]
 
 _EPILOG = """examples:
   passl-check -c configs/ViT_base_patch16_224.yaml             the config alone, in about a second
   passl-check -c configs/ViT_base_patch16_224.yaml --data      every file of the data sets as well
+  passl-check -c configs/ViT_base_patch16_224.yaml --data --workers 16 --report data.json
   passl-check --list                                           all components by kind
   passl-check --list losses
   passl-check --explain AdamW                                  arguments, types, defaults, meaning
@@ -46,7 +44,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--mode", choices=("train", "eval"), default="train", help="for which command"
     )
     parser.add_argument("--data", action="store_true", help="read every sample of the data sets")
-    parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads for --data")
+    add_data_options(parser)
     parser.add_argument(
         "--list",
         nargs="?",
@@ -86,47 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.mode == "train":
         print(plan_batches(config, read_world().size).describe())
     print(f"{arguments.config}: the config is right")
-    return _check_data(config, arguments) if arguments.data else EXIT_OK
-
-
-# -- data --------------------------------------------------------------------------------------
-
-
-def _check_data(config: Config, arguments: argparse.Namespace) -> int:
-    from passl.data.scan import scan_dataset
-    from passl.logs.progress import ProgressBar
-    from passl.registry import DATASETS
-
-    healthy = True
-    for name in ("Train", "Eval") if arguments.mode == "train" else ("Eval",):
-        section = getattr(config.DataLoader, name)
-        if section is None:
-            continue
-        try:
-            dataset = DATASETS.build(section.dataset)
-        except DataError as error:
-            where = config.origin(f"DataLoader.{name}.dataset")
-            raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error
-        with ProgressBar() as bar:
-            show = _Progress(bar, f"DataLoader.{name}")
-            report = scan_dataset(dataset, num_workers=arguments.workers, progress=show)
-        print(f"DataLoader.{name}: {report.describe()}")
-        for warning in report.warnings:
-            print(f"DataLoader.{name}: warning: {warning}")
-        healthy = healthy and report.ok
-    return EXIT_OK if healthy else EXIT_CONFIG
-
-
-class _Progress:
-    """Samples done, for the live bar, with the time left."""
-
-    def __init__(self, bar: ProgressBar, label: str) -> None:
-        self._bar, self._label, self._started = bar, label, time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        speed = done / max(time.monotonic() - self._started, 1e-9)
-        eta = (total - done) / max(speed, 1e-9)
-        self._bar.update(label=self._label, done=done, total=total, ips=speed, eta_s=eta)
+    return check_data(config, arguments) if arguments.data else EXIT_OK
 
 
 # -- components --------------------------------------------------------------------------------

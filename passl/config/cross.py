@@ -66,6 +66,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     _check_sizes(config, checker, sound)
     _check_classes(config, checker, sound)
     _check_max_time(config, checker, sound)
+    _check_bad_samples(config, checker, sound)
 
 
 def _check_mode(config: Config, mode: Mode, report: Report, sound: Callable[..., bool]) -> None:
@@ -231,3 +232,24 @@ def _check_classes(config: Config, checker: Checker, sound: Callable[..., bool])
         if classes is not None and told is not None and told != classes and sound("Model", path):
             origin = checker.origins.get("Model.class_num") or checker.origins.get("Model.name")
             checker.report(path, f"{told} contradicts Model.class_num={classes} ({origin})")
+
+
+def _check_bad_samples(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """Evaluation skips nothing; more than one sample is a whole number of them."""
+    for mode in ("Train", "Eval"):
+        section: Optional[LoaderSection] = getattr(config.DataLoader, mode)
+        path = f"DataLoader.{mode}.loader"
+        if section is None or not sound(path):
+            continue
+        if mode == "Eval" and section.loader.bad_sample == "skip":
+            checker.report(
+                f"{path}.bad_sample",
+                "'skip' is for training only: an accuracy over other images is another number; "
+                "write error, and repair or unlist what `passl-check --data` finds",
+            )
+        limit = section.loader.max_bad_samples
+        if limit is not None and limit > 1 and limit != int(limit):
+            checker.report(
+                f"{path}.max_bad_samples",
+                f"{limit:g} is neither a fraction below 1 nor a whole number of samples",
+            )

@@ -283,6 +283,12 @@ class WorkerSection:
         prefetch_batches: batches prepared in advance.
         normalize_on_device: send images as uint8 and normalize them there, where the transforms
             allow it.
+        bad_sample: a sample that cannot be used is an ``error``, or (Train only) ``skip``: another
+            one takes its place and ``bad_samples.txt`` lists it.
+        max_bad_samples: stop when more samples than this are skipped: a count, or below 1 a
+            fraction of the data set; null: a thousandth of it, at least 10.
+        timeout_s: seconds to wait for a single sample of a worker before the run stops; 0 waits
+            forever.
     """
 
     num_workers: Annotated[int, Range(min=0)] = 4
@@ -290,6 +296,9 @@ class WorkerSection:
     collate_fn: Optional[str] = None
     prefetch_batches: Annotated[int, Range(min=1)] = 2
     normalize_on_device: bool = True
+    bad_sample: Literal["error", "skip"] = "error"
+    max_bad_samples: Annotated[Optional[float], Range(min=0.0)] = None
+    timeout_s: Annotated[float, Range(min=0.0)] = 300.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
@@ -26,6 +27,7 @@ def build_loader(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    run_dir: Optional[Path] = None,
 ) -> Loader:
     """Build data set, sampler, batch transforms and loader; imports no Paddle.
 
@@ -36,6 +38,7 @@ def build_loader(
         class_num: number of classes of the model, or None where there is no such thing.
         seed: of the run.
         rank, world_size: this process among all.
+        run_dir: folder of the run, for the list of skipped samples; it need not exist yet.
 
     Raises:
         DataError: the data is missing or wrong.
@@ -71,6 +74,10 @@ def build_loader(
         rank=rank,
         world_size=world_size,
         normalize_on_device=section.loader.normalize_on_device,
+        bad_sample=section.loader.bad_sample,
+        max_bad_samples=section.loader.max_bad_samples,
+        bad_samples_file=None if run_dir is None else run_dir / "bad_samples.txt",
+        timeout_s=section.loader.timeout_s,
     )
 
 

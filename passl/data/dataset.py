@@ -17,7 +17,7 @@ from passl.data.images import decode
 from passl.data.table import SampleTable
 from passl.errors import EXIT_CONFIG, DataError
 
-__all__ = ["Dataset", "FileDataset", "MissingDataError", "describe_classes"]
+__all__ = ["Dataset", "FileDataset", "MissingDataError", "describe_classes", "reason_of"]
 
 #: An image as it is stored (bytes of a file) or plain: uint8 [H, W, C], RGB.
 Image = Union[bytes, np.ndarray]
@@ -83,7 +83,7 @@ class Dataset:
                 image = transform(image, rng)
         except Exception as error:
             raise DataError(
-                f"sample {index} ({self.path_of(index)}) cannot be used: {_reason(error)}"
+                f"sample {index} ({self.path_of(index)}) cannot be used: {reason_of(error)}"
             ) from error
         return image, label
 
@@ -141,7 +141,8 @@ def describe_classes(classes: Sequence[int], limit: int = 10) -> str:
     return f"{len(classes)} {noun} ({shown}{', ...' if len(classes) > limit else ''})"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why a sample cannot be used, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, IsADirectoryError):

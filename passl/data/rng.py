@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["batch_rng", "epoch_order", "sample_rng"]
+__all__ = ["batch_rng", "epoch_order", "sample_rng", "substitute_rng"]
 
-# Spawn keys keep the three streams apart: SeedSequence pads its entropy with zeros, so without
+# Spawn keys keep the streams apart: SeedSequence pads its entropy with zeros, so without
 # them the generator of sample 0 would repeat the one that shuffles the epoch.
-_SAMPLE, _BATCH = 1, 2
+_SAMPLE, _BATCH, _SUBSTITUTE = 1, 2, 3
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
@@ -29,6 +29,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 def batch_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
     """The generator for the batch transforms of global batch number ``batch`` in ``epoch``."""
     return _generator(seed, epoch, _BATCH, batch)
+
+
+def substitute_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator that chooses, and augments, what stands in for sample ``index``."""
+    return _generator(seed, epoch, _SUBSTITUTE, index)
 
 
 def _generator(seed: int, epoch: int, stream: int, number: int) -> np.random.Generator:

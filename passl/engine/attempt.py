@@ -47,7 +47,7 @@ class Attempt:
         return cls(Path(folder) if folder else None, read_world(environ).rank if folder else 0)
 
     def step(self, step: int) -> None:
-        """``step`` steps are done: about two microseconds, no fsync."""
+        """``step`` steps are done: one small write, no fsync."""
         if self._folder is None:
             return
         with suppress(OSError):

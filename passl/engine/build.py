@@ -222,6 +222,7 @@ def _build_loaders(
                 seed=config.Global.seed,
                 rank=world.rank,
                 world_size=world.size,
+                run_dir=run_dir_of(config),
             )
         except DataError as error:
             where = config.origin(f"DataLoader.{name}.dataset")

@@ -101,7 +101,7 @@ class ProgressBar:
     def redraw(self) -> None:
         """Draw the line as it was last told."""
         if self.is_on and self._text:
-            columns = shutil.get_terminal_size().columns
+            columns = shutil.get_terminal_size().columns or 80  # Python 3.9 may say 0
             with suppress(OSError, ValueError):  # no terminal behind it: the default width
                 columns = os.get_terminal_size(self._stream.fileno()).columns or columns
             self._write(_CLEAR_LINE + self._text[: columns - 1])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from passl.data.dataset import Dataset
 from passl.data.datasets.digits import DigitsDataset
 from passl.data.datasets.imagenet import ImageNetDataset
+from passl.data.duplicates import find_duplicates
 from passl.data.scan import scan_dataset
+from passl.data.scan_state import ScanState, fingerprint
 
 
 @pytest.fixture
@@ -56,3 +61,190 @@ def test_data_sets_in_memory_are_scanned_too():
     assert report.ok
     assert report.checked == report.total == 359
     assert report.class_counts.sum() == 359
+
+
+class Plain(Dataset):
+    """Labels and images as given; ``bad`` ones raise."""
+
+    def __init__(self, labels: list[int], bad: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.labels, self.bad = np.array(labels), bad
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, index: int) -> tuple[np.ndarray, int]:
+        if index in self.bad:
+            raise KeyError("no such record")
+        return np.full((2, 2, 3), index % 5, np.uint8), int(self.labels[index])
+
+
+def test_labels_out_of_range_are_counted_and_named():
+    report = scan_dataset(Plain([0, 1, 5, 1, -1]), class_num=4)
+    assert not report.ok
+    assert (report.label_range, report.num_out_of_range) == ((-1, 5), 2)
+    assert [str(fault) for fault in report.out_of_range] == [
+        "sample 2 (Plain[2]): the label 5 is not from 0 to 3",
+        "sample 4 (Plain[4]): the label -1 is not from 0 to 3",
+    ]
+    assert report.empty_classes == [2, 3]
+    assert "2 with a label out of range" in report.describe()
+
+
+def test_an_error_of_a_users_own_data_set_is_a_fault_of_its_sample():
+    report = scan_dataset(Plain([0, 1, 1], bad=(1,)))
+    assert [fault.index for fault in report.unreadable] == [1]
+    assert report.unreadable[0].reason == "KeyError: 'no such record'"
+
+
+def folder_of(tree: Path, lines: list[str], name: str) -> ImageNetDataset:
+    (tree / name).write_text("\n".join(lines) + "\n")
+    return ImageNetDataset(image_root=str(tree / "images"), cls_label_path=str(tree / name))
+
+
+def duplicates_of(**datasets: Dataset):
+    parts = {}
+    for name, dataset in datasets.items():
+        parts[name] = (dataset, scan_dataset(dataset, hashes=True).digests)
+    return find_duplicates(parts)
+
+
+def test_copies_are_found_between_and_within_data_sets(image_tree):
+    images = image_tree / "images"
+    for copy, original in (
+        ("cat/leak.jpg", "dog/img 1.jpg"),  # into evaluation, with the same label there
+        ("emu/other label.jpg", "cat/img 0.jpg"),
+        ("dog/same label.jpg", "dog/img 2.jpg"),
+    ):
+        (images / copy).write_bytes((images / original).read_bytes())
+    for name in ("cat/empty.jpg", "dog/empty.jpg"):  # equal, but no images
+        (images / name).write_bytes(b"")
+    train = folder_of(
+        image_tree,
+        [*(image_tree / "list.txt").read_text().splitlines(), "emu/other label.jpg 2",
+         "dog/same label.jpg 1", "cat/empty.jpg 0", "dog/empty.jpg 1"],
+        "train.txt",
+    )  # fmt: skip
+    val = folder_of(image_tree, ["cat/leak.jpg 1"], "val.txt")
+    found = duplicates_of(Train=train, Eval=val)
+    named = {
+        kind: [[(c.section, c.index, c.label) for c in group] for group in getattr(found, kind)]
+        for kind in ("between", "conflicting", "same")
+    }
+    assert named == {
+        "between": [[("Train", 5, 1), ("Eval", 0, 1)]],
+        "conflicting": [[("Train", 0, 0), ("Train", 12, 2)]],
+        "same": [[("Train", 6, 1), ("Train", 13, 1)]],
+    }
+    text = found.describe()
+    assert "1 image in both data sets: evaluation is not on unseen images only" in text
+    assert "Train sample 5 (" in text
+    assert "dog/img 1.jpg, label 1) = Eval sample 0 (" in text
+    assert found.to_dict()["conflicting"][0][1]["path"].endswith("emu/other label.jpg")
+
+
+def test_arrays_are_compared_where_there_are_no_files():
+    found = duplicates_of(Train=Plain([0, 1, 2, 3, 4, 0, 9]), Eval=Plain([0]))
+    assert [[c.index for c in group] for group in found.between] == [[0, 5, 0]]
+    assert [[c.index for c in group] for group in found.conflicting] == [[1, 6]]
+    digits = duplicates_of(Train=DigitsDataset(), Eval=DigitsDataset(split="val"))
+    assert (digits.between, digits.conflicting, digits.same) == ([], [], [])
+
+
+def test_no_data_has_no_duplicates():
+    found = find_duplicates({})
+    assert "0 images in both data sets" in found.describe()
+
+
+# -- continuing ----------------------------------------------------------------------------------
+
+
+def many_files(tree: Path, count: int = 200) -> ImageNetDataset:
+    """``count`` entries of a list; the twelve images again and again under links of their own."""
+    originals = sorted((tree / "images").rglob("img*.jpg"))
+    lines = []
+    for number in range(count):
+        name = f"cat/{number:04}.jpg"
+        (tree / "images" / name).write_bytes(originals[number % 12].read_bytes())
+        lines.append(f"{name} {number % 3}")
+    return folder_of(tree, lines, "many.txt")
+
+
+def replace_secretly(path: str) -> None:
+    """Other bytes, but the size and times that were there before."""
+    status = os.stat(path)
+    Path(path).write_bytes(b"x" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def scan_with_state(dataset: ImageNetDataset, file: Path):
+    state = ScanState(file)
+    name = fingerprint(dataset)
+    assert name is not None
+    section = state.section("Train", name)
+    known = section.known_samples
+    report = scan_dataset(dataset, hashes=True, state=section, num_workers=2)
+    state.flush()
+    return known, report
+
+
+def test_a_scan_continues_from_its_state_and_gives_the_same_report(image_tree):
+    dataset, file = many_files(image_tree), image_tree / "state"
+    Path(dataset.path_of(3)).write_text("no image")
+    Path(dataset.path_of(70)).unlink()
+    known, first = scan_with_state(dataset, file)
+    assert known == 0
+    replace_secretly(dataset.path_of(10))  # would be found if the file were read again
+    known, second = scan_with_state(dataset, file)
+    assert known == 200
+    assert second.to_dict() == first.to_dict()
+    np.testing.assert_array_equal(second.digests, first.digests)
+
+
+def test_a_changed_file_is_read_again(image_tree):
+    dataset, file = many_files(image_tree), image_tree / "state"
+    scan_with_state(dataset, file)
+    Path(dataset.path_of(100)).write_bytes(b"")
+    replace_secretly(dataset.path_of(10))
+    _, report = scan_with_state(dataset, file)
+    assert [fault.index for fault in report.unreadable] == [100]
+    _, report = scan_with_state(dataset, file)
+    assert [fault.index for fault in report.unreadable] == [100]
+
+
+def test_a_changed_list_starts_over(image_tree):
+    dataset, file = many_files(image_tree), image_tree / "state"
+    scan_with_state(dataset, file)
+    replace_secretly(dataset.path_of(10))
+    lines = (image_tree / "many.txt").read_text().splitlines()
+    changed = folder_of(image_tree, [*lines[:-1], lines[-1][:-1] + "0"], "many.txt")
+    known, report = scan_with_state(changed, file)
+    assert known == 0
+    assert [fault.index for fault in report.unreadable] == [10]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400])
+def test_a_state_cut_short_by_a_kill_is_used_as_far_as_it_goes(image_tree, cut):
+    dataset, file = many_files(image_tree), image_tree / "state"
+    _, whole = scan_with_state(dataset, file)
+    data = file.read_bytes()
+    file.write_bytes(data[:-cut])
+    known, report = scan_with_state(dataset, file)
+    assert known == {1: 200, 40: 192, 400: 128}[cut]  # 1: only the end of the last line
+    assert report.to_dict() == whole.to_dict()
+    known, _ = scan_with_state(dataset, file)
+    assert known == 200
+
+
+def test_a_state_of_something_else_is_passed_over(image_tree):
+    dataset, file = many_files(image_tree), image_tree / "state"
+    file.write_bytes(b'\x00\xff\n[1]\n{"section": "Train", "start": 0}\n{"section": 3}\n')
+    known, report = scan_with_state(dataset, file)
+    assert (known, report.ok) == (0, True)
+
+
+def test_a_state_that_cannot_be_written_does_not_stop_the_scan(image_tree, caplog):
+    dataset = many_files(image_tree)
+    _, report = scan_with_state(dataset, image_tree)  # a folder
+    assert report.checked == 200
+    assert "the scan cannot be continued if it is interrupted" in caplog.text

@@ -1,0 +1,173 @@
+"""``passl-check --data``: every sample of a config's data sets, looked at before the training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from passl.config import Config
+from passl.errors import EXIT_CONFIG, EXIT_OK, ConfigError, DataError
+from passl.registry import DATASETS, MODELS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from passl.data.dataset import Dataset
+    from passl.data.scan import ScanReport
+    from passl.data.scan_state import ScanState
+    from passl.logs.progress import ProgressBar
+
+__all__ = ["add_data_options", "check_data"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Options that ``--data`` understands."""
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads for --data")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write all that --data finds to FILE, as JSON"
+    )
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="where --data keeps what it has looked at while it runs, so that it can be "
+        "interrupted and started again (default: check_data.state in the run's folder)",
+    )
+
+
+def check_data(config: Config, arguments: argparse.Namespace) -> int:
+    """Scan the data sets of the mode; returns the exit status.
+
+    Raises:
+        ConfigError: a data set cannot be built, or the report cannot be written.
+    """
+    from passl.data.duplicates import find_duplicates
+    from passl.data.scan_state import ScanState
+    from passl.engine.build import run_dir_of
+
+    _check_writable(arguments.report)
+    state = ScanState(Path(arguments.state or run_dir_of(config) / "check_data.state"))
+    reports: dict[str, ScanReport] = {}
+    parts: dict[str, tuple[Dataset, np.ndarray]] = {}
+    try:
+        for name in ("Train", "Eval") if arguments.mode == "train" else ("Eval",):
+            if getattr(config.DataLoader, name) is None:
+                continue
+            dataset = _build(config, name)
+            report = _scan(dataset, name, config, arguments, state)
+            reports[name], parts[name] = report, (dataset, report.digests)
+            print(f"DataLoader.{name}: {report.describe()}")
+            for warning in report.warnings:
+                print(f"DataLoader.{name}: warning: {warning}")
+    except BaseException:
+        state.flush()
+        if state.path.exists():
+            print(
+                f"passl-check: not finished; the same command continues from {state.path}",
+                file=sys.stderr,
+            )
+        raise
+    duplicates = find_duplicates(parts)
+    print(f"duplicates: {duplicates.describe()}")
+    healthy = all(report.ok for report in reports.values())
+    if arguments.report is not None:
+        content = {
+            "config": str(arguments.config),
+            "ok": healthy,
+            "data": {name: report.to_dict() for name, report in reports.items()},
+            "duplicates": duplicates.to_dict(),
+        }
+        _write_report(Path(arguments.report), content)
+        print(f"the whole report is in {arguments.report}")
+    state.remove()
+    return EXIT_OK if healthy else EXIT_CONFIG
+
+
+def _build(config: Config, name: str) -> Dataset:
+    section = getattr(config.DataLoader, name)
+    try:
+        return DATASETS.build(section.dataset, class_num=_class_num(config))
+    except DataError as error:
+        where = config.origin(f"DataLoader.{name}.dataset")
+        raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error
+
+
+def _scan(
+    dataset: Dataset, name: str, config: Config, arguments: argparse.Namespace, state: ScanState
+) -> ScanReport:
+    from passl.data.scan import scan_dataset
+    from passl.data.scan_state import fingerprint
+    from passl.logs.progress import ProgressBar
+
+    print_of_data = fingerprint(dataset)
+    known = state.section(name, print_of_data) if print_of_data is not None else None
+    if known is not None and known.known_samples:
+        print(
+            f"DataLoader.{name}: {known.known_samples} of {len(dataset)} samples were checked "
+            f"before ({state.path}); only changed files are read again"
+        )
+    with ProgressBar() as bar:
+        return scan_dataset(
+            dataset,
+            num_workers=arguments.workers,
+            class_num=_class_num(config),
+            hashes=True,
+            state=known,
+            progress=_Progress(bar, f"DataLoader.{name}", known.known_samples if known else 0),
+        )
+
+
+class _Progress:
+    """Samples done, for the live bar, with the time left.
+
+    Args:
+        bar: the live line.
+        label: what is scanned.
+        known: samples that an earlier start has looked at; they tell nothing of the speed.
+    """
+
+    def __init__(self, bar: ProgressBar, label: str, known: int) -> None:
+        self._bar, self._label, self._known = bar, label, known
+        self._started = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if done <= self._known:
+            self._started = time.monotonic()
+            self._bar.update(label=self._label, done=done, total=total)
+            return
+        speed = (done - self._known) / max(time.monotonic() - self._started, 1e-9)
+        eta = (total - done) / max(speed, 1e-9)
+        self._bar.update(label=self._label, done=done, total=total, ips=speed, eta_s=eta)
+
+
+def _class_num(config: Config) -> Optional[int]:
+    """Classes of the model: what labels must be below."""
+    if "class_num" in config.Model:
+        return int(config.Model["class_num"])
+    spec = MODELS.spec(config.Model["name"]) if config.Model else None
+    param = spec.param("class_num") if spec is not None else None
+    return int(param.default) if param is not None and isinstance(param.default, int) else None
+
+
+def _check_writable(report: Optional[str]) -> None:
+    """Better now than after hours of reading."""
+    if report is None:
+        return
+    folder = Path(report).absolute().parent
+    if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"--report {report}: a file cannot be written there; name one in a folder that exists"
+        )
+
+
+def _write_report(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--report {path}: cannot be written ({error.strerror})") from error
