@@ -29,7 +29,7 @@ from passl.engine.stopping import (
     holding_signals,
 )
 from passl.errors import CheckpointError, ConfigError, DataError, PasslError
-from passl.registry import MODELS, import_user_modules
+from passl.registry import import_user_modules
 from passl.runtime import import_paddle, prepare
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
     from passl.engine.trainer import Trainer
 
 __all__ = ["Run", "build_run", "run_dir_of"]
-
-
-#: Images of an evaluation batch of one process where the config says nothing; figures do not
-#: depend on it.
-_EVAL_BATCH_SIZE = 64
 
 
 class Run:
@@ -156,7 +151,7 @@ def build_run(config: Config, mode: str = "train") -> Run:
         raise ConfigError(f"a run is built to 'train' or to 'eval', not to {mode!r}")
     require(config, "train" if mode == "train" else "eval")
     world = read_world()
-    batches = plan_batches(config, world.size) if mode == "train" else None
+    batches = plan_batches(config, world.size, mode="train" if mode == "train" else "eval")
     _find_checkpoints(config)
     loaders = _build_loaders(config, mode, batches, world)
     run_dir = _make_run_dir(config, mode)
@@ -198,7 +193,7 @@ def run_dir_of(config: Config) -> Path:
 
 
 def _build_loaders(
-    config: Config, mode: str, batches: Optional[BatchPlan], world: World
+    config: Config, mode: str, batches: BatchPlan, world: World
 ) -> dict[str, Loader]:
     """The loaders that the mode needs; imports no Paddle.
 
@@ -212,13 +207,15 @@ def _build_loaders(
         wanted.append("Eval")
     loaders = {}
     for name in wanted:
-        section = getattr(config.DataLoader, name)
+        section, is_train = getattr(config.DataLoader, name), name == "Train"
         try:
             loaders[name] = build_loader(
                 section,
-                mode="train" if name == "Train" else "eval",
-                global_batch_size=_batch_size(config, name, batches, world),
-                class_num=_class_num(config),
+                mode="train" if is_train else "eval",
+                global_batch_size=(
+                    batches.global_batch_size if is_train else batches.eval_batch_size
+                ),
+                class_num=config.Model.get("class_num"),
                 seed=config.Global.seed,
                 rank=world.rank,
                 world_size=world.size,
@@ -250,23 +247,6 @@ def _find_checkpoints(config: Config) -> None:
                 f"{where}: {path} holds weights but no training state to continue from; to start "
                 f"from these weights use -o Global.checkpoint=auto Global.pretrained_model={path}"
             )
-
-
-def _batch_size(config: Config, name: str, batches: Optional[BatchPlan], world: World) -> int:
-    """Samples of a batch over all ranks."""
-    if name == "Train" and batches is not None:
-        return batches.global_batch_size
-    per_rank = getattr(config.DataLoader, name).sampler.batch_size
-    return (per_rank or _EVAL_BATCH_SIZE) * world.size
-
-
-def _class_num(config: Config) -> Optional[int]:
-    """``Model.class_num``, or the model's default."""
-    if "class_num" in config.Model:
-        return int(config.Model["class_num"])
-    spec = MODELS.spec(config.Model["name"])
-    param = spec.param("class_num") if spec is not None else None
-    return int(param.default) if param is not None and isinstance(param.default, int) else None
 
 
 def _make_run_dir(config: Config, mode: str) -> Path:

@@ -41,14 +41,14 @@ class Builder:
         mode: ``train`` or ``eval``.
         world: this process among all.
         run_dir: folder of the run's files.
-        batches: sizes of training batches; None where nothing is trained.
+        batches: sizes of batches.
     """
 
     def __init__(
-        self, config: Config, mode: str, world: World, run_dir: Path, batches: Optional[BatchPlan]
+        self, config: Config, mode: str, world: World, run_dir: Path, batches: BatchPlan
     ) -> None:
         self.config, self.mode, self.world = config, mode, world
-        self.run_dir, self._batches = run_dir, batches
+        self.run_dir, self.batches = run_dir, batches
         self.reporter = Reporter(run_dir, config, mode, world)
         self._precision: Optional[Precision] = None
 
@@ -86,12 +86,6 @@ class Builder:
             evaluator=evaluator,
             reporter=self.reporter,
         )
-
-    @property
-    def batches(self) -> BatchPlan:
-        """Sizes of training batches."""
-        assert self._batches is not None, "only a run that trains has training batches"
-        return self._batches
 
     # -- one builder a part ------------------------------------------------------------------
 

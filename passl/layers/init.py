@@ -34,7 +34,6 @@ __all__ = [
     "trunc_normal_",
     "uniform_",
     "xavier_uniform_",
-    "zeros_",
 ]
 
 #: Fills a parameter in place, drawing from the generator.
@@ -79,11 +78,6 @@ def rng_for(name: str) -> np.random.Generator:
     if seed is None:
         seed = int(paddle.randint(0, 2**31 - 1, [1]).item())
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def zeros_(tensor: paddle.Tensor) -> None:
-    """Fill with 0."""
-    constant_(tensor, 0.0)
 
 
 def constant_(tensor: paddle.Tensor, value: float) -> None:

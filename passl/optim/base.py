@@ -6,6 +6,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Optional
 
 import numpy as np
@@ -44,7 +45,7 @@ class ParamState:
         """The float32 tensor that the update works on."""
         return self.param if self.master is None else self.master
 
-    @property
+    @cached_property  # asked for twice a tensor and step
     def size(self) -> int:
         """Numbers in the parameter."""
         return int(self.param.size)
