@@ -309,7 +309,7 @@ def test_a_disk_that_is_too_small_is_found_before_writing(store, monkeypatch):
     monkeypatch.setattr(
         disk.shutil,
         "disk_usage",
-        lambda _: shutil._ntuple_diskusage(100, 50, 50),  # type: ignore
+        lambda _: shutil._ntuple_diskusage(100, 50, 50),
     )
     monkeypatch.setattr(store_module, "stream_arrays", None)  # must not be reached
     with pytest.raises(CheckpointError) as caught:
