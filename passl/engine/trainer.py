@@ -17,7 +17,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from passl.checkpoint.store import CheckpointStore
+from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_gradients
 from passl.distributed.world import World
@@ -300,6 +300,20 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this step; ``best`` links it as the best one."""
+        self._note_in_state()
+        state = self.state
+        if self.parts.world.is_main:
+            folder = self.parts.store.save(
+                state.step,
+                self._contents(),
+                links=("latest", "best") if best else ("latest",),
+            )
+            self.parts.reporter.saved(folder, best)
+        self._saved_step = state.step
+        self.parts.reporter.pause_ended()
+
+    def _note_in_state(self) -> None:
+        """Bring what other parts remember into the state; every rank takes part."""
         self.meter.flush(self.state.step)
         state = self.state
         state.window, state.epoch_sums = self.meter.state()
@@ -310,21 +324,15 @@ class Trainer:
         state.train_time_s += now - self._started
         self._started = now
         state.total_steps = self.plan.total_steps
-        if self.parts.world.is_main:
-            model = {name: _host(value) for name, value in self.parts.model.state_dict().items()}
-            optimizer = {k: _host(v) for k, v in self.parts.optimizer.state_dict().items()}
-            folder = self.parts.store.save(
-                state.step,
-                {
-                    "model.pdparams": model,
-                    "optimizer.pdopt": optimizer,
-                    "state.json": {"state": state.to_dict(), **self.parts.record},
-                },
-                links=("latest", "best") if best else ("latest",),
-            )
-            self.parts.reporter.saved(folder, best)
-        self._saved_step = state.step
-        self.parts.reporter.pause_ended()
+
+    def _contents(self) -> dict[str, Part]:
+        """The files of a checkpoint, copied to the host's memory."""
+        parts = self.parts
+        return {
+            "model.pdparams": {k: _host(v) for k, v in parts.model.state_dict().items()},
+            "optimizer.pdopt": {k: _host(v) for k, v in parts.optimizer.state_dict().items()},
+            "state.json": {"state": self.state.to_dict(), **parts.record},
+        }
 
     # -- hooks -------------------------------------------------------------------------------
 
