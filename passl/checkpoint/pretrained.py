@@ -56,6 +56,8 @@ class LoadReport:
     unexpected: dict[str, str] = field(default_factory=dict)
     #: Tensors of both whose shapes or kinds of numbers differ, with both.
     mismatched: dict[str, str] = field(default_factory=dict)
+    #: Tensors of the model that the file need not hold, as they came from a file of their own.
+    external: list[str] = field(default_factory=list)
     #: Conversions: stored type -> number of tensors.
     converted: dict[str, int] = field(default_factory=dict)
 
@@ -69,6 +71,8 @@ class LoadReport:
         lines += [f"kept as initialised {name}: {why}" for name, why in self.mismatched.items()]
         lines += [f"not used {name}: not in the model" for name in self.unexpected]
         lines += [f"converted from {kind}: {n} tensors" for kind, n in self.converted.items()]
+        if self.external:
+            lines.append(f"from files of their own: {len(self.external)} tensors")
         return "\n  ".join(lines)
 
 
@@ -123,12 +127,15 @@ def load_arrays(
     if finetune:
         _resize_pos_embed(model, targets, values, report)
     _compare(targets, values, report)
+    _set_external_apart(model, report)
     if finetune:
         _give_up_head(model, report)
     _refuse_misfits(report, allow_missing, finetune)
     _refuse_non_finite(values, report)
     for name in report.loaded:
         _copy(values[name], targets[name])
+    if hasattr(model, "weights_were_loaded"):
+        model.weights_were_loaded(report.loaded)
     return report
 
 
@@ -198,6 +205,14 @@ def _resize_pos_embed(
         ) from error
     side = round((stored.shape[1] - prefix) ** 0.5)
     report.resized[_POS_EMBED] = f"grid {side}x{side} -> {rows}x{columns}, bicubic"
+
+
+def _set_external_apart(model: nn.Layer, report: LoadReport) -> None:
+    """What the model read from a file of its own is not missing."""
+    if hasattr(model, "external_parameters"):
+        names = model.external_parameters()
+        report.external = [name for name in report.missing if name in names]
+        report.missing = [name for name in report.missing if name not in names]
 
 
 def _give_up_head(model: nn.Layer, report: LoadReport) -> None:
