@@ -215,7 +215,7 @@ def test_only_released_attention_has_a_soft_mask():
         ILlama(**SMALL, attention="causal", soft_mask_rate=0.5)
     model = ILlama(**SMALL, attention="bidirectional")
     assert model.evaluation_settings() == {}
-    with pytest.raises(ModelArgumentError, match="soft_mask_rate 0.2 has no meaning"):
+    with pytest.raises(ModelArgumentError, match=r"soft_mask_rate 0\.2 has no meaning"):
         model.set_soft_mask_rate(0.2)
 
 

@@ -197,7 +197,7 @@ def test_a_missing_file_is_said_and_what_was_looked_for(tmp_path):
 
 
 def test_sizes_that_contradict_the_checkpoint_are_refused():
-    with pytest.raises(ModelArgumentError, match="llama_dim is 4096 and .* has 64"):
+    with pytest.raises(ModelArgumentError, match=r"llama_dim is 4096 and .* has 64"):
         ViTLlama(**SMALL, llama_path=LLAMA, llama_dim=4096)
 
 
