@@ -172,8 +172,9 @@ class Reporter:
         rate: float,
         means: Mapping[str, float],
         precision: Precision,
+        settings: Mapping[str, float],
     ) -> None:
-        """The line and the record of a log window."""
+        """The line and the record of a log window; ``settings`` are those of its last step."""
         plan, speed = self._the_plan, self._speed
         self._last_loss, self._last_rate = means["loss"], rate
         losses, metrics = self._split(means)
@@ -185,7 +186,7 @@ class Reporter:
                 iteration=iteration,
                 num_iterations=plan.steps_per_epoch,
                 lr=rate,
-                metrics=metrics,
+                metrics={**settings, **metrics},
                 losses=losses,
                 batch_cost_s=speed.batch_cost_s,
                 reader_cost_s=speed.reader_cost_s,
@@ -201,6 +202,7 @@ class Reporter:
             epoch,
             {
                 "lr": rate,
+                **settings,
                 **losses,
                 **metrics,
                 "grad_norm": means["grad_norm"],
@@ -299,9 +301,12 @@ class Reporter:
             )
         )
 
-    def eval_average(self, state: TrainState, result: EvalResult, epoch: int) -> None:
-        """The result of an evaluation during training."""
+    def eval_average(
+        self, state: TrainState, result: EvalResult, epoch: int, settings: Mapping[str, float]
+    ) -> None:
+        """The result of an evaluation during training, and the settings it was made with."""
         self._log_result(result, epoch)
+        self.evaluated_with(settings)
         if state.best is not None:
             self._logger.info(lines.best_line(epoch=epoch, best=state.best.metric))
         extra = {"best": state.best.metric} if state.best is not None else {}
@@ -309,8 +314,19 @@ class Reporter:
             "eval",
             state.step,
             epoch,
-            {**result.values, **extra, "samples": result.samples, "ips": result.images_per_s},
+            {
+                **result.values,
+                **settings,
+                **extra,
+                "samples": result.samples,
+                "ips": result.images_per_s,
+            },
         )
+
+    def evaluated_with(self, settings: Mapping[str, float]) -> None:
+        """State what besides the weights decides the result of an evaluation."""
+        for name, value in settings.items():
+            self.log(f"evaluation with {name} {value:g}")
 
     def eval_reporter(self, loader: Loader, loss_names: list[str]) -> Callable[[EvalStep], None]:
         """What to call during an evaluation that stands alone."""

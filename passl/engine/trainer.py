@@ -24,6 +24,7 @@ from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
+from passl.engine.model_facts import checkpoint_weights, evaluation_settings, model_record
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import Best, TrainState
@@ -95,6 +96,7 @@ class Trainer:
             while not self._is_over():
                 for batch in self._batches_of_epoch():
                     self.parts.reporter.data_ready()
+                    self._call_hooks("on_step_start", self)
                     self.train_step(batch)
                     self._advance(batch)
                     self._call_hooks("on_step_end", self)
@@ -232,7 +234,9 @@ class Trainer:
         if iteration % self.plan.log_every == 0 or state.step == self.plan.last_step:
             self.meter.flush(state.step)
             rate = float(self.parts.schedule(max(state.updates - 1, 0)))  # the one this step used
-            reporter.train(state, iteration, rate, self.meter.window_means(), self.parts.precision)
+            settings = {k: v for hook in self.parts.hooks for k, v in hook.settings().items()}
+            means = self.meter.window_means()
+            reporter.train(state, iteration, rate, means, self.parts.precision, settings)
 
     def _settle(self, resumed: bool = False) -> None:
         """Evaluate and save what is due after this step, unless the run is asked to stop.
@@ -280,7 +284,8 @@ class Trainer:
         improved = value is not None and value > (state.best.metric if state.best else -math.inf)
         if improved and value is not None:
             state.best = Best(value, state.step, self.plan.epoch_of(state.step))
-        self.parts.reporter.eval_average(state, result, self.plan.epoch_of(state.step))
+        settings = evaluation_settings(self.parts.model)
+        self.parts.reporter.eval_average(state, result, self.plan.epoch_of(state.step), settings)
         self._call_hooks("on_eval_end", self, result)
         self.parts.reporter.pause_ended()
         return improved
@@ -329,9 +334,13 @@ class Trainer:
         """The files of a checkpoint, copied to the host's memory."""
         parts = self.parts
         return {
-            "model.pdparams": {k: _host(v) for k, v in parts.model.state_dict().items()},
+            "model.pdparams": {k: _host(v) for k, v in checkpoint_weights(parts.model).items()},
             "optimizer.pdopt": {k: _host(v) for k, v in parts.optimizer.state_dict().items()},
-            "state.json": {"state": self.state.to_dict(), **parts.record},
+            "state.json": {
+                "state": self.state.to_dict(),
+                **parts.record,
+                **model_record(parts.model),
+            },
         }
 
     # -- hooks -------------------------------------------------------------------------------

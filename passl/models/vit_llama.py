@@ -89,6 +89,9 @@ class ViTLlama(nn.Layer):
     num_prefix_tokens = 1
     num_suffix_tokens = 0
     head_prefixes = ("head.",)
+    #: Where the block's weights are from and their SHA-256, while they are in a file of their own;
+    #: None without one, and once other weights came in their place.
+    _llama_origin: Optional[dict[str, Any]]
 
     def __init__(
         self,
@@ -121,10 +124,6 @@ class ViTLlama(nn.Layer):
         llama_epsilon: Optional[Annotated[float, Range(min=0.0, min_open=True)]] = None,
     ) -> None:
         super().__init__()
-        if llama_trainable and llama_dtype != "float32":
-            raise ModelArgumentError(
-                f"llama_trainable: a block that is trained is kept in float32, not {llama_dtype}"
-            )
         weights = None
         if llama_path is not None:
             weights = EXTERNAL_WEIGHTS.get("llama")(llama_path, llama_layer, llama_layers)
@@ -162,23 +161,12 @@ class ViTLlama(nn.Layer):
             )
             for rate in drop_path_rates(drop_path_rate, depth)
         ])
-        self.llama_dim_mapper1 = Linear(embed_dim, sizes.dim, bias=False)
-        self.llama = LlamaBlocks(
-            sizes, llama_layers, dtype=llama_dtype, trainable=llama_trainable
-        )
-        self.llama_dim_mapper2 = Linear(sizes.dim, embed_dim, bias=False)
+        self._add_llama(sizes, llama_layers, llama_dtype, llama_trainable)
         self.norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
         self.head = Linear(embed_dim, class_num) if class_num else nn.Identity()
         initialize_like_timm(self, cls_token_std=1e-6, skip=(_BLOCK,))
-
-        self._llama_trainable = llama_trainable
-        self._llama_final_norm = llama_final_norm
-        #: Where the block's weights are from and their SHA-256, while they are in a file of their
-        #: own; None once other weights came in their place.
-        self._llama_origin: Optional[dict[str, Any]] = None
-        self._llama_checked = False
         if weights is not None and init_enabled():
-            self._fill(weights)
+            self._fill(weights, llama_final_norm, llama_trainable)
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """Logits [b, class_num], or features [b, embed_dim] if there are no classes.
@@ -261,14 +249,25 @@ class ViTLlama(nn.Layer):
         if any(name.startswith(_BLOCK) for name in names):
             self._llama_origin = None
 
-    def _fill(self, weights: Any) -> None:
+    def _add_llama(self, sizes: LlamaSizes, layers: int, dtype: str, trainable: bool) -> None:
+        if trainable and dtype != "float32":
+            raise ModelArgumentError(
+                f"llama_trainable: a block that is trained is kept in float32, not {dtype}"
+            )
+        self.llama_dim_mapper1 = Linear(self.embed_dim, sizes.dim, bias=False)
+        self.llama = LlamaBlocks(sizes, layers, dtype=dtype, trainable=trainable)
+        self.llama_dim_mapper2 = Linear(sizes.dim, self.embed_dim, bias=False)
+        self._llama_origin = None
+        self._llama_checked = False
+
+    def _fill(self, weights: Any, final_norm: str, trainable: bool) -> None:
         parameters, digest = dict(self.llama.named_parameters()), hashlib.sha256()
-        for name, array in weights.tensors(final_norm=self._llama_final_norm == "loaded"):
+        for name, array in weights.tensors(final_norm=final_norm == "loaded"):
             wide = np.ascontiguousarray(array, np.float32)
             digest.update(name.encode())
             digest.update(wide.data)
             _set(parameters[name], wide)
-        if not self._llama_trainable:
+        if not trainable:
             self._llama_origin = {"path": str(weights.path), "sha256": digest.hexdigest()}
 
     # -- parameters ----------------------------------------------------------------------------
