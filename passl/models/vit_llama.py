@@ -31,6 +31,7 @@ from passl.registry import EXTERNAL_WEIGHTS, MODELS, Range
 __all__ = ["ViTLlama"]
 
 _BLOCK = "llama."
+_HASHED_ROWS = 256
 
 
 @MODELS.register("ViT_LLaMA")
@@ -263,10 +264,11 @@ class ViTLlama(nn.Layer):
     def _fill(self, weights: Any, final_norm: str, trainable: bool) -> None:
         parameters, digest = dict(self.llama.named_parameters()), hashlib.sha256()
         for name, array in weights.tensors(final_norm=final_norm == "loaded"):
-            wide = np.ascontiguousarray(array, np.float32)
             digest.update(name.encode())
-            digest.update(wide.data)
-            _set(parameters[name], wide)
+            for start in range(0, len(array), _HASHED_ROWS):  # a wide copy of a few rows only
+                rows = np.ascontiguousarray(array[start : start + _HASHED_ROWS], np.float32)
+                digest.update(rows.data)
+            _set(parameters[name], array)
         if not trainable:
             self._llama_origin = {"path": str(weights.path), "sha256": digest.hexdigest()}
 
@@ -316,11 +318,14 @@ def _sizes(weights: Any, wanted: dict[str, Any]) -> LlamaSizes:
     return sizes
 
 
-def _set(parameter: paddle.Tensor, wide: np.ndarray) -> None:
-    if parameter.dtype == paddle.float32:
-        parameter.set_value(wide)
-    else:
+def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
+    """Copy with as little beside it as can be: these are the largest arrays there are."""
+    if parameter.dtype == paddle.bfloat16:  # NumPy has no such type: Paddle rounds
+        wide = np.ascontiguousarray(array, np.float32)
         parameter.set_value(paddle.to_tensor(wide).astype(parameter.dtype))
+    else:
+        dtype = np.float16 if parameter.dtype == paddle.float16 else np.float32
+        parameter.set_value(np.ascontiguousarray(array, dtype))
 
 
 _TINY: dict[str, Any] = {"embed_dim": 192, "depth": 12, "num_heads": 3}
