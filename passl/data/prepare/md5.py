@@ -75,9 +75,7 @@ def hash_files(
     excluded: list[Excluded] = []
     for start, found in _chunks(os.fsencode(root), table, state.records, num_workers):
         state.records[start : start + len(found.records)] = found.records
-        excluded += [
-            Excluded(table.name(start + index), reason) for index, reason in found.faults
-        ]
+        excluded += [Excluded(table.name(start + index), reason) for index, reason in found.faults]
         if progress is not None:
             progress(start + len(found.records), len(table))
     return excluded
@@ -145,9 +143,7 @@ def _hash_chunk(root: bytes, names: list[bytes], known: np.ndarray) -> _Found:
     return _Found(records, faults, num_read)
 
 
-def _hash_file(
-    path: bytes, known: np.void
-) -> Optional[tuple[Optional[np.ndarray], int, int]]:
+def _hash_file(path: bytes, known: np.void) -> Optional[tuple[Optional[np.ndarray], int, int]]:
     """MD5 (None: as known), size and time of change; None for an empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -24,9 +24,7 @@ _FLUSH_BYTES = 4 << 20
 _FORM = "wanted: 32 hexadecimal digits, two spaces and the path, as md5sum prints them"
 
 
-def write_md5sum(
-    path: Path, root: Path, table: SampleTable, digests: np.ndarray
-) -> FileDigest:
+def write_md5sum(path: Path, root: Path, table: SampleTable, digests: np.ndarray) -> FileDigest:
     """Write what ``md5sum`` prints for these files.
 
     Args:

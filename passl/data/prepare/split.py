@@ -137,9 +137,7 @@ def _bounds(count: int, shares: Sequence[float], style: str) -> list[int]:
     return [0, *inner, count]
 
 
-def _write(
-    listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptions
-) -> list[str]:
+def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptions) -> list[str]:
     out, table, said = options.out, listing.table, []
     for part, files in part_of.items():
         names = [list_name(os.fsencode(table.name(int(index)))) for index in files]

@@ -257,9 +257,7 @@ def test_an_io_error_of_one_file_does_not_end_the_run(
 
     monkeypatch.setattr(md5.os, "open", failing)
     summary = run(root, tmp_path / "out", num_workers=1)
-    assert [entry.reason for entry in summary.excluded] == [
-        "cannot be read (Input/output error)"
-    ]
+    assert [entry.reason for entry in summary.excluded] == ["cannot be read (Input/output error)"]
     assert summary.num_files == 19
 
 
