@@ -325,7 +325,13 @@ def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
         parameter.set_value(paddle.to_tensor(wide).astype(parameter.dtype))
     else:
         dtype = np.float16 if parameter.dtype == paddle.float16 else np.float32
-        parameter.set_value(np.ascontiguousarray(array, dtype))
+        narrow = np.ascontiguousarray(array, dtype)
+        if not np.isfinite(narrow).all():
+            raise ModelArgumentError(
+                "llama_dtype: float16 cannot hold the weights of this checkpoint, some of which "
+                "are larger than 65504; use bfloat16 or float32"
+            )
+        parameter.set_value(narrow)
 
 
 _TINY: dict[str, Any] = {"embed_dim": 192, "depth": 12, "num_heads": 3}
