@@ -60,8 +60,8 @@ _SPLIT_BY_COLUMN = ("wo.weight", "w2.weight")
 CONFIG_PREFIX = "config."
 _LOOKED_FOR = (
     "consolidated.00.pth with params.json (Meta's release), config.json with *.safetensors or "
-    "*.bin (Hugging Face), or a .pdparams file written by "
-    "`passl-convert --extract-llama-layer LAYER LLAMA_DIR DST`"
+    "*.bin (Hugging Face), or a block extracted from one of them (*.pdparams, see "
+    "docs/llama_models.md)"
 )
 #: Linear weights [out, in], whatever the file's layout, by Meta's name with the absolute index.
 Reader = Callable[[str], np.ndarray]

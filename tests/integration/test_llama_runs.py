@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from docs_blocks import read_blocks
 from small_run import RunFolder, assert_same_arrays
 
 from passl.checkpoint.files import read_arrays, write_arrays
@@ -68,6 +72,30 @@ def vit_llama(tmp_path) -> Callable[[str], LlamaRun]:
 
 def without_times(records: list[dict]) -> list[dict]:
     return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def test_the_python_of_the_page_runs_and_its_hooks_are_accepted(repo, tmp_path, illama):
+    blocks = read_blocks(repo / "docs" / "llama_models.md", repo)
+    (tmp_path / "tests").symlink_to(repo / "tests")
+    code = "\n".join(block.text for block in blocks if block.language == "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(repo)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.37"
+    assert (tmp_path / "output" / "llama_block.pdparams").exists()
+
+    run = illama("run")
+    config = yaml.safe_load(run.config_file.read_text())
+    shown = [yaml.safe_load(block.text) for block in blocks if block.language == "yaml"]
+    config["Hooks"] = [hook for part in shown for hook in part.get("Hooks", [])]
+    run.config_file.write_text(yaml.safe_dump(config))
+    assert run.train("Global.max_train_step=2") == 0
+    assert set(run.records("train")[-1]) >= {"soft_mask_rate", "drop_path_rate"}
 
 
 # -- iLLaMA ----------------------------------------------------------------------------------------

@@ -85,8 +85,9 @@ def _numpy_block(x: np.ndarray, block: dict[str, np.ndarray]) -> np.ndarray:
     q, k, v = (y @ block[f"attn_{name}"].astype(np.float64).T for name in "qkv")
     heads = []
     for head in range(HEADS):
-        shared = slice(head // (HEADS // KV_HEADS) * DIM, (head // (HEADS // KV_HEADS) + 1) * DIM)
-        scores = q[..., head * DIM : (head + 1) * DIM] @ k[..., shared].transpose(0, 2, 1) / DIM**0.5
+        kv_head = head // (HEADS // KV_HEADS)
+        own, shared = (slice(number * DIM, (number + 1) * DIM) for number in (head, kv_head))
+        scores = q[..., own] @ k[..., shared].transpose(0, 2, 1) / DIM**0.5
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         heads.append(weights / weights.sum(-1, keepdims=True) @ v[..., shared])
     x = x + np.concatenate(heads, -1) @ block["attn_output"].T

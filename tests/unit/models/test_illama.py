@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from passl.checkpoint.pretrained import load_arrays
 from passl.layers.errors import ModelArgumentError
 from passl.layers.init import no_init
 from passl.models import create_model, list_models, model_spec
@@ -237,6 +238,21 @@ def test_a_rate_outside_0_to_1_is_refused(rate: float):
 def test_sizes_that_contradict_are_refused(argument: dict, message: str):
     with pytest.raises(ModelArgumentError, match=message):
         ILlama(**{**SMALL, **argument})
+
+
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+
+def test_larger_images_keep_the_position_of_the_last_token(golden, loaded):
+    arrays = {name: value.numpy() for name, value in loaded.state_dict().items()}
+    larger = ILlama(**{**SMALL, "img_size": 48, "class_num": 3})
+    report = load_arrays(larger, arrays, "at_32", finetune=True)
+    assert set(report.reinitialised) == {"head.weight", "head.bias"}
+    before, after = arrays["pos_embed"], larger.pos_embed.numpy()
+    assert after.shape == (1, 37, 48)
+    assert np.array_equal(after[0, -1], before[0, -1])
+    assert not np.array_equal(after[0, 0], before[0, -1])
+    assert larger(paddle.zeros([1, 3, 48, 48])).shape == [1, 3]
 
 
 # -- training --------------------------------------------------------------------------------------
