@@ -97,7 +97,9 @@ def stream_arrays(file: HashingFile, arrays: Mapping[str, np.ndarray]) -> None:
 
 def bfloat16_to_float32(stored: np.ndarray) -> np.ndarray:
     """The values of bfloat16 stored as uint16: each is the upper half of a float32, exactly."""
-    return (stored.astype(np.uint32) << 16).view(np.float32)
+    wide = stored.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 # -- reading ---------------------------------------------------------------------------------------

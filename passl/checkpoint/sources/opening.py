@@ -44,6 +44,8 @@ def open_source(path: Union[str, Path], *, wrapper: Optional[str] = None) -> Ten
         return _open_folder(path, wrapper)
     if not path.exists():
         raise CheckpointError(_nothing_there(path))
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is neither a file nor a folder.")
     if path.name.endswith(INDEX_SUFFIX):
         return open_index(path, lambda shard: _open_file(shard, wrapper))
     return _open_file(path, wrapper)

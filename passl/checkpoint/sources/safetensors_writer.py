@@ -72,7 +72,7 @@ def write_safetensors(
 
 
 def _stored_type(array: np.ndarray, dtype: Optional[str]) -> str:
-    name = str(array.dtype)
+    name = str(array.dtype.newbyteorder("="))
     if name not in _CODES:
         raise TypeError(f"an array of {array.dtype} cannot be stored as safetensors")
     return dtype if dtype is not None and array.dtype.kind == "f" else name

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,7 @@ _SIGNS_OF_DAMAGE = (
     NotImplementedError,  # zipfile: a method of compression that it does not know
     RuntimeError,  # zipfile: an encrypted member
     SyntaxError,  # the header of an array inside an .npz
+    tokenize.TokenError,  # likewise
 )
 
 

@@ -213,7 +213,10 @@ def _text(key: Any) -> str:
 
 
 def _describe(value: Any, to_tensor: ToTensor) -> str:
-    tensor = to_tensor(value)
+    try:
+        tensor = to_tensor(value)
+    except CheckpointError:  # such as a sparse one: nobody asked for its values
+        return "a tensor of an unusual kind"
     if tensor is not None:
         return f"tensor of shape {tensor.shape}"
     if isinstance(value, dict):
