@@ -219,10 +219,8 @@ def _describe(value: Any, to_tensor: ToTensor) -> str:
         return "a tensor of an unusual kind"
     if tensor is not None:
         return f"tensor of shape {tensor.shape}"
-    if isinstance(value, dict):
-        return f"dict of {len(value)} entries"
-    if isinstance(value, (list, tuple, set)):
-        return f"{type(value).__name__} of {len(value)} entries"
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"{type(value).__name__} of {len(value)} {'entry' if len(value) == 1 else 'entries'}"
     if isinstance(value, Made):
         return str(value.maker)
     if isinstance(value, Name):

@@ -75,7 +75,7 @@ def test_weights_inside_a_training_checkpoint_are_found(tmp_path):
     paddle.save(content, str(tmp_path / "x.pdparams"))
     with open_source(tmp_path / "x.pdparams") as source:
         assert (source.wrapper, source.names()) == ("model", ["w"])
-        assert source.ignored == {"optimizer": "dict of 1 entries", "epoch": "int 3"}
+        assert source.ignored == {"optimizer": "dict of 1 entry", "epoch": "int 3"}
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
