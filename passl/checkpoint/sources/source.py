@@ -106,10 +106,15 @@ class TensorSource:
     def read(self, name: str) -> np.ndarray:
         """One tensor, in memory of its own: native byte order, bfloat16 widened to float32.
 
+        Not for several threads at once: they would share the file's position.
+
         Raises:
+            ValueError: the source is closed.
             CheckpointError: there is no such tensor, or its bytes are damaged or missing.
         """
         stored = self._stored(name)
+        if self._file is not None and self._file.closed:
+            raise ValueError(f"{self.path} is closed")
         with damage_becomes_sentences(self.path, f"tensor {name!r}: "):
             return read_stored(stored)
 

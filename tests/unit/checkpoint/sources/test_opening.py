@@ -117,6 +117,21 @@ def test_a_folder_of_one_file_is_that_file(tmp_path):
         assert source.path == tmp_path / "model.safetensors"
 
 
+def test_the_usual_name_counts_among_several_files(tmp_path):
+    shutil.copy(FILES / "odd_zip.pth", tmp_path / "pytorch_model.bin")
+    (tmp_path / "training_args.bin").write_bytes(b"x")
+    with open_source(tmp_path) as source:
+        assert source.path == tmp_path / "pytorch_model.bin"
+
+
+def test_a_closed_source_says_so(tmp_path):
+    write_safetensors(tmp_path / "x.safetensors", ONE)
+    with open_source(tmp_path / "x.safetensors") as source:
+        pass
+    with pytest.raises(ValueError, match="is closed"):
+        source.read("a")
+
+
 def test_a_folder_without_or_with_several_files_says_so(tmp_path):
     assert refusal(tmp_path).startswith("is a folder without weights (looked for *.index.json")
     for name in ("one.pth", "two.pth"):

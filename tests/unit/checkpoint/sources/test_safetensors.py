@@ -77,12 +77,14 @@ def test_the_library_reads_what_is_written(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_floats_are_written_in_the_type_that_is_asked_for(tmp_path, dtype):
-    exact = {"w": np.float32([1.0, -2.5, 0.1, np.inf]), "n": np.int64([3])}
+    exact = {"w": np.float32([1.0, -2.5, 0.1, np.inf]), "n": np.int64([3]), "s": np.float32(0.1)}
     write_safetensors(tmp_path / "x.safetensors", exact, dtype=dtype)
     with open_source(tmp_path / "x.safetensors") as source:
         assert source.dtype("w") == dtype
         assert source.dtype("n") == "int64"
-        np.testing.assert_allclose(source.read("w"), exact["w"], rtol=2**-8)
+        for name in ("w", "s"):
+            assert source.shape(name) == exact[name].shape
+            np.testing.assert_allclose(source.read(name), exact[name], rtol=2**-8)
 
 
 def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
