@@ -20,6 +20,7 @@ from passl.engine.evaluator import Evaluator
 from passl.engine.model_facts import (
     check_external,
     check_weights,
+    checkpoint_weights,
     evaluation_settings,
     without_external_files,
 )
@@ -139,12 +140,14 @@ class Builder:
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             self.reporter.log(self.load_pretrained(model, path))
-        broadcast_parameters(model.state_dict().values(), self.world)
+        broadcast_parameters(checkpoint_weights(model).values(), self.world)
         return model
 
     def load_pretrained(self, model: Any, path: str) -> str:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
         settings = self.config.Global
+        if not settings.finetune:  # fine-tuning may exchange what the weights were trained beside
+            check_external(model, _record_beside(path), Path(path))
         method = settings.pos_embed_resize
         report = load_pretrained(
             model,

@@ -168,6 +168,8 @@ def test_the_block_may_move_but_not_change(vit_llama, tmp_path, capsys):
     assert run.train(f"Model.llama_path={other}") == 1
     assert "give the file it was trained with" in capsys.readouterr().err
     assert run.evaluate(f"Model.llama_path={other}") == 1
+    anew = (f"Global.pretrained_model={run.dir / 'latest'}", f"Global.output_dir={tmp_path / 'b'}")
+    assert run.train(*anew, f"Model.llama_path={other}") == 1
     assert run.evaluate(f"Model.llama_path={block}") == 0
     assert run.evaluate() == 1
     assert "Give the place with -o Model.llama_path=PATH" in capsys.readouterr().err
