@@ -156,6 +156,27 @@ def test_checkpoints_refer_to_the_frozen_block_and_continue_exactly(vit_llama):
     assert whole.evaluate() == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_two_processes_train_beside_the_frozen_block(vit_llama, repo, user_environment, dtype):
+    run = vit_llama("run")
+    command = [
+        sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2",
+        "--log_dir", str(run.root / "launch"), str(repo / "tools" / "train.py"),
+        "-c", str(run.config_file), "-o", "Global.epochs=1", f"Model.llama_dtype={dtype}",
+        "Global.global_batch_size=250", "~DataLoader.Train.sampler.batch_size",
+    ]
+    one = vit_llama("one")
+    assert one.train(*command[command.index("-o") + 1 :]) == 0
+    done = subprocess.run(
+        command, cwd=repo, env=user_environment, capture_output=True, text=True, timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, value in one.weights().items():
+        np.testing.assert_allclose(run.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+
+
 def test_the_block_may_move_but_not_change(vit_llama, tmp_path, capsys):
     run = vit_llama("run")
     assert run.train("Global.max_train_step=3") == 0
