@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-import numpy as np
 import paddle
 
 import passl
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from passl.engine.trainer import Trainer, TrainParts
 
 __all__ = ["Reporter"]
-
-#: Samples of a bad step that its warning names with their paths, and how many it names at all.
-_SAMPLES_NAMED, _SAMPLES_LISTED = 3, 32
 
 
 class Reporter:
@@ -241,10 +237,7 @@ class Reporter:
         """
         own = not math.isfinite(bad.loss)
         say = self._logger.warning if own or self.world.is_main else self._logger.info
-        say(
-            f"step {bad.step} was skipped, the weights are as before it: {bad.cause}; "
-            f"{_samples(bad.indices, dataset)}"
-        )
+        say(bad.describe(dataset))
         self._record(
             "bad_step",
             bad.step,
@@ -431,16 +424,6 @@ class Reporter:
         if not self.device.startswith("gpu"):
             return None
         return float(paddle.device.cuda.max_memory_allocated()) / 2**30
-
-
-def _samples(indices: np.ndarray, dataset: Any) -> str:
-    """This process's samples of a step, the first few with their paths."""
-    if not len(indices):
-        return "this process had no samples in it"
-    shown = [f"{index} ({dataset.path_of(index)})" for index in indices[:_SAMPLES_NAMED].tolist()]
-    shown += map(str, indices[_SAMPLES_NAMED:_SAMPLES_LISTED].tolist())
-    rest = len(indices) - len(shown)
-    return f"its samples here: {', '.join(shown)}{f' and {rest} more' if rest else ''}"
 
 
 def _options(overrides: Sequence[str]) -> str:

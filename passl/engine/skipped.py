@@ -17,9 +17,13 @@ from typing import Optional
 
 import numpy as np
 
+from passl.data.dataset import Dataset
 from passl.engine.state import TrainState
 
 __all__ = ["BadStep", "SkippedSteps"]
+
+#: Samples of a bad step that its warning names with their paths, and how many it names at all.
+_NAMED, _LISTED = 3, 32
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,19 @@ class BadStep:
         if not math.isfinite(self.loss):
             return f"the loss was {self.loss}"
         return f"the norm of the gradients was {self.grad_norm}"
+
+    def describe(self, dataset: Dataset) -> str:
+        """The step in a sentence, with this rank's samples, the first few with their paths."""
+        shown = [
+            f"{index} ({dataset.path_of(index)})" for index in self.indices[:_NAMED].tolist()
+        ]
+        shown += map(str, self.indices[_NAMED:_LISTED].tolist())
+        rest = len(self.indices) - len(shown)
+        samples = f"its samples here: {', '.join(shown)}{f' and {rest} more' if rest else ''}"
+        return (
+            f"step {self.step} was skipped, the weights are as before it: {self.cause}; "
+            f"{samples if shown else 'this process had no samples in it'}"
+        )
 
 
 @dataclass(frozen=True)
