@@ -128,8 +128,8 @@ class DistilledVisionTransformer(VisionTransformer):
         self._prefix_names = (*self._prefix_names, "dist_token")
         self.num_prefix_tokens += 1
 
-    def _create_heads(self) -> None:
-        super()._create_heads()
+    def _create_heads(self, representation_size: Optional[int]) -> None:
+        super()._create_heads(representation_size)
         self.head_dist = (
             Linear(self.embed_dim, self.class_num) if self.class_num else nn.Identity()
         )

@@ -124,27 +124,20 @@ class VisionTransformer(nn.Layer):
             raise ModelArgumentError(
                 "class_token: false leaves no class token to classify; add global_pool: avg"
             )
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.class_num, self.embed_dim, self.depth = class_num, embed_dim, depth
-        self.num_features = representation_size or embed_dim
         hidden_dim = _hidden_dim(embed_dim, mlp_ratio)
-        zero = nn.initializer.Constant(0.0)
 
         if patch_embed is None:
+            size = (img_size, img_size) if isinstance(img_size, int) else img_size
             patch_embed = PatchEmbed(
-                (height, width),
-                patch_size,
-                in_chans,
-                embed_dim,
-                ignore_border=ignore_border,
+                size, patch_size, in_chans, embed_dim, ignore_border=ignore_border,
                 bias=not pre_norm,
             )
         self.patch_embed = patch_embed
         self.grid_size = self.patch_embed.grid_size
         self.global_pool, self.no_embed_class = global_pool, no_embed_class
         self._create_prefix_tokens(class_token, reg_tokens)
-        tokens = self.patch_embed.num_patches + (0 if no_embed_class else self.num_prefix_tokens)
-        self.pos_embed = self.create_parameter([1, tokens, embed_dim], default_initializer=zero)
+        self._create_pos_embed()
         self.pos_drop = nn.Dropout(drop_rate)
         self.norm_pre = nn.LayerNorm(embed_dim, epsilon=epsilon) if pre_norm else nn.Identity()
         self.blocks = nn.LayerList([
@@ -165,14 +158,10 @@ class VisionTransformer(nn.Layer):
             )
             for rate in drop_path_rates(drop_path_rate, depth)
         ])
-        norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
         pooled_first = global_pool == "avg" if fc_norm is None else fc_norm
-        self.norm = nn.Identity() if pooled_first else norm
-        self.fc_norm = norm if pooled_first else nn.Identity()
-        self.pre_logits = (
-            PreLogits(embed_dim, representation_size) if representation_size else nn.Identity()
-        )
-        self._create_heads()
+        norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
+        self.norm, self.fc_norm = (nn.Identity(), norm) if pooled_first else (norm, nn.Identity())
+        self._create_heads(representation_size)
         initialize(self, init_scheme, head_bias_init)
 
     def _create_prefix_tokens(self, class_token: bool, reg_tokens: int) -> None:
@@ -186,7 +175,22 @@ class VisionTransformer(nn.Layer):
             )
             setattr(self, name, token)
 
-    def _create_heads(self) -> None:
+    def _create_pos_embed(self) -> None:
+        tokens = self.patch_embed.num_patches
+        if not self.no_embed_class:
+            tokens += self.num_prefix_tokens
+        self.pos_embed = self.create_parameter(
+            [1, tokens, self.embed_dim], default_initializer=nn.initializer.Constant(0.0)
+        )
+
+    def _create_heads(self, representation_size: Optional[int]) -> None:
+        """Make what follows the pooling and its normalisation."""
+        self.num_features = representation_size or self.embed_dim
+        self.pre_logits = (
+            PreLogits(self.embed_dim, representation_size)
+            if representation_size
+            else nn.Identity()
+        )
         self.head = (
             Linear(self.num_features, self.class_num) if self.class_num else nn.Identity()
         )
