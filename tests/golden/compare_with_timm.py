@@ -1,6 +1,6 @@
 """Compare every model that PASSL and timm both name, at its true width, and write the table down.
 
-Needs torch and timm beside PASSL; takes about a quarter of an hour on one core::
+Needs torch and timm beside PASSL; takes about half an hour on one busy core::
 
     python tests/golden/compare_with_timm.py                          # every name, prints the table
     python tests/golden/compare_with_timm.py 'deit*' 'vit_tiny*'      # some of them
@@ -24,11 +24,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # read when the libraries are imported
 
-import numpy as np  # noqa: E402  the number of threads is read at import
-import timm  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import timm
+import torch
 
 _BEGIN, _END = "<!-- table: compare_with_timm -->", "<!-- end of table: compare_with_timm -->"
 _WIDEST_WHOLE = 768
@@ -45,7 +45,8 @@ def main() -> int:
     for name in shared_names(args.patterns):
         for style in ("timm", "google") if is_hybrid(name) else ("",):
             row = compared(name, style)
-            print(row, flush=True)
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()
             rows.append(row)
             gc.collect()
     table = "\n".join([*head(), *rows])
@@ -108,7 +109,7 @@ def timm_model(name: str) -> tuple[int, Any]:
         values = rng.standard_normal(tuple(parameter.shape), dtype=np.float32)
         if parameter.ndim >= 2 and key.endswith("weight"):
             values *= parameter[0].numel() ** -0.5  # unit gain
-        elif key.endswith("weight") or key.endswith("gamma"):
+        elif key.endswith(("weight", "gamma")):
             values = 1 + 0.2 * values  # normalisations and scales
         else:
             values *= np.float32(0.1)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import zlib  # noqa: F401  before Paddle, which brings another one
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,8 @@ def consists_of(name: str) -> dict[str, Any]:
     """Parameters of timm's model, counted and hashed by name and shape, and its epsilon."""
     model = timm.create_model(name, num_classes=1000)
     lines = sorted(
-        f"{key} {'x'.join(map(str, parameter.shape))}" for key, parameter in model.named_parameters()
+        f"{key} {'x'.join(map(str, parameter.shape))}"
+        for key, parameter in model.named_parameters()
     )
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
