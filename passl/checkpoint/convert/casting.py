@@ -1,0 +1,66 @@
+"""The type in which converted numbers are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Callable
+
+import numpy as np
+
+from passl.errors import CheckpointError
+
+__all__ = ["DTYPES", "CastArrays", "float32_to_bfloat16"]
+
+#: What ``--dtype`` takes -> bytes a number.
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class CastArrays(Mapping[str, np.ndarray]):
+    """Arrays in the type wanted, contiguous, one at a time.
+
+    Args:
+        arrays: floating-point arrays.
+        dtype: a key of :data:`DTYPES`; bfloat16 becomes uint16, as Paddle stores it.
+        watch: called with the name and the number of bytes of each array that is handed out.
+
+    Raises:
+        CheckpointError: a value is too large for float16.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        dtype: str,
+        watch: Callable[[str, int], None] = lambda name, num_bytes: None,
+    ) -> None:
+        self._arrays, self._dtype, self._watch = arrays, dtype, watch
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self._arrays[name]
+        if self._dtype == "bfloat16":
+            cast = float32_to_bfloat16(np.ascontiguousarray(array, dtype=np.float32))
+        else:
+            with np.errstate(over="ignore"):
+                cast = np.ascontiguousarray(array, dtype=self._dtype)
+            if self._dtype == "float16" and np.isinf(cast).sum() > np.isinf(array).sum():
+                raise CheckpointError(
+                    f"{name}: {float(np.abs(array).max()):g} is too large for float16, which ends "
+                    "at 65504; use --dtype bfloat16 or float32."
+                )
+        self._watch(name, cast.nbytes)
+        return cast
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def float32_to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 of each value, ties to even, as uint16; NaN stays NaN."""
+    bits = array.view(np.uint32)
+    # Half of the last place that is kept, less one bit unless that place is odd.
+    rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
+    quiet_nan = (bits >> 16) | np.uint32(0x40)
+    return np.where(np.isnan(array), quiet_nan, rounded).astype(np.uint16)

@@ -1,0 +1,299 @@
+"""Proof that a conversion computes what the original does: logits and activations compared.
+
+The original is timm's model with the *same file* loaded by timm's own code, or arrays that somebody
+stored.  Both models see one fixed input.  A shape that fits proves nothing: a square weight that
+was not transposed fits too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from passl.checkpoint.convert.conversion import Conversion
+from passl.checkpoint.convert.targets import Target
+from passl.checkpoint.sources import TensorSource, open_source
+from passl.errors import CheckpointError, ConfigError
+
+__all__ = ["Comparison", "Row", "refuse_unless_possible", "verify"]
+
+_NUM_IMAGES = 2
+_SEED = 0
+#: Families whose files timm loads itself.
+_TIMM_LOADS = ("timm", "deit", "dinov2", "google")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: the largest difference and the largest value of the original."""
+
+    name: str
+    difference: float
+    largest: float
+
+    def is_equal(self, tolerance: float) -> bool:
+        """Within ``tolerance``, relative to the largest value where that is above one."""
+        return bool(self.difference <= tolerance * max(1.0, self.largest))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All comparisons of a conversion with its original."""
+
+    original: str
+    rows: list[Row]
+    tolerance: float
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether every row is."""
+        return all(row.is_equal(self.tolerance) for row in self.rows)
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"compared with {self.original}"]
+        lines += [f"{'':{width}}  largest difference  largest value"]
+        lines += [
+            f"{row.name:{width}}  {row.difference:18.2e}  {row.largest:13.4g}"
+            + ("" if row.is_equal(self.tolerance) else "  differs")
+            for row in self.rows
+        ]
+        verdict = "equal" if self.is_equal else "NOT equal"
+        lines.append(f"{verdict} within {self.tolerance:g} of the largest value")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the provenance."""
+        return {
+            "original": self.original,
+            "tolerance": self.tolerance,
+            "largest_difference": {row.name: row.difference for row in self.rows},
+        }
+
+
+def refuse_unless_possible(reference: Optional[Path]) -> None:
+    """Say at once what ``--verify`` would need.
+
+    Raises:
+        ConfigError: there is nothing to compare with.
+    """
+    if reference is not None:
+        return
+    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--verify needs an original to compare with: {' and '.join(missing)} cannot be "
+            "imported. Install torch and timm, or give stored outputs with --reference FILE.npz "
+            "(arrays x, logits and, if you have them, features)."
+        )
+
+
+def verify(
+    source: TensorSource,
+    conversion: Conversion,
+    arrays: Mapping[str, np.ndarray],
+    target: Target,
+    *,
+    reference: Optional[Path],
+    tolerance: float,
+) -> Comparison:
+    """Compare the model filled with ``arrays`` with the original.
+
+    Args:
+        source: the file, still open; timm loads the same one.
+        conversion: of the file.
+        arrays: our name -> array, as they will be written.
+        target: the model.
+        reference: an ``.npz`` of stored outputs; None for timm.
+        tolerance: see :class:`Row`.
+
+    Raises:
+        CheckpointError: the original cannot be had.
+    """
+    model = _our_model(target, arrays, str(source.path))
+    if reference is not None:
+        return _with_stored(model, reference, tolerance)
+    return _with_timm(model, source, conversion, target, tolerance)
+
+
+# -- stored outputs --------------------------------------------------------------------------------
+
+
+def _with_stored(model: Any, reference: Path, tolerance: float) -> Comparison:
+    with open_source(reference) as stored:
+        names = stored.names()
+        if "x" not in names or "logits" not in names:
+            raise CheckpointError(
+                f"{reference}: --reference needs the arrays x (images [n, channels, height, "
+                f"width]) and logits, and may have features; it has {', '.join(names[:10])}."
+            )
+        x_bchw = stored.read("x").astype(np.float32)
+        found = _our_activations(model, x_bchw)
+        rows = []
+        if "features" in names:
+            features = stored.read("features")
+            tokens_bnc = found["norm"]
+            rows.append(
+                _row("features", tokens_bnc if features.ndim == 3 else tokens_bnc[:, 0], features)
+            )
+        rows.append(_row("logits", found["logits"], stored.read("logits")))
+    return Comparison(f"{reference}, {len(x_bchw)} images", rows, tolerance)
+
+
+# -- timm ------------------------------------------------------------------------------------------
+
+
+def _with_timm(
+    model: Any, source: TensorSource, conversion: Conversion, target: Target, tolerance: float
+) -> Comparison:
+    import timm
+
+    if conversion.family not in _TIMM_LOADS:
+        raise CheckpointError(
+            f"{source.path}: timm does not read the names of {conversion.family!r}, so it is no "
+            "original to compare with. Give outputs of the program that does, with "
+            "--reference FILE.npz (arrays x, logits, features)."
+        )
+    original, name = _timm_model(source, conversion, target)
+    height, width = target.img_size or (224, 224)
+    channels = conversion.shapes["patch_embed.proj.weight"][1]
+    if "patch_embed.backbone.stem.conv.weight" in conversion.shapes:
+        channels = conversion.shapes["patch_embed.backbone.stem.conv.weight"][1]
+    shape = (_NUM_IMAGES, channels, height, width)
+    x_bchw = np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
+    ours, theirs = _our_activations(model, x_bchw), _their_activations(original, x_bchw)
+    rows = [_row(key, ours[key], value) for key, value in theirs.items() if key in ours]
+    return Comparison(
+        f"timm {timm.__version__} {name}, {_NUM_IMAGES} fixed images of {height}x{width}",
+        rows,
+        tolerance,
+    )
+
+
+def _timm_model(source: TensorSource, conversion: Conversion, target: Target) -> tuple[Any, str]:
+    """timm's model with the file loaded by timm's own code, and its name."""
+    import timm
+    import torch
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    original, name = _empty_timm_model(target)
+    if conversion.family == "google":
+        original.load_pretrained(str(source.path))
+        return original.eval(), name
+    stored = {
+        known.removeprefix("module."): torch.from_numpy(source.read(known)).float()
+        for known in source.names()
+    }
+    wanted = checkpoint_filter_fn(stored, original, adapt_layer_scale=conversion.family == "deit")
+    try:
+        original.load_state_dict(wanted, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source.path}: timm {timm.__version__} does not load it strictly into {name}: {error}"
+        ) from error
+    return original.eval(), name
+
+
+def _empty_timm_model(target: Target) -> tuple[Any, str]:
+    """timm's model of the same name, or its general one with our arguments."""
+    import timm
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+
+    from passl.models import model_spec
+
+    spec = model_spec(target.name)
+    defaults = {param.name: param.default for param in spec.params if not param.required}
+    args = {**defaults, **target.args}
+    shared: dict[str, Any] = {"num_classes": args["class_num"], "img_size": args["img_size"]}
+    known = set(timm.list_models())
+    name = next((name for name in (target.name, *spec.aliases) if name in known), None)
+    if name is not None:
+        return timm.create_model(name, pretrained=False, **shared), name
+    for key in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio",
+                "qkv_bias", "init_values"):
+        if key in args:
+            shared[key] = args[key]
+    epsilon = args["epsilon"]
+    return (
+        VisionTransformer(
+            **shared, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=epsilon)
+        ),
+        "VisionTransformer",
+    )
+
+
+def _their_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:
+    import torch
+
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            found[name] = output.detach().numpy()
+
+        return hook
+
+    def keep_input(_module: Any, inputs: Any) -> None:
+        found["embeddings"] = inputs[0].detach().numpy()
+
+    model.blocks[0].register_forward_pre_hook(keep_input)
+    for number, block in enumerate(model.blocks):
+        block.register_forward_hook(keep(f"blocks.{number}"))
+    model.norm.register_forward_hook(keep("norm"))
+    with torch.no_grad():
+        found["logits"] = model(torch.from_numpy(x_bchw)).numpy()
+    return found
+
+
+# -- ours ------------------------------------------------------------------------------------------
+
+
+def _our_model(target: Target, arrays: Mapping[str, np.ndarray], origin: str) -> Any:
+    from passl.checkpoint.pretrained import load_arrays
+    from passl.layers.init import no_init
+    from passl.models import create_model
+
+    with no_init():
+        model = create_model(target.name, **target.args)
+    load_arrays(model, dict(arrays), origin)
+    model.eval()
+    return model
+
+
+def _our_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:
+    import paddle
+
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_layer: Any, _inputs: Any, output: Any) -> None:
+            found[name] = output.numpy()
+
+        return hook
+
+    def keep_input(_layer: Any, inputs: Any) -> None:
+        found["embeddings"] = inputs[0].numpy()
+
+    model.blocks[0].register_forward_pre_hook(keep_input)
+    for number, block in enumerate(model.blocks):
+        block.register_forward_post_hook(keep(f"blocks.{number}"))
+    model.norm.register_forward_post_hook(keep("norm"))
+    with paddle.no_grad():
+        found["logits"] = model(paddle.to_tensor(x_bchw)).numpy()
+    return found
+
+
+def _row(name: str, ours: np.ndarray, theirs: np.ndarray) -> Row:
+    if ours.shape != theirs.shape:
+        raise CheckpointError(
+            f"{name}: the converted model gives {list(ours.shape)}, the original "
+            f"{list(theirs.shape)}."
+        )
+    difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max()
+    return Row(name, float(difference), float(np.abs(theirs).max()))
