@@ -210,7 +210,9 @@ class Registry:
         index = self._index()
         for key in (name, *aliases):
             known = index.get(key)
-            if key in self._objects or (known is not None and known.module != target.__module__):
+            if key in self._objects or (
+                known is not None and known.defined_in != target.__module__
+            ):
                 owner = known.where if known is not None else self._objects[key].__module__
                 raise RegistryError(
                     f"{target.__module__}: the {self.singular} name {key!r} is already taken by "

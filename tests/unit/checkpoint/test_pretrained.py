@@ -126,10 +126,10 @@ def test_a_transposed_weight_is_recognised():
 
 def test_another_number_of_classes_is_refused_with_the_setting_that_allows_it():
     text = problem(Tiny(class_num=5), state(Tiny(class_num=3)))
-    assert "head.weight: [4, 3] in the file, [4, 5] in the model" in text
+    assert "head.weight: [4, 3] in the file, [4, 5] in the model (3 -> 5 classes)" in text
     assert text.endswith(
-        "Only the head or the position embedding differs: Global.finetune=true starts a new head "
-        "and resizes the embedding."
+        "Only the head or what depends on the image size differs: Global.finetune=true starts a "
+        "new head and resizes the embeddings."
     )
 
 
@@ -161,8 +161,9 @@ def test_allow_missing_lets_chosen_tensors_differ_and_the_report_says_so():
         "weights from x: 3 of 7 tensors loaded",
         "  kept as initialised blocks.1.weight: not in the file",
         "  kept as initialised blocks.1.bias: not in the file",
-        "  kept as initialised head.weight: [4, 3] in the file, [4, 4] in the model",
-        "  kept as initialised head.bias: [3] in the file, [4] in the model",
+        "  kept as initialised head.weight: [4, 3] in the file, [4, 4] in the model "
+        "(3 -> 4 classes)",
+        "  kept as initialised head.bias: [3] in the file, [4] in the model (3 -> 4 classes)",
         "  not used extra: not in the model",
     ]
 
@@ -219,8 +220,8 @@ def test_finetune_starts_a_head_of_other_classes_anew():
     assert_equal(after, source, ["pos_embed", "blocks.0.weight", "blocks.0.bias"])
     assert_equal(after, before, ["head.weight", "head.bias"])
     assert report.reinitialised == {
-        "head.weight": "[4, 3] in the file, [4, 5] in the model",
-        "head.bias": "[3] in the file, [5] in the model",
+        "head.weight": "[4, 3] in the file, [4, 5] in the model (3 -> 5 classes)",
+        "head.bias": "[3] in the file, [5] in the model (3 -> 5 classes)",
     }
 
 
@@ -253,7 +254,9 @@ def test_tokens_that_are_no_grid_are_refused():
     source = state(Tiny(grid=2))
     source["pos_embed"] = np.zeros((1, 4, 4), np.float32)  # a grid alone?
     assert problem(Tiny(grid=3), source, finetune=True) == (
-        "x.pdparams: pos_embed cannot be resized: 4 tokens less the first 1 are no square grid."
+        "x.pdparams: pos_embed cannot be resized: 4 tokens less the 1 around the model's grid are "
+        "no square grid. If they are rows times columns, say so with source_grid=(rows, columns) "
+        'in Python, or with "grid_size": [rows, columns] in x.pdparams.provenance.json.'
     )
 
 
