@@ -19,7 +19,8 @@ from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.cli.common import add_traceback, run_command
-from passl.config.numbers import parse_scalar
+from passl.config.tree import plain
+from passl.config.yaml_tree import parse_yaml
 from passl.errors import EXIT_FAILED, EXIT_OK, CheckpointError, ConfigError
 from passl.models.known_weights import weights_at
 
@@ -141,7 +142,11 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"-o {item!r}: write KEY=VALUE, for example -o class_num=10")
-        values[key] = parse_scalar(text)
+        problems: list[str] = []
+        node = parse_yaml(text, lambda _line, item=item: f"-o {item}", problems)  # type: ignore[misc]
+        if problems:
+            raise ConfigError(problems)
+        values[key] = None if node is None else plain(node)
     return values
 
 
@@ -222,7 +227,8 @@ def _for_model(
         )
     if len(found) > 1:
         print(f"fits {', '.join(str(target) for target in found)}; taken as the first")
-    return conversion, found[0], []
+    fitted, missing = fit(conversion, found[0])
+    return fitted, found[0], missing
 
 
 def _sizes(conversion: Conversion) -> str:

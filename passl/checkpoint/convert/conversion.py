@@ -21,7 +21,7 @@ __all__ = ["Conversion", "convert_source", "recognise"]
 _NUM_LISTED = 10
 #: Wrappers in which facebookresearch/deit saves; timm's own are ``state_dict``.
 _DEIT_WRAPPERS = ("model", "model_ema")
-_QKV = re.compile(r"(.+\.)?attn\.qkv\.weight")
+_QKV = re.compile(r"(?:.+\.)?attn\.qkv\.weight")
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Conversion:
         epsilon: of the normalisations of this origin.
         num_heads: heads of the attentions where the file's layout shows them, else None.
         if_absent: our name -> the reason to drop it for a model without such a tensor.
+        alternatives: our name -> another way to make it, and its shape; see :meth:`shaped_for`.
     """
 
     family: str
@@ -54,6 +55,26 @@ class Conversion:
     epsilon: float = 1e-6
     num_heads: Optional[int] = None
     if_absent: dict[str, str] = field(default_factory=dict)
+    alternatives: dict[str, tuple[Use, Shape]] = field(default_factory=dict)
+
+    def shaped_for(self, shapes: Mapping[str, Shape]) -> Conversion:
+        """The same with the alternatives that give a model the shapes it has.
+
+        Args:
+            shapes: parameter of the model -> shape.
+        """
+        chosen = {
+            name: (use, shape)
+            for name, (use, shape) in self.alternatives.items()
+            if shapes.get(name) == shape
+        }
+        used = {**self.used, **{name: use for name, (use, _) in chosen.items()}}
+        return replace(
+            self,
+            arrays=self._arrays_of(used),
+            shapes={**self.shapes, **{name: shape for name, (_, shape) in chosen.items()}},
+            used=used,
+        )
 
     def without(self, reasons: Mapping[str, str]) -> Conversion:
         """The same without some of our tensors, whose sources are dropped with the reason given.
@@ -68,14 +89,17 @@ class Conversion:
             dropped.update(
                 (source, reason) for source in self.used[name].sources if source not in still_used
             )
-        assert isinstance(self.arrays, _LazyArrays)
         return replace(
             self,
-            arrays=self.arrays.limited_to(used),
+            arrays=self._arrays_of(used),
             shapes={name: self.shapes[name] for name in used},
             used=used,
             dropped=dropped,
         )
+
+    def _arrays_of(self, used: Mapping[str, Use]) -> Mapping[str, np.ndarray]:
+        assert isinstance(self.arrays, _LazyArrays)
+        return self.arrays.made_by(used)
 
 
 def recognise(source: TensorSource) -> str:
@@ -127,8 +151,7 @@ def convert_source(
     table = FAMILIES[name]
     if family is not None:
         _refuse_wrong_family(source, table)
-    inner = source.metadata.get("internal_names", {})
-    names = Names.of(source.names(), table, inner if isinstance(inner, Mapping) else {})
+    names = Names.of(source.names(), table)
     shapes = {stored: tuple(source.shape(stored)) for stored in source.names()}
     try:
         plan = make_plan(table, names, shapes)
@@ -148,6 +171,7 @@ def convert_source(
         epsilon=table.epsilon,
         num_heads=_num_heads(plan, shapes),
         if_absent=plan.if_absent,
+        alternatives=plan.alternatives,
     )
 
 
@@ -182,7 +206,7 @@ class _LazyArrays(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._uses)
 
-    def limited_to(self, uses: Mapping[str, Use]) -> _LazyArrays:
+    def made_by(self, uses: Mapping[str, Use]) -> _LazyArrays:
         return _LazyArrays(self._source, uses, self._allow_non_finite)
 
     def _read(self, use: Use) -> list[np.ndarray]:

@@ -15,6 +15,8 @@ from passl.errors import CheckpointError
 __all__ = ["Names", "Plan", "Use", "make_plan", "num_known"]
 
 _MASTER = "master_weights/"
+#: What torch's data-parallel and compiled models put before every name.
+_TORCH_PREFIXES = r"(?:module\.|_orig_mod\.)*"
 _NUM_LISTED = 10
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
@@ -51,26 +53,25 @@ class Names:
     dropped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, names: Sequence[str], family: Family, inner_names: Mapping[str, str]) -> Names:
+    def of(cls, names: Sequence[str], family: Family) -> Names:
         """The names of a file.
 
         Args:
             names: as they are in the file.
             family: its :attr:`Family.strip` is taken off.
-            inner_names: structured name -> Paddle's internal one, by which masters are kept.
         """
         result = cls()
         masters = {name[len(_MASTER):]: name for name in names if name.startswith(_MASTER)}
         for name in names:
             if name.startswith(_MASTER):
                 continue
-            known = re.sub(f"^(?:{family.strip})", "", name) if family.strip else name
+            known = _stripped(name, family)
             if known in result.stored:
                 raise CheckpointError(
                     f"two tensors are called {known} once their prefixes are taken off: "
                     f"{result.stored[known]} and {name}. The file holds two models; keep one."
                 )
-            master = masters.pop(name, None) or masters.pop(inner_names.get(name, ""), None)
+            master = masters.pop(name, None)
             result.stored[known] = master or name
             if master:
                 result.dropped[name] = f"its float32 master {master} is used"
@@ -87,6 +88,7 @@ class Plan:
         uses: our name -> how it is made, in the order it is written.
         shapes: our name -> shape.
         dropped: name in the file -> why it is not used.
+        alternatives: our name -> another way to make it, and its shape.
         if_absent: our name -> why it may be left out for a model that has no such tensor.
         unknown: names in the file that no row knows.
     """
@@ -94,6 +96,7 @@ class Plan:
     uses: dict[str, Use] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    alternatives: dict[str, tuple[Use, Shape]] = field(default_factory=dict)
     if_absent: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
@@ -134,20 +137,19 @@ def num_known(family: Family, names: Sequence[str]) -> int:
         for row in family.rows
         for pattern in (row.sources if isinstance(row, Rule) else (row.pattern,))
     ]
-    strip = re.compile(f"^(?:{family.strip})") if family.strip else None
-    return sum(
-        any(pattern.fullmatch(strip.sub("", name) if strip else name) for pattern in patterns)
-        for name in names
-    )
+    stripped = [_stripped(name, family) for name in names]
+    return sum(any(pattern.fullmatch(name) for pattern in patterns) for name in stripped)
 
 
 # -- inside ----------------------------------------------------------------------------------------
 
 
+def _stripped(name: str, family: Family) -> str:
+    return re.sub(f"^{_TORCH_PREFIXES}(?:{family.strip})?", "", name)
+
+
 def _applies(rule: Rule, names: Names) -> bool:
-    if rule.when is not None and rule.when not in names.stored:
-        return False
-    return rule.unless is None or rule.unless not in names.stored
+    return rule.when is None or rule.when in names.stored
 
 
 def _bindings(rule: Rule, names: Names, shapes: Mapping[str, Shape]) -> list[dict[str, int]]:
@@ -188,6 +190,9 @@ def _add(
     except ValueError as error:
         raise CheckpointError(f"{sources[0]} cannot become {target}: {error}.") from error
     plan.uses[target] = Use(sources, rule.operation, numbers["i"] if rule.stacked else None)
+    if rule.alternative:
+        other = OPERATIONS[rule.alternative]
+        plan.alternatives[target] = (Use(sources, other.name), other.shape(source_shapes))
     if rule.if_absent:
         plan.if_absent[target] = rule.if_absent
 

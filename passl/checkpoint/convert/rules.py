@@ -35,8 +35,9 @@ class Rule:
         sources: names in the file, as many as the operation takes.
         operation: a key of :data:`~passl.checkpoint.convert.operations.OPERATIONS`.
         stacked: the sources hold all layers along a first axis, which becomes ``{i}``.
-        unless: the rule is left out where the file has a tensor of this name.
         when: the rule is left out where the file has no tensor of this name.
+        alternative: another operation of which a model computes the same, taken where the model's
+            tensor has the shape of its result.
         if_absent: the reason to give for leaving the tensor out where the model has none such;
             empty where that is a mistake.
     """
@@ -45,8 +46,8 @@ class Rule:
     sources: tuple[str, ...]
     operation: str = "copy"
     stacked: bool = False
-    unless: Optional[str] = None
     when: Optional[str] = None
+    alternative: str = ""
     if_absent: str = ""
 
     def __post_init__(self) -> None:

@@ -87,7 +87,7 @@ def find_models(conversion: Conversion) -> list[Target]:
             target = target_of(name, {}, conversion)
         except PasslError:
             continue  # it cannot be built with that many classes or pixels
-        if target.shapes == conversion.shapes and not _heads_differ(conversion, target):
+        if target.shapes == conversion.shaped_for(target.shapes).shapes and not _heads_differ(conversion, target):
             found.append(target)
     return sorted(
         found,
@@ -108,6 +108,7 @@ def fit(
     Raises:
         CheckpointError: tensors of either side are left over or differ in shape; lists them.
     """
+    conversion = conversion.shaped_for(target.shapes)
     allowed = [re.compile(pattern) for pattern in allow_missing]
     dropped: dict[str, str] = {}
     missing: list[str] = []

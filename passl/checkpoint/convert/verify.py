@@ -26,6 +26,12 @@ _NUM_IMAGES = 2
 _SEED = 0
 #: Families whose files timm loads itself.
 _TIMM_LOADS = ("timm", "deit", "dinov2", "google")
+#: Arguments that mean the same to timm and to us.
+_SHARED_ARGUMENTS = (
+    "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
+    "init_values", "class_token", "reg_tokens", "no_embed_class", "pre_norm", "global_pool",
+    "fc_norm", "qk_norm",
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,7 @@ def _empty_timm_model(target: Target) -> tuple[Any, str]:
     """timm's model of the same name, or its general one with our arguments."""
     import timm
     import torch
+    from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer
 
     from passl.models import model_spec
@@ -215,17 +222,11 @@ def _empty_timm_model(target: Target) -> tuple[Any, str]:
     name = next((name for name in (target.name, *spec.aliases) if name in known), None)
     if name is not None:
         return timm.create_model(name, pretrained=False, **shared), name
-    for key in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio",
-                "qkv_bias", "init_values"):
-        if key in args:
-            shared[key] = args[key]
+    shared.update((key, args[key]) for key in _SHARED_ARGUMENTS if key in args)
     epsilon = args["epsilon"]
-    return (
-        VisionTransformer(
-            **shared, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=epsilon)
-        ),
-        "VisionTransformer",
-    )
+    kind = VisionTransformerDistilled if "dist_token" in target.shapes else VisionTransformer
+    model = kind(**shared, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=epsilon))
+    return model, kind.__name__
 
 
 def _their_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:

@@ -86,9 +86,9 @@ GOOGLE = Family(
     rows=(
         Rule("cls_token", ("cls",)),
         Rule("pos_embed", ("Transformer/posembed_input/pos_embedding",)),
-        # big_vision adds the positions before the class token is there.
-        Rule("pos_embed", ("pos_embedding",), "zero_class_position", when="cls"),
-        Rule("pos_embed", ("pos_embedding",), unless="cls"),
+        # big_vision adds the positions before the class token is there; a model where it has a
+        # position computes the same if that is zero.
+        Rule("pos_embed", ("pos_embedding",), alternative="zero_class_position"),
         *_dense("patch_embed.proj", "embedding", "hwio_to_oihw"),
         *_backbone(),
         *_block(_BLOCK, "LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2",
