@@ -68,6 +68,7 @@ setup(
             "passl-eval=passl.cli.eval:main",
             "passl-check=passl.cli.check:main",
             "passl-models=passl.cli.models:main",
+            "passl-convert=passl.cli.convert:main",
         ]
     },
     classifiers=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # ccache speeds up compiling custom C++ operators, which nobody who converts does.
+    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     overrides = _overrides(args)
     destination = _destination(args)
     reference = Path(args.reference) if args.reference else None
@@ -112,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
     path, url = _source_path(args, destination)
     if destination is not None:
         destination.refuse_if_impossible(path)
-    with open_source(path, args.wrapper) as source:
+    with open_source(path, wrapper=args.wrapper) as source:
         conversion = convert_source(
             source, args.family, allow=args.allow_missing, allow_non_finite=args.allow_non_finite
         )

@@ -7,9 +7,10 @@ from typing import Callable
 
 import numpy as np
 
+from passl.checkpoint.sources.safetensors_writer import float32_to_bfloat16
 from passl.errors import CheckpointError
 
-__all__ = ["DTYPES", "CastArrays", "float32_to_bfloat16"]
+__all__ = ["DTYPES", "CastArrays"]
 
 #: What ``--dtype`` takes -> bytes a number.
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -38,7 +39,7 @@ class CastArrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._arrays[name]
         if self._dtype == "bfloat16":
-            cast = float32_to_bfloat16(np.ascontiguousarray(array, dtype=np.float32))
+            cast = float32_to_bfloat16(array)
         else:
             with np.errstate(over="ignore"):
                 cast = np.ascontiguousarray(array, dtype=self._dtype)
@@ -55,12 +56,3 @@ class CastArrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._arrays)
-
-
-def float32_to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 of each value, ties to even, as uint16; NaN stays NaN."""
-    bits = array.view(np.uint32)
-    # Half of the last place that is kept, less one bit unless that place is odd.
-    rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
-    quiet_nan = (bits >> 16) | np.uint32(0x40)
-    return np.where(np.isnan(array), quiet_nan, rounded).astype(np.uint16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
@@ -16,7 +16,7 @@ from passl.checkpoint.convert.rules import Family, PosEmbedMethod
 from passl.checkpoint.sources import TensorSource
 from passl.errors import CheckpointError, ConfigError
 
-__all__ = ["Conversion", "convert_source", "recognise"]
+__all__ = ["Conversion", "convert_source", "layout_of", "recognise"]
 
 _NUM_LISTED = 10
 #: Wrappers in which facebookresearch/deit saves; timm's own are ``state_dict``.
@@ -97,6 +97,15 @@ class Conversion:
             dropped=dropped,
         )
 
+    def ordered_as(self, names: Iterable[str]) -> Conversion:
+        """The same in the order of ``names``; stacked layers stay together, to be read once."""
+        if any(use.layer is not None for use in self.used.values()):
+            return self
+        used = {name: self.used[name] for name in names if name in self.used}
+        used.update(self.used)
+        shapes = {name: self.shapes[name] for name in used}
+        return replace(self, arrays=self._arrays_of(used), shapes=shapes, used=used)
+
     def _arrays_of(self, used: Mapping[str, Use]) -> Mapping[str, np.ndarray]:
         assert isinstance(self.arrays, _LazyArrays)
         return self.arrays.made_by(used)
@@ -117,7 +126,7 @@ def recognise(source: TensorSource) -> str:
             f"{_known_families()} Are these the weights of a vision transformer?"
         )
     equal = [name for name, score in scores.items() if score == best]
-    layout = _layout(source)
+    layout = layout_of(source)
     if layout is not None:
         equal = [name for name in equal if FAMILIES[name].layout == layout] or equal
     if "deit" in equal and "timm" in equal and source.wrapper in _DEIT_WRAPPERS:
@@ -221,7 +230,7 @@ class _LazyArrays(Mapping[str, np.ndarray]):
 # -- recognising and refusing ----------------------------------------------------------------------
 
 
-def _layout(source: TensorSource) -> Optional[str]:
+def layout_of(source: TensorSource) -> Optional[str]:
     """How Linear weights are stored, as the fused qkv shows it: its long axis is the output."""
     for name in source.names():
         shape = source.shape(name)
@@ -241,7 +250,7 @@ def _refuse_wrong_family(source: TensorSource, table: Family) -> None:
             f"{known} of {len(names)}. {nearest!r} ({FAMILIES[nearest].title}) knows "
             f"{nearest_known}: leave --from out, or give --from {nearest}."
         )
-    layout = _layout(source)
+    layout = layout_of(source)
     if layout is not None and table.layout in ("torch", "paddle") and table.layout != layout:
         stored = "[out, in]" if layout == "torch" else "[in, out]"
         raise CheckpointError(

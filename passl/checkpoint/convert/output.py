@@ -13,7 +13,7 @@ from typing import Callable
 from passl.checkpoint.convert.casting import DTYPES, CastArrays
 from passl.checkpoint.convert.record import Record, provenance_path, write_record
 from passl.checkpoint.convert.to_timm import TimmArrays
-from passl.checkpoint.disk import FileDigest, digest_of, human_size
+from passl.checkpoint.disk import FileDigest, human_size
 from passl.checkpoint.files import write_arrays
 from passl.checkpoint.sources import write_safetensors
 from passl.errors import CheckpointError, ConfigError
@@ -106,9 +106,15 @@ def write_converted(
     destination.refuse_if_full(sum(prod(shape) for shape in conversion.shapes.values()))
     is_new = not path.exists()
     if destination.format == "safetensors":
-        arrays = CastArrays(TimmArrays(conversion.arrays), destination.dtype, watch)
-        write_safetensors(path, arrays, {"format": "pt", "table": conversion.table_version})
-        digest = digest_of(path)
+        # Paddle knows bfloat16 as uint16; here the writer makes it, of float32.
+        is_bfloat16 = destination.dtype == "bfloat16"
+        arrays = CastArrays(
+            TimmArrays(conversion.arrays), "float32" if is_bfloat16 else destination.dtype, watch
+        )
+        metadata = {"format": "pt", "table": conversion.table_version}
+        digest = write_safetensors(
+            path, arrays, metadata, dtype="bfloat16" if is_bfloat16 else None
+        )
     else:
         digest = write_arrays(path, CastArrays(conversion.arrays, destination.dtype, watch))
     try:

@@ -145,7 +145,7 @@ def fit(
             f"{target.num_heads}: every tensor would fit and the model would compute nonsense. "
             f"Give -o num_heads={conversion.num_heads}."
         )
-    return conversion.without(dropped), missing
+    return conversion.without(dropped).ordered_as(target.shapes), missing
 
 
 # -- inside ----------------------------------------------------------------------------------------
