@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Optional
 
@@ -128,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
         record = Record(source, conversion, target, missing, destination.dtype, url)
         if args.verify and not _verified(args, record, reference):
             return EXIT_FAILED
-        digest = write_converted(record, destination, _Progress(conversion))
+        digest = write_converted(record, destination, _Progress(conversion, destination))
     print(f"wrote {destination.path} ({human_size(digest.size)}, sha256 {digest.sha256[:16]}...)")
     print(f"wrote {provenance_path(destination.path)}")
     return EXIT_OK
@@ -220,7 +221,7 @@ def _for_model(
         except CheckpointError as error:
             raise CheckpointError(f"{source.path}: {error}") from error
         return fitted, target, missing
-    found = find_models(conversion)
+    found = find_models(conversion, source.path.name)
     if not found:
         raise CheckpointError(
             f"{source.path}: no registered model has these tensors ({_sizes(conversion)}). Name "
@@ -276,15 +277,17 @@ def _print_table(conversion: Conversion) -> None:
 class _Progress:
     """Says how far a long conversion is, every few seconds, on standard error."""
 
-    def __init__(self, conversion: Conversion) -> None:
-        self._total, self._done = len(conversion.used), 0
+    def __init__(self, conversion: Conversion, destination: Destination) -> None:
+        num_values = sum(prod(shape) for shape in conversion.shapes.values())
+        passes = 2 if destination.format == "safetensors" else 1
+        self._total, self._done = passes * num_values * DTYPES[destination.dtype], 0
         self._last = time.monotonic()
 
-    def __call__(self, name: str, num_bytes: int) -> None:
-        self._done += 1
+    def __call__(self, num_bytes: int) -> None:
+        self._done += num_bytes
         if time.monotonic() - self._last > _REPORT_EVERY_S:
             self._last = time.monotonic()
-            print(f"{self._done} of {self._total} tensors", file=sys.stderr)
+            print(f"converted {100 * self._done // self._total} %", file=sys.stderr)
 
 
 def _verified(args: argparse.Namespace, record: Record, reference: Optional[Path]) -> bool:

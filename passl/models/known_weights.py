@@ -82,7 +82,7 @@ class KnownWeights:
 
 
 def list_weights(pattern: str = "*") -> list[KnownWeights]:
-    """Those whose name, model or file matches shell wildcards; upper and lower case are the same."""
+    """Those whose name, model or file matches shell wildcards, whatever the case."""
     wanted = pattern.lower()
     return [
         weights

@@ -22,7 +22,7 @@ class CastArrays(Mapping[str, np.ndarray]):
     Args:
         arrays: floating-point arrays.
         dtype: a key of :data:`DTYPES`; bfloat16 becomes uint16, as Paddle stores it.
-        watch: called with the name and the number of bytes of each array that is handed out.
+        watch: called with the number of bytes of each array that is handed out.
 
     Raises:
         CheckpointError: a value is too large for float16.
@@ -32,7 +32,7 @@ class CastArrays(Mapping[str, np.ndarray]):
         self,
         arrays: Mapping[str, np.ndarray],
         dtype: str,
-        watch: Callable[[str, int], None] = lambda name, num_bytes: None,
+        watch: Callable[[int], None] = lambda num_bytes: None,  # noqa: ARG005
     ) -> None:
         self._arrays, self._dtype, self._watch = arrays, dtype, watch
 
@@ -48,7 +48,7 @@ class CastArrays(Mapping[str, np.ndarray]):
                     f"{name}: {float(np.abs(array).max()):g} is too large for float16, which ends "
                     "at 65504; use --dtype bfloat16 or float32."
                 )
-        self._watch(name, cast.nbytes)
+        self._watch(cast.nbytes)
         return cast
 
     def __iter__(self) -> Iterator[str]:

@@ -164,7 +164,7 @@ def convert_source(
     shapes = {stored: tuple(source.shape(stored)) for stored in source.names()}
     try:
         plan = make_plan(table, names, shapes)
-        _refuse_unknown(plan, source, name, allow)
+        _refuse_unknown(plan, source, allow)
         _refuse_integers(plan, source)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path} (read as {name!r}): {error}") from error
@@ -176,7 +176,7 @@ def convert_source(
         used=plan.uses,
         dropped=plan.dropped,
         pos_embed_method=table.pos_embed_method,
-        notes=list(table.notes),
+        notes=[*table.notes, *(table.hybrid_notes if _is_hybrid(plan) else ())],
         epsilon=table.epsilon,
         num_heads=_num_heads(plan, shapes),
         if_absent=plan.if_absent,
@@ -259,7 +259,7 @@ def _refuse_wrong_family(source: TensorSource, table: Family) -> None:
         )
 
 
-def _refuse_unknown(plan: Plan, source: TensorSource, family: str, allow: Sequence[str]) -> None:
+def _refuse_unknown(plan: Plan, source: TensorSource, allow: Sequence[str]) -> None:
     patterns = _compiled(allow)
     unknown = []
     for name in plan.unknown:
@@ -286,6 +286,10 @@ def _refuse_integers(plan: Plan, source: TensorSource) -> None:
                     f"{name} holds {kind}, so {target} cannot be made of it: a quantised file? "
                     "Convert the float weights that it was made from."
                 )
+
+
+def _is_hybrid(plan: Plan) -> bool:
+    return any(name.startswith("patch_embed.backbone.") for name in plan.uses)
 
 
 def _num_heads(plan: Plan, shapes: Mapping[str, Shape]) -> Optional[int]:

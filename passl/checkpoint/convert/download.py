@@ -52,7 +52,7 @@ def download(
     *,
     size: Optional[int] = None,
     sha256: str = "",
-    progress: Callable[[int, Optional[int]], None] = lambda done, total: None,
+    progress: Callable[[int, Optional[int]], None] = lambda done, total: None,  # noqa: ARG005
     pause_s: float = 1.0,
 ) -> Path:
     """Fetch ``url`` into ``folder`` under its own name.

@@ -86,14 +86,14 @@ class Destination:
 def write_converted(
     record: Record,
     destination: Destination,
-    watch: Callable[[str, int], None] = lambda name, num_bytes: None,
+    watch: Callable[[int], None] = lambda num_bytes: None,  # noqa: ARG005
 ) -> FileDigest:
     """Write the arrays of ``record.conversion`` and the record beside them.
 
     Args:
         record: what is written and where it comes from.
         destination: where to.
-        watch: called with the name and the number of bytes of each array.
+        watch: called with the number of bytes of each array; safetensors are gone through twice.
 
     Returns:
         Length and SHA-256 of the file of weights.

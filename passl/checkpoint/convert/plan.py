@@ -149,6 +149,8 @@ def _stripped(name: str, family: Family) -> str:
 
 
 def _applies(rule: Rule, names: Names) -> bool:
+    if rule.unless is not None and rule.unless in names.stored:
+        return False
     return rule.when is None or rule.when in names.stored
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Literal, Optional, Union
 
 from passl.checkpoint.convert.operations import OPERATIONS
@@ -36,6 +36,7 @@ class Rule:
         operation: a key of :data:`~passl.checkpoint.convert.operations.OPERATIONS`.
         stacked: the sources hold all layers along a first axis, which becomes ``{i}``.
         when: the rule is left out where the file has no tensor of this name.
+        unless: the rule is left out where the file has a tensor of this name.
         alternative: another operation of which a model computes the same, taken where the model's
             tensor has the shape of its result.
         if_absent: the reason to give for leaving the tensor out where the model has none such;
@@ -47,6 +48,7 @@ class Rule:
     operation: str = "copy"
     stacked: bool = False
     when: Optional[str] = None
+    unless: Optional[str] = None
     alternative: str = ""
     if_absent: str = ""
 
@@ -76,6 +78,7 @@ class Family:
         pos_embed_method: what this origin uses for another image size.
         epsilon: of its layer normalisations; no file says it.
         notes: what a user of such weights must know.
+        hybrid_notes: likewise, of weights with a ResNet in front of the transformer.
         source: where the names come from.
     """
 
@@ -89,6 +92,7 @@ class Family:
     strip: str = ""
     epsilon: float = 1e-6
     notes: tuple[str, ...] = field(default=())
+    hybrid_notes: tuple[str, ...] = field(default=())
 
     @property
     def table_version(self) -> str:
@@ -109,7 +113,7 @@ def norm(target: str, source: str) -> tuple[Rule, Rule]:
     return linear(target, source, "copy")
 
 
-@lru_cache(maxsize=None)
+@cache
 def matcher(pattern: str) -> re.Pattern[str]:
     """The regular expression of a pattern of a row; placeholders are its groups by name."""
     text, position, seen = "", 0, set()

@@ -73,11 +73,11 @@ def target_of(name: str, args: Mapping[str, Any], conversion: Conversion) -> Tar
     return target
 
 
-def find_models(conversion: Conversion) -> list[Target]:
+def find_models(conversion: Conversion, file_name: str = "") -> list[Target]:
     """The registered models that the file fills exactly, best first.
 
     Preferred are those of the file's own image size, then those whose normalisations have the
-    epsilon of the file's family.
+    epsilon of the file's family, then those that ``file_name`` names.
     """
     found = []
     for name in list_models():
@@ -87,11 +87,16 @@ def find_models(conversion: Conversion) -> list[Target]:
             target = target_of(name, {}, conversion)
         except PasslError:
             continue  # it cannot be built with that many classes or pixels
-        if target.shapes == conversion.shaped_for(target.shapes).shapes and not _heads_differ(conversion, target):
+        shapes = conversion.shaped_for(target.shapes).shapes
+        if target.shapes == shapes and not _heads_differ(conversion, target):
             found.append(target)
     return sorted(
         found,
-        key=lambda target: ("img_size" in target.args, target.epsilon != conversion.epsilon),
+        key=lambda target: (
+            "img_size" in target.args,
+            target.epsilon != conversion.epsilon,
+            -_longest_name_in(file_name, target.name),
+        ),
     )
 
 
@@ -194,6 +199,12 @@ def _img_size(target: Target, conversion: Conversion) -> Optional[int]:
     if side == 0 or side * side != stored[1] - others:
         return None
     return side * (size[0] // grid[0])
+
+
+def _longest_name_in(file_name: str, model: str) -> int:
+    """Length of the longest of the model's names that the file's name contains."""
+    names = (model, *model_spec(model).aliases)
+    return max((len(name) for name in names if name.lower() in file_name.lower()), default=0)
 
 
 def _may_fit(name: str, conversion: Conversion) -> bool:

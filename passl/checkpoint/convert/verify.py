@@ -26,6 +26,12 @@ _NUM_IMAGES = 2
 _SEED = 0
 #: Families whose files timm loads itself.
 _TIMM_LOADS = ("timm", "deit", "dinov2", "google")
+#: What an image meets first: a hybrid's stem, or the projection of the patches.
+_FIRST_CONVOLUTIONS = (
+    "patch_embed.backbone.stem.conv.weight",
+    "patch_embed.backbone.conv.weight",
+    "patch_embed.proj.weight",
+)
 #: Arguments that mean the same to timm and to us.
 _SHARED_ARGUMENTS = (
     "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
@@ -121,10 +127,10 @@ def verify(
     Raises:
         CheckpointError: the original cannot be had.
     """
-    model = _our_model(target, arrays, str(source.path))
     if reference is not None:
+        model = _our_model(target.name, target.args, arrays, str(source.path))
         return _with_stored(model, reference, tolerance)
-    return _with_timm(model, source, conversion, target, tolerance)
+    return _with_timm(source, conversion, arrays, target, tolerance)
 
 
 # -- stored outputs --------------------------------------------------------------------------------
@@ -155,9 +161,15 @@ def _with_stored(model: Any, reference: Path, tolerance: float) -> Comparison:
 
 
 def _with_timm(
-    model: Any, source: TensorSource, conversion: Conversion, target: Target, tolerance: float
+    source: TensorSource,
+    conversion: Conversion,
+    arrays: Mapping[str, np.ndarray],
+    target: Target,
+    tolerance: float,
 ) -> Comparison:
     import timm
+
+    from passl.models import model_spec
 
     if conversion.family not in _TIMM_LOADS:
         raise CheckpointError(
@@ -166,16 +178,21 @@ def _with_timm(
             "--reference FILE.npz (arrays x, logits, features)."
         )
     original, name = _timm_model(source, conversion, target)
+    args, note = dict(target.args), ""
+    if model_spec(target.name).param("hybrid_style") is not None:
+        # Google's constants are ours; timm's model has its own.
+        args["hybrid_style"], note = "timm", ", with hybrid_style timm"
+    model = _our_model(target.name, args, arrays, str(source.path))
     height, width = target.img_size or (224, 224)
-    channels = conversion.shapes["patch_embed.proj.weight"][1]
-    if "patch_embed.backbone.stem.conv.weight" in conversion.shapes:
-        channels = conversion.shapes["patch_embed.backbone.stem.conv.weight"][1]
+    channels = next(
+        conversion.shapes[name][1] for name in _FIRST_CONVOLUTIONS if name in conversion.shapes
+    )
     shape = (_NUM_IMAGES, channels, height, width)
     x_bchw = np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
     ours, theirs = _our_activations(model, x_bchw), _their_activations(original, x_bchw)
     rows = [_row(key, ours[key], value) for key, value in theirs.items() if key in ours]
     return Comparison(
-        f"timm {timm.__version__} {name}, {_NUM_IMAGES} fixed images of {height}x{width}",
+        f"timm {timm.__version__} {name}, {_NUM_IMAGES} fixed images of {height}x{width}{note}",
         rows,
         tolerance,
     )
@@ -255,13 +272,15 @@ def _their_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:
 # -- ours ------------------------------------------------------------------------------------------
 
 
-def _our_model(target: Target, arrays: Mapping[str, np.ndarray], origin: str) -> Any:
+def _our_model(
+    name: str, args: Mapping[str, Any], arrays: Mapping[str, np.ndarray], origin: str
+) -> Any:
     from passl.checkpoint.pretrained import load_arrays
     from passl.layers.init import no_init
     from passl.models import create_model
 
     with no_init():
-        model = create_model(target.name, **target.args)
+        model = create_model(name, **args)
     load_arrays(model, dict(arrays), origin)
     model.eval()
     return model

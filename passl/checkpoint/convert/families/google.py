@@ -9,7 +9,9 @@ files.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
+from typing import Optional
 
 from passl.checkpoint.convert.families.common import NO_HEAD, NO_PRE_LOGITS
 from passl.checkpoint.convert.rules import Drop, Family, Rule
@@ -19,6 +21,7 @@ __all__ = ["GOOGLE"]
 _BLOCK = "Transformer/encoderblock_{i}"
 _STACK = "Transformer/encoderblock"  # big_vision with scan: all layers along the first axis
 _BACKBONE = "patch_embed.backbone"
+_FIRST_UNIT = "block1/unit1/conv1/kernel"
 _UNIT = _BACKBONE + ".stages.{s-1}.blocks.{b-1}"
 
 
@@ -64,16 +67,27 @@ def _group_norm(target: str, source: str) -> tuple[Rule, ...]:
     )
 
 
+def _root(
+    target: str, *, when: Optional[str] = None, unless: Optional[str] = None
+) -> tuple[Rule, ...]:
+    """What comes before the blocks; R+ViT-Ti_16 has nothing else."""
+    rules = (
+        Rule(f"{target}.conv.weight", ("conv_root/kernel",), "hwio_to_oihw"),
+        *_group_norm(f"{target}.norm", "gn_root"),
+    )
+    return tuple(replace(rule, when=when, unless=unless) for rule in rules)
+
+
 def _backbone() -> tuple[Rule, ...]:
     """A hybrid's ResNet; Google counts its blocks and units from one."""
     unit = "block{s}/unit{b}"
-    convolutions = [(f"{_BACKBONE}.stem.conv", "conv_root")]
-    convolutions += [(f"{_UNIT}.conv{n}", f"{unit}/conv{n}") for n in (1, 2, 3)]
+    convolutions = [(f"{_UNIT}.conv{n}", f"{unit}/conv{n}") for n in (1, 2, 3)]
     convolutions += [(f"{_UNIT}.downsample.conv", f"{unit}/conv_proj")]
-    norms = [(f"{_BACKBONE}.stem.norm", "gn_root")]
-    norms += [(f"{_UNIT}.norm{n}", f"{unit}/gn{n}") for n in (1, 2, 3)]
+    norms = [(f"{_UNIT}.norm{n}", f"{unit}/gn{n}") for n in (1, 2, 3)]
     norms += [(f"{_UNIT}.downsample.norm", f"{unit}/gn_proj")]
     return (
+        *_root(f"{_BACKBONE}.stem", when=_FIRST_UNIT),
+        *_root(_BACKBONE, unless=_FIRST_UNIT),
         *(Rule(f"{target}.weight", (f"{source}/kernel",), "hwio_to_oihw")
           for target, source in convolutions),
         *chain.from_iterable(_group_norm(target, source) for target, source in norms),

@@ -59,10 +59,12 @@ def _backbone_rows() -> tuple[Rule, ...]:
     """A hybrid's ResNet: convolutions without bias, and group norms."""
     convolutions = (
         f"{_BACKBONE}.stem.conv",
+        f"{_BACKBONE}.conv",  # R+ViT-Ti has nothing but a stem
         *(f"{_UNIT}.{part}" for part in ("conv1", "conv2", "conv3", "downsample.conv")),
     )
     norms = (
         f"{_BACKBONE}.stem.norm",
+        f"{_BACKBONE}.norm",
         *(f"{_UNIT}.{part}" for part in ("norm1", "norm2", "norm3", "downsample.norm")),
     )
     return (
@@ -76,6 +78,10 @@ TIMM = Family(
     title="timm's vision transformers, DeiT, DeiT-III and hybrids",
     rows=vit_rows("transpose"),
     pos_embed_method="bicubic_antialias",
+    hybrid_notes=(
+        "timm's hybrids have other constants than Google's: give -o hybrid_style=timm for weights "
+        "that were trained with timm.",
+    ),
     source="timm 1.0.31, state dicts of its vision transformers",
 )
 
