@@ -18,11 +18,10 @@ __all__ = ["refuse_code"]
 _SYSTEM = words(
     "os posix nt ntpath posixpath sys subprocess commands popen2 pty shutil socket socketserver "
     "ssl importlib imp runpy pkgutil zipimport code codeop ctypes _ctypes cffi marshal pickle "
-    "_pickle cPickle dill cloudpickle joblib shelve operator _operator inspect gc signal "
-    "threading _thread multiprocessing asyncio concurrent webbrowser urllib urllib2 http ftplib "
-    "smtplib telnetlib requests pdb bdb cmd timeit trace profile cProfile doctest tempfile glob "
-    "io _io site sitecustomize setuptools distutils pip ensurepip venv platform resource mmap "
-    "fcntl atexit sched logging"
+    "_pickle cPickle dill cloudpickle shelve operator _operator inspect gc signal threading "
+    "_thread multiprocessing asyncio concurrent webbrowser urllib urllib2 http ftplib smtplib "
+    "telnetlib pdb bdb cProfile tempfile io _io sitecustomize pip ensurepip venv mmap fcntl "
+    "atexit"
 )
 _PYTHON = frozenset(("builtins", "__builtin__"))
 #: Of Python's own names, those that are data or make it.

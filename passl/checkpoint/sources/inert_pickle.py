@@ -25,7 +25,8 @@ from passl.checkpoint.sources.spans import Damage, FileSpan, Span, TextSpan
 
 __all__ = ["External", "LazyText", "Made", "Name", "Pickle", "read_pickle", "span_of", "words"]
 
-_MAX_INSTRUCTIONS = 4_000_000
+#: A ViT-L with its optimizer takes about 40,000; reading so many takes two to three seconds.
+_MAX_INSTRUCTIONS = 2_000_000
 _MAX_EAGER_BYTES = 128 << 20
 _MAX_LINE_BYTES = 1 << 16
 _MAX_INTEGER_BITS = 4096
@@ -158,6 +159,7 @@ _PUSHING = words(
 #: Instructions with long contents -> bytes of the length before it.
 _LENGTH_BYTES = {"BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8, "BINUNICODE": 4, "BINUNICODE8": 8}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLE_MAKERS = ("torch.Size", "builtins.tuple", "__builtin__.tuple")
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -419,8 +421,10 @@ def _plain(maker: Name, args: tuple[Any, ...]) -> Any:
             return {_key(key): value for key, value in pairs}
     if name == "_codecs.encode" and len(args) == 2 and args[1] == "latin1":
         return _encoded(args[0])
-    if name == "torch.Size" and len(args) == 1 and isinstance(args[0], (list, tuple)):
+    if name in _TUPLE_MAKERS and len(args) == 1 and isinstance(args[0], (list, tuple)):
         return tuple(args[0])
+    if name in ("builtins.bytes", "__builtin__.bytes") and not args:  # empty, in protocol 2
+        return b""
     return Made(maker, args)
 
 

@@ -22,6 +22,8 @@ from passl.errors import CheckpointError
 __all__ = ["open_source"]
 
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz", ".pdparams")
+#: What Hugging Face's libraries call a file of weights, whatever lies beside it.
+_USUAL = ("model.safetensors", "pytorch_model.bin")
 _SHARD = re.compile(r"(.*[-_.])(\d+)-of-(\d+)(\.\w+)")
 
 
@@ -44,6 +46,8 @@ def open_source(path: Union[str, Path], *, wrapper: Optional[str] = None) -> Ten
         return _open_folder(path, wrapper)
     if not path.exists():
         raise CheckpointError(_nothing_there(path))
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is neither a file nor a folder.")
     if path.name.endswith(INDEX_SUFFIX):
         return open_index(path, lambda shard: _open_file(shard, wrapper))
     return _open_file(path, wrapper)
@@ -86,8 +90,9 @@ def _open_folder(folder: Path, wrapper: Optional[str]) -> TensorSource:
         if len(indices) == 1:
             return open_index(indices[0], lambda shard: _open_file(shard, wrapper))
         weights = [f for f in files if f.suffix == suffix]
-        if len(weights) == 1 and not indices:
-            return _open_file(weights[0], wrapper)
+        usual = [f for f in weights if f.name in _USUAL]
+        if not indices and (len(weights) == 1 or usual):
+            return _open_file((usual or weights)[0], wrapper)
         if not indices and _are_all_shards(weights):
             return open_shards(folder, weights, lambda shard: _open_file(shard, wrapper))
         if weights or indices:

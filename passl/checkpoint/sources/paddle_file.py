@@ -31,7 +31,8 @@ __all__ = ["open_paddle"]
 _NAMES = {code: name for name, code in reversed(list(DTYPES.items())) if name != "uint16"}
 _NAMES["b1"] = "bool"
 _NAMES["u1"] = "uint8"
-_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
 _NAME_TABLE = "StructuredToParameterName@@"
 _SLICE_TABLE = "UnpackBigParamInfor@@"
 
@@ -66,11 +67,15 @@ def _to_array(value: Any) -> Optional[Stored]:
     """The array of a record; Paddle writes a tensor inside other objects as (name, array)."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]
-    if not isinstance(value, Made) or value.maker.module not in _MODULES:
+    if not isinstance(value, Made):
         return None
-    if value.maker.name != "_reconstruct" or not isinstance(value.state, tuple):
+    if str(value.maker) in _FROM_BUFFER:  # protocol 5
+        data, dtype, shape, layout = value.args
+        is_fortran = layout == "F"
+    elif str(value.maker) in _RECONSTRUCT and isinstance(value.state, tuple):
+        _, shape, dtype, is_fortran, data = value.state
+    else:
         return None
-    _, shape, dtype, is_fortran, data = value.state
     name, order = _dtype(dtype)
     shape = tuple(shape)
     span = _exactly(span_of(data), prod(shape) * np.dtype(DTYPES[name]).itemsize)

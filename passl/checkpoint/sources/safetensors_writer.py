@@ -72,7 +72,7 @@ def write_safetensors(
 
 
 def _stored_type(array: np.ndarray, dtype: Optional[str]) -> str:
-    name = str(array.dtype)
+    name = str(array.dtype.newbyteorder("="))
     if name not in _CODES:
         raise TypeError(f"an array of {array.dtype} cannot be stored as safetensors")
     return dtype if dtype is not None and array.dtype.kind == "f" else name
@@ -88,7 +88,8 @@ def _content(array: np.ndarray, dtype: Optional[str]) -> memoryview:
 
 def float32_to_bfloat16(array: np.ndarray) -> np.ndarray:
     """The nearest bfloat16 of each value, ties to even, as uint16; NaN stays NaN."""
-    bits = np.ascontiguousarray(array, np.float32).reshape(array.shape).view(np.uint32)
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))
-    rounded = np.where(np.isnan(array), bits | np.uint32(0x00400000), rounded)
-    return (rounded >> 16).astype(np.uint16)
+    flat = np.ascontiguousarray(array, np.float32).reshape(-1)
+    bits, half = flat.view(np.uint32), np.uint32(16)
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> half) & np.uint32(1)))
+    rounded = np.where(np.isnan(flat), bits | np.uint32(0x00400000), rounded)
+    return (rounded >> half).astype(np.uint16).reshape(array.shape)

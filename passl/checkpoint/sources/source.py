@@ -10,7 +10,9 @@ Memory stays near the largest tensor, however large the file is.
 from __future__ import annotations
 
 import difflib
+import errno
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -46,6 +48,7 @@ _SIGNS_OF_DAMAGE = (
     NotImplementedError,  # zipfile: a method of compression that it does not know
     RuntimeError,  # zipfile: an encrypted member
     SyntaxError,  # the header of an array inside an .npz
+    tokenize.TokenError,  # likewise
 )
 
 
@@ -103,10 +106,15 @@ class TensorSource:
     def read(self, name: str) -> np.ndarray:
         """One tensor, in memory of its own: native byte order, bfloat16 widened to float32.
 
+        Not for several threads at once: they would share the file's position.
+
         Raises:
+            ValueError: the source is closed.
             CheckpointError: there is no such tensor, or its bytes are damaged or missing.
         """
         stored = self._stored(name)
+        if self._file is not None and self._file.closed:
+            raise ValueError(f"{self.path} is closed")
         with damage_becomes_sentences(self.path, f"tensor {name!r}: "):
             return read_stored(stored)
 
@@ -151,7 +159,12 @@ def damage_becomes_sentences(path: Path, place: str = "") -> Iterator[None]:
     """
     try:
         with os_errors_become_sentences("read", path):
-            yield
+            try:
+                yield
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                raise Damage("it points to a place that no file has") from error
     except CheckpointError:
         raise
     except MemoryError as error:

@@ -14,6 +14,8 @@ from typing import BinaryIO, Optional, Protocol
 
 import numpy as np
 
+from passl.checkpoint.files import bfloat16_to_float32
+
 __all__ = [
     "DTYPES",
     "Damage",
@@ -251,9 +253,7 @@ def read_stored(stored: Stored) -> np.ndarray:
         is_whole = reach == prod(shape) and 0 not in strides
         array = array.view() if is_whole else np.array(array)
     if stored.dtype == "bfloat16":
-        wide = array.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
+        return bfloat16_to_float32(array)
     return array != 0 if stored.dtype == "bool" else array
 
 

@@ -44,7 +44,7 @@ def open_torch_legacy(file: BinaryIO, path: Path, wrapper: Optional[str]) -> Ten
         raise Damage(f"its protocol is {protocol.value!r}")
     if not isinstance(keys.value, list) or not all(isinstance(k, str) for k in keys.value):
         raise Damage("it has no list of storages")
-    spans = _locate(file, keys.value, _storage_types(content))
+    spans = _locate(file, keys.value, _storage_types(content, path))
 
     def find(key: str, _: str) -> FileSpan:
         if key not in spans:
@@ -63,12 +63,12 @@ def _next_pickle(file: BinaryIO, path: Path) -> Pickle:
     return pickle
 
 
-def _storage_types(content: Pickle) -> dict[str, str]:
+def _storage_types(content: Pickle, path: Path) -> dict[str, str]:
     """Element type of every storage that the object speaks of."""
     types: dict[str, str] = {}
     for external in content.externals:
         if isinstance(external.pid, tuple) and external.pid[:1] == ("storage",):
-            dtype, key, _, _ = storage_of(external)
+            dtype, key, _, _ = storage_of(external, path)
             if types.setdefault(key, dtype) != dtype:
                 raise Damage(f"storage {key} has two types")
     return types

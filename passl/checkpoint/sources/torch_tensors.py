@@ -85,16 +85,12 @@ class TorchTensors:
         if maker in _WITH_STORAGE:
             return self._stored(maker, value.args)
         if value.maker.module == _UTILS and value.maker.name in _OTHER_KINDS:
-            kind, remedy = _OTHER_KINDS[value.maker.name]
-            raise CheckpointError(
-                f"{self._path}: holds tensors that are {kind}, which are no plain arrays. "
-                f"Where torch is installed, save {remedy} in their place."
-            )
+            raise CheckpointError(_unusual(self._path, value.maker.name))
         return None
 
     def _stored(self, maker: str, args: tuple[Any, ...]) -> Stored:
         storage, offset, shape, strides = args[:4]
-        storage_type, key, _, part = storage_of(storage)
+        storage_type, key, _, part = storage_of(storage, self._path)
         metadata = args[7] if maker == _WITH_DTYPE and len(args) > 7 else None
         if maker != _WITH_DTYPE and len(args) > 6:
             metadata = args[6]
@@ -121,7 +117,7 @@ class TorchTensors:
         return text
 
 
-def storage_of(value: Any) -> StorageKey:
+def storage_of(value: Any, path: Path) -> StorageKey:
     """What the identifier of a storage says.
 
     Raises:
@@ -135,7 +131,7 @@ def storage_of(value: Any) -> StorageKey:
     if kind != "storage" or not isinstance(storage_type, Name) or type(size) is not int:
         raise Damage("a tensor without a storage")
     if storage_type.name.startswith("Q"):
-        raise CheckpointError("holds quantized tensors")
+        raise CheckpointError(_unusual(path, "_rebuild_qtensor"))
     if storage_type.name not in _STORAGES or storage_type.module.split(".")[0] != "torch":
         raise Damage(f"a storage of type {storage_type}")
     part = None
@@ -145,3 +141,11 @@ def storage_of(value: Any) -> StorageKey:
             raise Damage("a part of a storage without proper numbers")
         part = (start, length)
     return _STORAGES[storage_type.name], str(key), size, part
+
+
+def _unusual(path: Path, maker: str) -> str:
+    kind, remedy = _OTHER_KINDS[maker]
+    return (
+        f"{path}: holds tensors that are {kind}, which are no plain arrays. "
+        f"Where torch is installed, save {remedy} in their place."
+    )

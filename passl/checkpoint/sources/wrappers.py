@@ -213,13 +213,14 @@ def _text(key: Any) -> str:
 
 
 def _describe(value: Any, to_tensor: ToTensor) -> str:
-    tensor = to_tensor(value)
+    try:
+        tensor = to_tensor(value)
+    except CheckpointError:  # such as a sparse one: nobody asked for its values
+        return "a tensor of an unusual kind"
     if tensor is not None:
         return f"tensor of shape {tensor.shape}"
-    if isinstance(value, dict):
-        return f"dict of {len(value)} entries"
-    if isinstance(value, (list, tuple, set)):
-        return f"{type(value).__name__} of {len(value)} entries"
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"{type(value).__name__} of {len(value)} {'entry' if len(value) == 1 else 'entries'}"
     if isinstance(value, Made):
         return str(value.maker)
     if isinstance(value, Name):
