@@ -25,6 +25,7 @@ TINY_OPTIONS = [
     "num_heads=4", "qkv_bias=true", "epsilon=1e-6",
 ]
 _DIM, _HEADS = 48, 4
+_QKV = ("query", "key", "value")
 
 
 @cache
@@ -70,7 +71,7 @@ def as_huggingface(params: Mapping[str, np.ndarray], prefix: str = "vit.") -> di
     for i in (0, 1):
         layer = f"{prefix}encoder.layer.{i}"
         for end in ("weight", "bias"):
-            for name, part in zip(("query", "key", "value"), parts(p[f"blocks.{i}.attn.qkv.{end}"])):
+            for name, part in zip(_QKV, parts(p[f"blocks.{i}.attn.qkv.{end}"])):
                 out[f"{layer}.attention.attention.{name}.{end}"] = part
             out[f"{layer}.attention.output.dense.{end}"] = p[f"blocks.{i}.attn.proj.{end}"]
             out[f"{layer}.layernorm_before.{end}"] = p[f"blocks.{i}.norm1.{end}"]
@@ -96,7 +97,7 @@ def as_vit_pytorch(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for i in (0, 1):
         layer = f"transformer.encoder.layer.{i}"
         for end in ("weight", "bias"):
-            for name, part in zip(("query", "key", "value"), parts(p[f"blocks.{i}.attn.qkv.{end}"])):
+            for name, part in zip(_QKV, parts(p[f"blocks.{i}.attn.qkv.{end}"])):
                 out[f"{layer}.attn.{name}.{end}"] = part
             out[f"{layer}.attn.out.{end}"] = p[f"blocks.{i}.attn.proj.{end}"]
             out[f"{layer}.attention_norm.{end}"] = p[f"blocks.{i}.norm1.{end}"]

@@ -74,10 +74,11 @@ def target_of(name: str, args: Mapping[str, Any], conversion: Conversion) -> Tar
 
 
 def find_models(conversion: Conversion, file_name: str = "") -> list[Target]:
-    """The registered models that the file fills exactly, best first.
+    """The registered models that the file fills, best first.
 
-    Preferred are those of the file's own image size, then those whose normalisations have the
-    epsilon of the file's family, then those that ``file_name`` names.
+    Only if none is filled exactly, those for which tensors must be dropped that may be (see
+    :attr:`Conversion.if_absent`).  Preferred are those of the file's own image size, then those
+    whose normalisations have the epsilon of the file's family, then those that ``file_name`` names.
     """
     found = []
     for name in list_models():
@@ -87,11 +88,13 @@ def find_models(conversion: Conversion, file_name: str = "") -> list[Target]:
             target = target_of(name, {}, conversion)
         except PasslError:
             continue  # it cannot be built with that many classes or pixels
-        shapes = conversion.shaped_for(target.shapes).shapes
-        if target.shapes == shapes and not _heads_differ(conversion, target):
-            found.append(target)
+        left_over = _left_over(conversion, target)
+        if left_over is not None and not _heads_differ(conversion, target):
+            found.append((len(left_over), target))
+    fewest = min((count for count, _ in found), default=0)
+    equal = [target for count, target in found if count == fewest]
     return sorted(
-        found,
+        equal,
         key=lambda target: (
             "img_size" in target.args,
             target.epsilon != conversion.epsilon,
@@ -199,6 +202,16 @@ def _img_size(target: Target, conversion: Conversion) -> Optional[int]:
     if side == 0 or side * side != stored[1] - others:
         return None
     return side * (size[0] // grid[0])
+
+
+def _left_over(conversion: Conversion, target: Target) -> Optional[set[str]]:
+    """The tensors that must be dropped for this model; None if it is not filled all the same."""
+    shapes = conversion.shaped_for(target.shapes).shapes
+    left_over = set(shapes) - set(target.shapes)
+    if left_over - set(conversion.if_absent):
+        return None
+    kept = {name: shape for name, shape in shapes.items() if name not in left_over}
+    return left_over if kept == target.shapes else None
 
 
 def _longest_name_in(file_name: str, model: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -242,7 +243,7 @@ def _empty_timm_model(target: Target) -> tuple[Any, str]:
     shared.update((key, args[key]) for key in _SHARED_ARGUMENTS if key in args)
     epsilon = args["epsilon"]
     kind = VisionTransformerDistilled if "dist_token" in target.shapes else VisionTransformer
-    model = kind(**shared, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=epsilon))
+    model = kind(**shared, norm_layer=partial(torch.nn.LayerNorm, eps=epsilon))
     return model, kind.__name__
 
 
