@@ -305,7 +305,7 @@ def test_another_family_than_the_files_is_named_with_the_nearest():
 def test_an_unknown_family_is_a_sentence():
     with (
         open_source(GOLDEN / "google_vit.npz") as source,
-        pytest.raises(ConfigError, match=r"no family is called 'tensorflow'\. Known families: passl"),
+        pytest.raises(ConfigError, match=r"no family is called 'tensorflow'\. Known"),
     ):
         convert_source(source, "tensorflow")
 
@@ -372,7 +372,7 @@ def test_finetuning_a_google_file_resizes_as_google_does():
 
 def test_another_number_of_heads_is_refused_where_the_file_shows_it():
     model = create_model("VisionTransformer", **{**foreign.TINY, "num_heads": 3})
-    with pytest.raises(CheckpointError, match="4 heads, the model's have 3. Give Model.num_heads=4"):
+    with pytest.raises(CheckpointError, match=r"4 heads, .* Give Model\.num_heads=4"):
         load_pretrained(model, GOLDEN / "google_vit.npz")
 
 
