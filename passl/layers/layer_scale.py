@@ -21,5 +21,9 @@ class LayerScale(nn.Layer):
         )
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Same shape and dtype as ``x``."""
-        return x * self.gamma.astype(x.dtype)
+        """Same shape as ``x``, dtype of ``gamma``.
+
+        Under AMP O1 ``gamma`` is float32 and so is the result: 1e-6, what DeiT III starts with, has
+        four significant bits in float16.
+        """
+        return x.astype(self.gamma.dtype) * self.gamma

@@ -75,8 +75,15 @@ def test_a_bottleneck_projects_only_where_shapes_differ():
     assert any(name == "downsample.conv.weight" for name, _ in halved.named_parameters())
 
 
-def test_layer_scale_multiplies_each_channel_and_keeps_the_dtype():
+def test_layer_scale_multiplies_each_channel():
     layer = LayerScale(3, 0.5)
-    x = paddle.ones([2, 4, 3])
-    assert (layer(x).numpy() == 0.5).all()
-    assert layer(x.astype("bfloat16")).dtype == paddle.bfloat16
+    layer.gamma.set_value(np.array([0.5, 1.0, -2.0], "f4"))
+    x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype("f4")
+    np.testing.assert_array_equal(layer(paddle.to_tensor(x)).numpy(), x * layer.gamma.numpy())
+
+
+def test_a_small_scale_is_not_rounded_to_the_half_precision_of_its_input():
+    layer = LayerScale(3, 1e-6)
+    found = layer(paddle.ones([2, 3], "float16"))
+    assert found.dtype == paddle.float32
+    np.testing.assert_allclose(found.numpy(), 1e-6, rtol=1e-6)
