@@ -207,6 +207,16 @@ def test_timm_itself_proves_a_conversion_block_by_block(timm_file, out, capsys):
         assert f"\n{name} " in text
 
 
+def test_the_way_back_is_proved_by_timm_too(timm_file, out, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
+    assert run(capsys, timm_file, out, *MODEL)[0] == 0
+    back = out.with_name("back.safetensors")
+    status, text, _ = run(capsys, out, back, *MODEL, "--verify")
+    assert (status, back.exists()) == (0, True)
+    assert "equal within 0.0001" in text
+
+
 def test_a_model_from_here_loads_in_timm_strictly_with_equal_logits(tmp_path, out, capsys):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     timm = pytest.importorskip("timm", reason="timm is not installed")

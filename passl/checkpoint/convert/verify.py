@@ -8,6 +8,7 @@ was not transposed fits too.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ import numpy as np
 
 from passl.checkpoint.convert.conversion import Conversion
 from passl.checkpoint.convert.targets import Target
+from passl.checkpoint.convert.to_timm import TimmArrays
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.errors import CheckpointError, ConfigError
 
@@ -25,8 +27,10 @@ __all__ = ["Comparison", "Row", "refuse_unless_possible", "verify"]
 
 _NUM_IMAGES = 2
 _SEED = 0
-#: Families whose files timm loads itself.
-_TIMM_LOADS = ("timm", "deit", "dinov2", "google")
+#: Families whose files timm loads itself, and ours, which it loads as written for it.
+_TIMM_LOADS = ("timm", "deit", "dinov2", "google", "passl")
+#: What torch's data-parallel and compiled models put before every name.
+_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)*")
 #: What an image meets first: a hybrid's stem, or the projection of the patches.
 _FIRST_CONVOLUTIONS = (
     "patch_embed.backbone.stem.conv.weight",
@@ -178,7 +182,7 @@ def _with_timm(
             "original to compare with. Give outputs of the program that does, with "
             "--reference FILE.npz (arrays x, logits, features)."
         )
-    original, name = _timm_model(source, conversion, target)
+    original, name = _timm_model(source, conversion, arrays, target)
     args, note = dict(target.args), ""
     if model_spec(target.name).param("hybrid_style") is not None:
         # Google's constants are ours; timm's model has its own.
@@ -199,20 +203,27 @@ def _with_timm(
     )
 
 
-def _timm_model(source: TensorSource, conversion: Conversion, target: Target) -> tuple[Any, str]:
+def _timm_model(
+    source: TensorSource,
+    conversion: Conversion,
+    arrays: Mapping[str, np.ndarray],
+    target: Target,
+) -> tuple[Any, str]:
     """timm's model with the file loaded by timm's own code, and its name."""
     import timm
-    import torch
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     original, name = _empty_timm_model(target)
     if conversion.family == "google":
         original.load_pretrained(str(source.path))
         return original.eval(), name
-    stored = {
-        known.removeprefix("module."): torch.from_numpy(source.read(known)).float()
-        for known in source.names()
-    }
+    if conversion.family == "passl":
+        stored = {known: _as_torch(array) for known, array in TimmArrays(arrays).items()}
+    else:
+        stored = {
+            _PREFIXES.sub("", known): _as_torch(source.read(known))
+            for known in source.names()
+        }
     wanted = checkpoint_filter_fn(stored, original, adapt_layer_scale=conversion.family == "deit")
     try:
         original.load_state_dict(wanted, strict=True)
@@ -221,6 +232,12 @@ def _timm_model(source: TensorSource, conversion: Conversion, target: Target) ->
             f"{source.path}: timm {timm.__version__} does not load it strictly into {name}: {error}"
         ) from error
     return original.eval(), name
+
+
+def _as_torch(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array)).float()
 
 
 def _empty_timm_model(target: Target) -> tuple[Any, str]:
