@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 import paddle
 
 import passl
+from passl.checkpoint.saver import SaveResult
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch, Loader
 from passl.distributed.world import World
@@ -226,9 +227,21 @@ class Reporter:
             )
         )
 
-    def saved(self, folder: Path, best: bool) -> None:
-        """A checkpoint is complete."""
-        self.log(f"saved {folder}{' (the best so far)' if best else ''}")
+    def save_ended(self, result: SaveResult) -> None:
+        """A checkpoint is complete, or is given up while training goes on."""
+        if result.folder is not None:
+            best = " (the best so far)" if "best" in result.links else ""
+            again = f" at the {result.tries}th try" if result.tries > 1 else ""
+            self.log(f"saved {result.folder}{best}{again}")
+            return
+        older = "".join(
+            f"; {link} keeps leading to an older one" for link in sorted(result.links - {"latest"})
+        )
+        tries = f" after {result.tries} tries" if result.tries > 1 else ""
+        self.warn(
+            f"step {result.step} is not saved{tries}, training goes on: {result.error} The "
+            f"checkpoints from before are kept{older}"
+        )
 
     def finished(self, trainer: Trainer) -> None:
         """The last words of a training run: results, time, where things are, what to do next."""
@@ -250,6 +263,10 @@ class Reporter:
                 f"{state.best.epoch})"
             )
             self.log(f"last {name}: {state.last_eval['metric']:.5f}")
+            linked = trainer.parts.saver.scores.get("best")
+            if self.world.is_main and linked != state.best.metric:
+                where = "nowhere" if linked is None else f"to a checkpoint of {linked:.5f}"
+                self.warn(f"best leads {where}: that of the best evaluation is not in this folder")
         self._say_where()
 
     def stopped(self, sentence: str) -> None:

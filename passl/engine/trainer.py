@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_gradients
@@ -26,6 +27,7 @@ from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
+from passl.engine.save_clock import SaveClock
 from passl.engine.state import Best, TrainState
 from passl.engine.stopping import RunStopped, StopWatch
 from passl.errors import PasslError
@@ -49,6 +51,7 @@ class TrainParts:
     clip: Optional[ClipGradByGlobalNorm]
     precision: Precision
     store: CheckpointStore
+    saver: Saver
     reporter: Reporter
     hooks: Sequence[Hook]
     evaluator: Optional[Evaluator]
@@ -74,6 +77,7 @@ class Trainer:
         self.stop_reason: Optional[str] = None
         self._started = time.perf_counter()
         self._saved_step: Optional[int] = state.step
+        self._save_clock = SaveClock(plan.save_every_s if parts.world.is_main else None)
         self.watch = StopWatch()
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -108,6 +112,7 @@ class Trainer:
                         break
             if self._saved_step != state.step:
                 self.save()
+            self.parts.saver.finish()
             if self.is_complete:
                 self._call_hooks("on_finish", self)
         except BaseException as error:
@@ -115,6 +120,8 @@ class Trainer:
             raise
         finally:
             self.parts.loader.close()
+            self.parts.saver.abandon()  # nothing is left unless the run failed
+            self.parts.store.close()
         if self.is_complete:
             self.parts.reporter.finished(self)
         self.watch.remove_file()
@@ -245,13 +252,16 @@ class Trainer:
             resumed: no step was made yet; only an evaluation that a stop cut off is due.
         """
         state = self.state
-        if self.watch.poll() or (resumed and not state.evaluation_due):
+        self.parts.saver.poll()
+        is_stopped = self.watch.poll(save=self._save_clock.is_due())
+        if is_stopped or (resumed and not state.evaluation_due):
             return
         try:
             improved = self._evaluate_if_due()
         except RunStopped:
             return
-        if improved or self.plan.is_save_step(state.step):
+        asked = self.watch.take_save()
+        if improved or asked or self.plan.is_save_step(state.step):
             self.save(best=improved)
             self.watch.poll()
 
@@ -299,18 +309,30 @@ class Trainer:
         return evaluator.run(self.parts.model, report, self.plan.log_every, self.watch.poll)
 
     def save(self, best: bool = False) -> None:
-        """Write a checkpoint of this step; ``best`` links it as the best one."""
+        """Have a checkpoint of this step written; ``best`` links it as the best one.
+
+        Every rank takes part; only the main one has files, and waits for none of them.
+        """
         self._note_in_state()
         state = self.state
         if self.parts.world.is_main:
-            folder = self.parts.store.save(
-                state.step,
-                self._contents(),
-                links=("latest", "best") if best else ("latest",),
-            )
-            self.parts.reporter.saved(folder, best)
+            scores = self._scores(best)
+            self.parts.saver.submit(state.step, self._contents(), ("latest", *scores), scores)
         self._saved_step = state.step
+        self._save_clock.restart()
         self.parts.reporter.pause_ended()
+
+    def _scores(self, best: bool) -> dict[str, float]:
+        """The links besides ``latest`` that lead to a checkpoint of this step, with their values.
+
+        Where the checkpoint of the best evaluation could not be written, ``best`` takes the next
+        one that is better than what it leads to.
+        """
+        saver, last = self.parts.saver, self.state.last_eval
+        value = last.get("metric") if last.get("step") == float(self.state.step) else None
+        if value is not None and (best or saver.is_better("best", value)):
+            return {"best": value}
+        return {}
 
     def _note_in_state(self) -> None:
         """Bring what other parts remember into the state; every rank takes part."""
@@ -326,7 +348,7 @@ class Trainer:
         state.total_steps = self.plan.total_steps
 
     def _contents(self) -> dict[str, Part]:
-        """The files of a checkpoint, copied to the host's memory."""
+        """The files of a checkpoint, copied to the host's memory: later steps do not change it."""
         parts = self.parts
         return {
             "model.pdparams": {k: _host(v) for k, v in parts.model.state_dict().items()},
@@ -357,6 +379,7 @@ class Trainer:
 
 
 def _host(value: Any) -> np.ndarray:
+    """A copy; ``Tensor.numpy`` makes one on every device (measured with Paddle 2.6 and 3.3)."""
     return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
 
 

@@ -111,7 +111,7 @@ def test_early_stopping_is_remembered(run_folder):
     [
         ("Global.seed=7", "Global.seed was 2021 and is 7"),
         ("Optimizer.name=Momentum", "Optimizer.name was 'AdamW' and is 'Momentum'"),
-        ("DataLoader.Train.sampler.batch_size=128", "the global batch size was 256 and is 128"),
+        ("DataLoader.Train.sampler.batch_size=128", "Global.global_batch_size was 256 and is 128"),
         ("Model.depth=1", "Model.depth was 2 and is 1"),
     ],
 )
