@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 import paddle
 
 import passl
+from passl.checkpoint.disk import os_errors_become_sentences
 from passl.checkpoint.saver import SaveResult
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch, Loader
@@ -98,11 +99,12 @@ class Reporter:
         if parts.evaluator is not None:
             self._loss_names.update(parts.evaluator.loss_names)
         if self._metrics is not None:
-            self._open_metrics(state)
+            with os_errors_become_sentences("write", self.run_dir / "metrics.jsonl"):
+                self._open_metrics(state)
             header = f"# command: {shlex.join(sys.argv)}\n"
-            (self.run_dir / "config.yaml").write_text(
-                header + self.config.to_yaml(origins=True), encoding="utf-8"
-            )
+            resolved = self.run_dir / "config.yaml"
+            with os_errors_become_sentences("write", resolved):
+                resolved.write_text(header + self.config.to_yaml(origins=True), encoding="utf-8")
         for note in self.config.notes:
             self.log(f"config: {note}")
         total = sum(int(parameter.size) for parameter in parts.model.parameters())
@@ -231,7 +233,7 @@ class Reporter:
         """A checkpoint is complete, or is given up while training goes on."""
         if result.folder is not None:
             best = " (the best so far)" if "best" in result.links else ""
-            again = f" at the {result.tries}th try" if result.tries > 1 else ""
+            again = f" at try {result.tries}" if result.tries > 1 else ""
             self.log(f"saved {result.folder}{best}{again}")
             return
         older = "".join(

@@ -18,9 +18,7 @@ class SaveClock:
         now: the clock, in seconds.
     """
 
-    def __init__(
-        self, every_s: Optional[float], now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, every_s: Optional[float], now: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._now = every_s, now
         self._next = now() + (every_s or 0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -376,6 +377,21 @@ def test_a_really_full_disk_is_a_sentence(tmp_path):
         store.close()
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_limit_on_the_size_of_files_is_a_sentence(store):
+    """The quick form of a disk that has no room, where nothing can be mounted."""
+    whole = store.save(1, parts())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = {"model.pdparams": {"w": np.ones(3_000_000, np.float32)}}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="a file may not grow this large here"):
+            store.save(2, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.latest() == whole
+    assert folders(store) == ["step_00000001"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root takes on another user's rights for it")
