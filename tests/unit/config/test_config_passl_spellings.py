@@ -149,8 +149,6 @@ def test_what_says_nothing_is_dropped_in_silence(load):
          "DistributedStrategy.data_parallel: only data parallel training is available; write true"),
         ("DistributedStrategy: {recompute: {layerlist_interval: 1}}",
          "DistributedStrategy.recompute: recompute is not available yet in this version"),
-        ("Optimizer: {name: ToyOpt, layer_decay: 0.65}",
-         "Optimizer.layer_decay: layer_decay is not available yet in this version"),
         ("Optimizer: {name: ToyOpt, param_groups: [{name: a, pattern: a, lr: 0.1}]}",
          "Optimizer.param_groups.0.lr: a group has no schedule of its own; write lr_scale, "
          "a factor on the common one"),
