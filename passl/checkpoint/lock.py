@@ -124,6 +124,12 @@ def _in_use(path: Path) -> str:
         if holder
         else "another process"
     )
+    if (holder.get("pid"), holder.get("host")) == (os.getpid(), socket.gethostname()):
+        return (
+            f"{path.parent} is in use by another run of this very process, built at "
+            f"{holder.get('since')} and not trained to its end; give the folder back with its "
+            "close(), or choose another folder with -o Global.output_dir=PATH"
+        )
     return (
         f"{path.parent} is in use by another run ({who}); two runs in one folder would overwrite "
         f"each other's files. Wait for its end, stop it (touch {path.parent / 'STOP'}), or choose "

@@ -356,10 +356,12 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
     (run_folder.dir / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     assert run_folder.train(*SHORT) == 1
     said = capsys.readouterr().err
-    assert f"is in use by another run (process {os.getpid()} on" in said
+    assert "is in use by another run of this very process" in said
     assert (run_folder.dir / "metrics.jsonl").read_text() == '{"kind": "train", "step": 1}\n'
     first.fit()
     assert run_folder.train(*SHORT) == 0  # a run that ended keeps nobody out
+    built(run_folder).close()
+    assert run_folder.train(*SHORT) == 0  # nor does one that was closed
 
 
 def test_a_start_that_fails_keeps_nobody_out(run_folder, capsys):

@@ -72,7 +72,7 @@ def test_two_runs_of_one_process_are_refused_as_well(tmp_path, monkeypatch):
     first.prepare()
     first.prepare()  # the same one again is no other run
     (first.folder / ".step_00000001.tmp-1").mkdir()
-    with pytest.raises(CheckpointError, match="is in use by another run"):
+    with pytest.raises(CheckpointError, match="is in use by another run of this very process"):
         second.prepare()
     assert (first.folder / ".step_00000001.tmp-1").exists(), "it may be what the other run writes"
     first.close()
