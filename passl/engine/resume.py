@@ -202,8 +202,9 @@ def _score_of_best(link: Path) -> dict[str, float]:
         state = TrainState.from_dict(read_state(target)["state"], str(target))
     except CheckpointError:  # it was damaged or deleted: the next evaluation is better than that
         return {}
+    value = state.last_eval.get("metric")
     measured_here = state.last_eval.get("step") == float(state.step)
-    return {"best": state.last_eval["metric"]} if measured_here else {}
+    return {"best": value} if measured_here and value is not None else {}
 
 
 def read_state(folder: Path) -> dict[str, Any]:
