@@ -34,7 +34,7 @@ __all__ = [
 _MAKE_ROOM = "Free some space or choose another Global.output_dir."
 _CHUNK_BYTES = 4 << 20
 #: Pieces that may wait to be hashed: enough to keep the thread busy, few enough to hold no memory.
-_MAX_UNHASHED = 16
+_MAX_UNHASHED = 4
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 
