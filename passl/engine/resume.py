@@ -15,7 +15,7 @@ import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.links import follow_link
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
@@ -71,8 +71,9 @@ def restore(
         reporter.warn("the optimizer is another one: it begins anew, without its former state")
     else:
         parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
-    parts.saver.scores.update(_score_of_best(parts.store.run_dir / "best"))
+    parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
     parts.precision.load_state_dict(state.scaler)
+    restore_average(parts, state, folder, reporter)
     hooks = hooks_by_name(parts.hooks)
     for name, hook_state in state.hooks.items():
         if name in hooks:
@@ -91,6 +92,23 @@ def restore(
         )
     reporter.resumed(folder, state, plan)
     return state
+
+
+def restore_average(parts: TrainParts, state: TrainState, folder: Path, reporter: Reporter) -> None:
+    """Put the averaged weights in place, or begin the average where the run had none.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+    """
+    if parts.ema is None:
+        if state.ema:
+            reporter.log(f"the averaged weights of {folder} are not used: there is no section EMA")
+    elif state.ema:
+        file = folder / EMA_NAME
+        parts.ema.load(read_arrays(file), state.ema, str(file))
+    else:
+        parts.ema.restart()
+        reporter.log(f"EMA: {folder} holds no averaged weights; the average begins here")
 
 
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:
@@ -193,18 +211,28 @@ def _tell_of_changes(
         )
 
 
-def _score_of_best(link: Path) -> dict[str, float]:
-    """The value of the evaluation for which ``best`` leads where it leads; empty if nowhere."""
+def _scores_of_links(run_dir: Path) -> dict[str, float]:
+    """The values of the evaluations for which ``best`` and ``best_ema`` lead where they lead."""
+    scores: dict[str, float] = {}
+    best = _state_behind(run_dir / "best")
+    measured_here = best is not None and best.last_eval.get("step") == float(best.step)
+    if best is not None and measured_here and "metric" in best.last_eval:
+        scores["best"] = best.last_eval["metric"]
+    averaged = _state_behind(run_dir / BEST_EMA)
+    if averaged is not None and averaged.best_ema and averaged.best_ema.step == averaged.step:
+        scores[BEST_EMA] = averaged.best_ema.metric
+    return scores
+
+
+def _state_behind(link: Path) -> Optional[TrainState]:
+    """The state in the checkpoint that a link leads to; None if it is damaged or not there."""
     target = follow_link(link)
     if target is None:
-        return {}
+        return None
     try:
-        state = TrainState.from_dict(read_state(target)["state"], str(target))
-    except CheckpointError:  # it was damaged or deleted: the next evaluation is better than that
-        return {}
-    value = state.last_eval.get("metric")
-    measured_here = state.last_eval.get("step") == float(state.step)
-    return {"best": value} if measured_here and value is not None else {}
+        return TrainState.from_dict(read_state(target)["state"], str(target))
+    except CheckpointError:  # the next evaluation is better than that
+        return None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
