@@ -62,11 +62,14 @@ def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:
 
 
 def model_changes(changes: Sequence[Change]) -> list[Change]:
-    """Those that make another model: all but the rates of dropout, which change no shape."""
+    """Those that make another model.
+
+    Rates of dropout change no shape, and what a path leads to is compared by its SHA-256.
+    """
     return [
         change
         for change in changes
-        if change.key.startswith("Model.") and not change.key.endswith("_rate")
+        if change.key.startswith("Model.") and not change.key.endswith(("_rate", "_path"))
     ]
 
 

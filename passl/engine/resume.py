@@ -22,6 +22,7 @@ from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.changes import Change, config_changes, is_allowed, model_changes
 from passl.engine.hooks.base import hooks_by_name
+from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import TrainState
@@ -66,6 +67,7 @@ def restore(
     changes = config_changes(record["config"], config)
     check_continuable(record, parts.record, changes, folder, config)
     _tell_of_changes(record["plan"], parts.record["plan"], changes, config, reporter)
+    check_external(parts.model, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
     if any(change.key == "Optimizer.name" for change in changes):
         reporter.warn("the optimizer is another one: it begins anew, without its former state")

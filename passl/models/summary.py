@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 
 from passl.errors import PasslError
 from passl.models import check_arguments, model_spec
+from passl.models.llama_summary import illama_cost, vit_llama_cost
 
 __all__ = ["Cost", "cost", "image_size", "macs", "num_parameters"]
 
@@ -113,4 +114,6 @@ def _vision_transformer(args: Mapping[str, Any]) -> Cost:
 
 _FORMULAS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Cost]] = {
     ("passl.models.vision_transformer", "VisionTransformer"): _vision_transformer,
+    ("passl.models.illama", "ILlama"): lambda args: Cost(*illama_cost(args)),
+    ("passl.models.vit_llama", "ViTLlama"): lambda args: Cost(*vit_llama_cost(args)),
 }
