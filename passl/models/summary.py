@@ -178,8 +178,8 @@ def _pixels(args: Mapping[str, Any]) -> tuple[int, int]:
 
 _FORMULAS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Cost]] = {
     ("passl.models.vision_transformer", "VisionTransformer"): _vision_transformer,
-    ("passl.models.deit", "DistilledVisionTransformer"): _distilled,
-    ("passl.models.hybrid", "HybridVisionTransformer"): _hybrid,
     ("passl.models.illama", "ILlama"): lambda args: Cost(*illama_cost(args)),
     ("passl.models.vit_llama", "ViTLlama"): lambda args: Cost(*vit_llama_cost(args)),
+    ("passl.models.deit", "DistilledVisionTransformer"): _distilled,
+    ("passl.models.hybrid", "HybridVisionTransformer"): _hybrid,
 }
