@@ -73,6 +73,7 @@ setup(
             "passl-data=passl.cli.data:main",
             "passl-models=passl.cli.models:main",
             "passl-visualize=passl.cli.visualize:main",
+            "passl-convert=passl.cli.convert:main",
         ]
     },
     classifiers=[
