@@ -268,7 +268,7 @@ def _schedule(arguments: argparse.Namespace) -> list[Path]:
     name = config.Model["name"]
     path = Path(arguments.out) / f"{name}_schedule.png"
     return [
-        draw_schedule(schedule, path, title=f"{name} ({config.source_path})"),
+        draw_schedule(schedule, path, title=f"{name}\n{config.source_path}"),
         save_schedule(schedule, path.with_suffix(".csv")),
     ]
 

@@ -24,13 +24,17 @@ from passl.visualize.figure import (
     short,
     show_image,
 )
-from passl.visualize.inputs import Picture, Seen, blend, multiply, prepare, spread
+from passl.visualize.inputs import Picture, Seen, blend, multiply, prepare, scale, spread
 from passl.visualize.rollout import HeadFusion, TokenLayout, rollout, token_layout
 
 __all__ = ["AttentionMaps", "draw_attention", "look", "save_arrays", "save_overlay"]
 
 Style = Literal["multiply", "heat"]
-_COLUMNS, _CELL = 6, 1.5  # of the maps of layers and heads; inches
+_COLUMNS, _CELL, _GAP = 7, 1.3, 0.1  # of the maps of layers and heads; inches
+_CLASSES_WIDTH = 1.75  # inches
+# One patch often outshines all others (Darcet et al. 2024, "Vision Transformers Need Registers"):
+# maps in colour are cut here, so that the others can be seen.
+_PERCENTILE = 98.0
 _TOP = 5  # classes
 
 
@@ -119,13 +123,13 @@ def save_overlay(maps: AttentionMaps, layer: int, style: Style, path: Path) -> P
 
     Args:
         layer: from 0; negative ones count from the last.
-        style: ``multiply`` darkens what is not attended to, ``heat`` colours the map.
+        style: ``multiply`` by the map over its largest value, as the ViT paper draws it; ``heat``
+            lays the map in colours over the picture, cut at its 98th percentile.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    heat = spread(maps.rollout[layer], maps.seen, maps.layout.coverage)
-    laid = multiply(maps.seen.image, heat) if style == "multiply" else blend(maps.seen.image, heat)
+    laid = _laid(maps, layer, style)
     encoded, data = opencv().imencode(".png", np.ascontiguousarray(laid[:, :, ::-1]))
     assert encoded
     return _write(path, data.tobytes())
@@ -167,7 +171,7 @@ def draw_attention(
     title: str,
     layer: int = -1,
     names: Optional[Sequence[str]] = None,
-    note: str = "",
+    note: str = "attention rollout",
 ) -> Path:
     """One sheet: the picture, the rollout over it, the likeliest classes, all layers, all heads.
 
@@ -182,25 +186,37 @@ def draw_attention(
     Raises:
         ConfigError: matplotlib is missing, or the file cannot be written.
     """
-    heads, count = maps.heads(layer), len(maps.layers)
-    layer %= count
-    tall = min(1.6, max(0.6, maps.seen.image.shape[0] / maps.seen.image.shape[1]))
-    small = _CELL * min(1.6, max(0.6, maps.layout.grid[0] / maps.layout.grid[1])) + 0.28
-    large = 3 * _CELL * 0.66 * tall + 0.35
-    rows = [math.ceil(number / _COLUMNS) for number in (count, len(heads))]
+    heads = maps.heads(layer)
+    layer %= len(maps.layers)
+    images = np.concatenate([heads.mean(axis=0, keepdims=True), heads])
+    titles = ["mean of the heads", *(f"head {i}, most {m:.1%}" for i, m in enumerate(_most(heads)))]
+    sections = (
+        ("Rollout after each layer", maps.rollout, _layer_titles(maps.layers)),
+        (f"Layer {layer}: what the {_query(maps.layout)} attends to", images, titles),
+    )
+    shown = _overview(maps, layer)
     width = _COLUMNS * _CELL + 0.4
-    height = 0.9 + large + sum(rows) * small + 2 * 0.35 + 0.1
+    has_classes = len(maps.probabilities) > 0
+    side = (width - 0.4 - _CLASSES_WIDTH * has_classes) / len(shown)
+    large = (side - _GAP) * maps.seen.image.shape[0] / maps.seen.image.shape[1] + 0.45
+    large = max(large, 2.1 if has_classes else 0.0)
+    small = (_CELL - _GAP) * maps.layout.grid[0] / maps.layout.grid[1] + 0.32
+    rows = sum(math.ceil(len(images) / _COLUMNS) for _, images, _ in sections)
+    height = 1.0 + large + rows * small + len(sections) * 0.35
     with new_figure(width, height) as figure:
-        used = add_heading(figure, title, f"{maps.picture.source}{note and '; '}{note}")
-        place = _Rows(figure, height - used)
-        _draw_overview(place, large, maps, layer, names)
-        last = maps.rollout.max(axis=(1, 2), keepdims=True)
-        place.title("Rollout after each layer, each over its own largest value")
-        place.maps(maps.rollout / np.where(last > 0, last, 1), small, _layer_titles(maps.layers))
-        place.title(f"Heads of layer {layer}: what the {_query(maps.layout)} attends to")
-        most = heads.max(axis=(1, 2), keepdims=True)
-        titles = [f"head {i}, most {value:.1%}" for i, value in enumerate(most[:, 0, 0])]
-        place.maps(heads / np.where(most > 0, most, 1), small, titles)
+        place = _Rows(figure, height - add_heading(figure, title, f"{maps.picture.source}; {note}"))
+        place.top -= 0.15
+        for number, (words, pixels) in enumerate(shown):
+            axes = place.axes(0.2 + number * side, side - _GAP, large - 0.45)
+            axes.set_anchor("N")
+            show_image(axes, pixels, words)
+        if has_classes:
+            room = _CLASSES_WIDTH - 0.2
+            _draw_classes(place.axes(width - 0.2 - room, room, 1.65), maps, names)
+        place.top -= large - 0.1
+        for words, images, titles in sections:
+            place.title(f"{words} (each map over its own 98th percentile)")
+            place.maps([scale(image, _PERCENTILE) for image in images], small, titles)
         return save_figure(figure, path)
 
 
@@ -226,35 +242,33 @@ class _Rows:
         self.figure.text(0.2 / self.width, (self.top - 0.14) / self.height, text, weight="bold")
         self.top -= 0.35
 
-    def maps(self, maps: np.ndarray, cell: float, titles: Sequence[str]) -> None:
+    def maps(self, maps: Sequence[np.ndarray], cell: float, titles: Sequence[str]) -> None:
         for number, (values, title) in enumerate(zip(maps, titles)):
             column = number % _COLUMNS
-            axes = self.axes(0.2 + column * _CELL, _CELL - 0.12, cell - 0.28)
+            axes = self.axes(0.2 + column * _CELL, _CELL - _GAP, cell - 0.32)
             show_image(axes, values, title, limits=(0, 1))
             if column == _COLUMNS - 1 or number == len(maps) - 1:
                 self.top -= cell
 
 
-def _draw_overview(
-    place: _Rows, height: float, maps: AttentionMaps, layer: int, names: Optional[Sequence[str]]
-) -> None:
-    heat = spread(maps.rollout[layer], maps.seen, maps.layout.coverage)
-    image, side = maps.seen.image, 2 * _CELL
-    place.top -= 0.2
-    shown = (
-        ("picture", image if not np.isnan(heat).any() else _boxed(image, heat)),
-        (f"rollout after layer {layer}, times the picture", multiply(image, heat)),
-        ("the same as a map", blend(image, heat)),
-    )
-    bars = len(maps.probabilities) > 0
-    side = (place.width - 0.4 - (1.7 if bars else 0.0)) / len(shown)
-    for number, (title, pixels) in enumerate(shown):
-        axes = place.axes(0.2 + number * side, side - 0.12, height - 0.35)
-        axes.set_anchor("N")
-        show_image(axes, pixels, title)
-    if bars:
-        _draw_classes(place.axes(place.width - 1.75, 1.55, min(1.7, height - 0.35)), maps, names)
-    place.top -= height - 0.1
+def _overview(maps: AttentionMaps, layer: int) -> list[tuple[str, np.ndarray]]:
+    return [
+        ("picture", multiply(maps.seen.image, spread(np.ones(maps.layout.grid), maps.seen))),
+        (f"rollout after layer {layer}, times picture", _laid(maps, layer, "multiply")),
+        ("the same rollout in colours", _laid(maps, layer, "heat")),
+    ]
+
+
+def _laid(maps: AttentionMaps, layer: int, style: Style) -> np.ndarray:
+    """The picture under the rollout: uint8 [H, W, 3]."""
+    flow, coverage = maps.rollout[layer], maps.layout.coverage
+    if style == "multiply":
+        return multiply(maps.seen.image, spread(flow, maps.seen, coverage))
+    return blend(maps.seen.image, spread(flow, maps.seen, coverage, _PERCENTILE))
+
+
+def _most(heads: np.ndarray) -> list[float]:
+    return [float(head.max()) for head in heads]
 
 
 def _draw_classes(axes: Any, maps: AttentionMaps, names: Optional[Sequence[str]]) -> None:
@@ -272,11 +286,6 @@ def _draw_classes(axes: Any, maps: AttentionMaps, names: Optional[Sequence[str]]
         spine.set_visible(False)
     truth = "" if right is None else f"; it is {short(right, 12)}"
     axes.set_title(f"probability{truth}", fontsize=8, pad=3)
-
-
-def _boxed(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image with what is not seen faded."""
-    return multiply(image, np.where(np.isnan(heat), np.nan, 1.0).astype(np.float32))
 
 
 def _layer_titles(layers: Sequence[str]) -> list[str]:

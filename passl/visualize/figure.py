@@ -109,12 +109,19 @@ def save_figure(figure: Figure, path: Path) -> Path:
 def add_heading(figure: Figure, title: str, note: str = "") -> float:
     """Write a title and a note below it at the top left.
 
+    Args:
+        figure: where.
+        title: its first line is written large, the others as the note.
+        note: below it.
+
     Returns:
         The inches they take, from the top.
     """
     width, height = (float(side) for side in figure.get_size_inches())
-    title = textwrap.fill(title, max(20, int(width * 11)))
-    note = textwrap.fill(note, max(20, int(width * 15)))
+    first, *others = title.splitlines()
+    title = textwrap.fill(first, max(20, int(width * 10)))
+    columns = max(20, int(width * 14))
+    note = "\n".join(textwrap.fill(line, columns) for line in (*others, note) if line)
     left, top = 0.15 / width, 0.12
     figure.text(left, 1 - top / height, title, fontsize=_LARGE, weight="bold", va="top")
     top += 0.19 * (title.count("\n") + 1) + 0.04

@@ -13,7 +13,7 @@ from passl.data.dataset import Dataset
 from passl.data.images import decode, opencv
 from passl.errors import ConfigError, DataError
 
-__all__ = ["Picture", "Seen", "blend", "multiply", "prepare", "read_pictures", "spread"]
+__all__ = ["Picture", "Seen", "blend", "multiply", "prepare", "read_pictures", "scale", "spread"]
 
 _LEVELS = 255
 # The ramps are rounded to levels, and resizing bends their ends.
@@ -119,7 +119,10 @@ def prepare(picture: Picture, transforms: Sequence[Any]) -> Seen:
 
 
 def spread(
-    grid_map: np.ndarray, seen: Seen, coverage: tuple[float, float] = (1.0, 1.0)
+    grid_map: np.ndarray,
+    seen: Seen,
+    coverage: tuple[float, float] = (1.0, 1.0),
+    percentile: float = 100.0,
 ) -> np.ndarray:
     """A map of patches over its largest value, at the size of the image: float32 [H, W], 0 to 1.
 
@@ -129,16 +132,23 @@ def spread(
         grid_map: [rows, columns], not negative.
         seen: the image.
         coverage: parts of height and width of what is seen that the patches fill.
+        percentile: take this one in place of the largest value, and 1 for all above it.
     """
     left, top, right, bottom = seen.box
     height = max(1, round((bottom - top) * coverage[0]))
     width = max(1, round((right - left) * coverage[1]))
-    scaled = (grid_map / (grid_map.max() or 1.0)).astype(np.float32)
+    scaled = scale(grid_map, percentile)
     cv2 = opencv()
     laid = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
     out = np.full(seen.image.shape[:2], np.nan, np.float32)
     out[top : top + height, left : left + width] = laid
     return out
+
+
+def scale(grid_map: np.ndarray, percentile: float = 100.0) -> np.ndarray:
+    """A map over its largest value or a percentile, float32 of the same shape, at most 1."""
+    most = float(np.percentile(grid_map, percentile)) or float(grid_map.max()) or 1.0
+    return np.minimum(grid_map / most, 1.0).astype(np.float32)
 
 
 def multiply(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

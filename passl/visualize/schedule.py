@@ -94,7 +94,7 @@ def plan_schedule(config: Config, steps_per_epoch: Optional[int] = None) -> RunS
         config, "LRScheduler", SCHEDULES, config.LRScheduler,
         total_steps=plan.total_steps, steps_per_epoch=per_epoch,
     )
-    steps = _chosen_steps(plan.last_step)
+    steps = _chosen_steps(plan.last_step, per_epoch, rate)
     curves = [Curve("lr", "learning rate", _over(steps, rate))]
     constants = _constants(config)
     for hook in (_build(config, "Hooks", HOOKS, item) for item in config.Hooks):
@@ -138,6 +138,7 @@ def draw_schedule(schedule: RunSchedule, path: Path, *, title: str) -> Path:
         for number, (axes, curve) in enumerate(zip(panels, schedule.curves)):
             _draw_curve(axes, schedule, curve, OKABE_ITO[number % len(OKABE_ITO)])
         panels[-1].set_xlabel("optimizer steps")
+        panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         per_epoch = schedule.steps_per_epoch
         above = panels[0].secondary_xaxis(
             "top", functions=(lambda step: step / per_epoch, lambda epoch: epoch * per_epoch)
@@ -179,16 +180,16 @@ def _draw_curve(axes: Any, schedule: RunSchedule, curve: Curve, colour: str) -> 
     if curve.is_log:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=min(0.0, float(values.min())))
-        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+        top = float(values.max())
+        axes.set_ylim(min(0.0, float(values.min())), 1.25 * top if top > 0 else None)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         at = int(np.argmax(values))
-        if at and values[at] > 0:
-            text = f"{values[at]:.3g} at step {schedule.steps[at]:,}"
-            on_right = at < len(values) / 2
+        if top > 0:
+            edge = "left" if at < 0.15 * len(values) else "center"
             axes.annotate(
-                text, (schedule.steps[at], values[at]), fontsize=8, va="top",
-                xytext=(6 if on_right else -6, 0), textcoords="offset points",
-                ha="left" if on_right else "right",
+                f"{top:.3g} at step {schedule.steps[at]:,}", (schedule.steps[at], top),
+                fontsize=8, va="bottom", ha="right" if at > 0.85 * len(values) else edge,
+                xytext=(0, 2), textcoords="offset points",
             )
     axes.margins(x=0.01)
 
@@ -232,10 +233,16 @@ def _build(
         raise ConfigError(f"{config.origin(path)}: {path}: {error}") from error
 
 
-def _chosen_steps(last: int) -> np.ndarray:
+def _chosen_steps(last: int, per_epoch: int, rate: Callable[[int], float]) -> np.ndarray:
+    """All steps of a short run; else evenly chosen ones, starts of epochs, and the highest rate."""
     if last <= _POINTS:
         return np.arange(max(last, 1))
-    return np.unique(np.rint(np.linspace(0, last - 1, _POINTS)).astype(np.int64))
+    even = np.linspace(0, last - 1, _POINTS)
+    starts = np.arange(0, last, per_epoch)[:_POINTS]
+    steps = np.unique(np.rint(np.concatenate([even, starts])).astype(np.int64))
+    at = int(np.argmax(_over(steps, rate)))
+    near = np.arange(steps[max(0, at - 1)], steps[min(len(steps) - 1, at + 1)] + 1)
+    return np.union1d(steps, near[int(np.argmax(_over(near, rate)))])
 
 
 def _over(steps: np.ndarray, function: Callable[[int], float]) -> np.ndarray:

@@ -50,9 +50,9 @@ class Trained:
     notes: tuple[str, ...] = ()
 
     def title(self) -> str:
-        """``ViT_base_patch16_224, step 1234 (output/X/best/model.pdparams)``."""
-        step = "" if self.step is None else f", step {self.step}"
-        return f"{self.name}{step} ({self.weights})"
+        """``ViT_base_patch16_224, step 1234``, and in the next line the file of the weights."""
+        step = "" if self.step is None else f", step {self.step:,}"
+        return f"{self.name}{step}\n{self.weights}"
 
 
 def find_config(

@@ -123,7 +123,7 @@ def draw_filters(name: str, filters: np.ndarray, path: Path, *, title: str) -> P
                     (left / width, bottom / height, side / width, side / height)
                 )
                 show_image(axes, _as_pixels(values))
-            top -= math.ceil(len(part) / _COLUMNS) * _CELL
+            top -= math.ceil(len(part) / _COLUMNS) * _CELL + 0.06
         return save_figure(figure, path)
 
 
@@ -142,7 +142,7 @@ def draw_positions(similarity: np.ndarray, path: Path, *, title: str) -> Path:
     chosen = [_evenly(side, _MOST_POSITIONS) for side in grid]
     cell = min(0.9, max(0.5, 6.5 / max(len(part) for part in chosen)))
     across, down = len(chosen[1]) * cell, len(chosen[0]) * cell
-    width, height = max(across + 1.55, 5.0), down + 1.5
+    width, height = max(across + 1.55, 5.0), down + 1.55
     note = f"grid of {grid[0]} x {grid[1]}"
     if any(len(part) < side for part, side in zip(chosen, grid)):
         note += f", of which {len(chosen[0])} x {len(chosen[1])} positions are shown"
@@ -165,7 +165,8 @@ def draw_positions(similarity: np.ndarray, path: Path, *, title: str) -> Path:
                     axes.set_xlabel(str(column + 1), fontsize=8, labelpad=2)
         middle = top - down / 2
         figure.text(0.1 / width, middle / height, "row of the patch", rotation=90, va="center")
-        figure.text((0.6 + across / 2) / width, 0.1 / height, "column of the patch", ha="center")
+        below = (top - down - 0.42) / height
+        figure.text((0.6 + across / 2) / width, below, "column of the patch", ha="center")
         bar = figure.add_axes(
             ((0.75 + across) / width, (top - down) / height, 0.15 / width, down / height)
         )
