@@ -200,9 +200,10 @@ def draw_attention(
     side = (width - 0.4 - _CLASSES_WIDTH * has_classes) / len(shown)
     large = (side - _GAP) * maps.seen.image.shape[0] / maps.seen.image.shape[1] + 0.45
     large = max(large, 2.1 if has_classes else 0.0)
-    small = (_CELL - _GAP) * maps.layout.grid[0] / maps.layout.grid[1] + 0.32
+    left, top, right, bottom = maps.seen.box
+    small = (_CELL - _GAP) * (bottom - top) / (right - left) + 0.32
     rows = sum(math.ceil(len(images) / _COLUMNS) for _, images, _ in sections)
-    height = 1.0 + large + rows * small + len(sections) * 0.35
+    height = 0.9 + large + rows * small + len(sections) * 0.35
     with new_figure(width, height) as figure:
         place = _Rows(figure, height - add_heading(figure, title, f"{maps.picture.source}; {note}"))
         place.top -= 0.15
@@ -246,7 +247,7 @@ class _Rows:
         for number, (values, title) in enumerate(zip(maps, titles)):
             column = number % _COLUMNS
             axes = self.axes(0.2 + column * _CELL, _CELL - _GAP, cell - 0.32)
-            show_image(axes, values, title, limits=(0, 1))
+            show_image(axes, values, title, limits=(0, 1), fill=True)
             if column == _COLUMNS - 1 or number == len(maps) - 1:
                 self.top -= cell
 

@@ -132,7 +132,12 @@ def add_heading(figure: Figure, title: str, note: str = "") -> float:
 
 
 def show_image(
-    axes: Axes, image: np.ndarray, title: str = "", *, limits: Optional[Sequence[float]] = None
+    axes: Axes,
+    image: np.ndarray,
+    title: str = "",
+    *,
+    limits: Optional[Sequence[float]] = None,
+    fill: bool = False,
 ) -> Any:
     """Draw an image or a map without ticks.
 
@@ -141,6 +146,7 @@ def show_image(
         image: uint8 [H, W, 3], or numbers [H, W], drawn in :data:`HEAT`.
         title: above it.
         limits: of the numbers; None takes the least and the largest.
+        fill: take the shape of the axes in place of square pixels.
 
     Returns:
         What a colour bar needs.
@@ -148,7 +154,12 @@ def show_image(
     few = max(image.shape[:2]) < _FEW_PIXELS
     low, high = limits if limits is not None else (None, None)
     drawn = axes.imshow(
-        image, cmap=HEAT, vmin=low, vmax=high, interpolation="nearest" if few else "antialiased"
+        image,
+        cmap=HEAT,
+        vmin=low,
+        vmax=high,
+        interpolation="nearest" if few else "antialiased",
+        aspect="auto" if fill else "equal",
     )
     axes.set_xticks([])
     axes.set_yticks([])

@@ -13,7 +13,7 @@ import numpy as np
 from paddle import nn
 
 from passl.errors import ConfigError
-from passl.visualize.figure import add_heading, new_figure, save_figure, show_image
+from passl.visualize.figure import HEAT, add_heading, new_figure, save_figure, show_image
 from passl.visualize.rollout import token_layout
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
 
 _COLUMNS, _CELL = 14, 0.6  # inches
 _MOST_POSITIONS = 16  # along a side
+_TILE_PIXELS, _GAP_PIXELS = 60, 3
 
 
 def first_filters(model: nn.Layer) -> tuple[str, np.ndarray]:
@@ -150,28 +151,42 @@ def draw_positions(similarity: np.ndarray, path: Path, *, title: str) -> Path:
     least = min(0.0, float(similarity.min()))
     with new_figure(width, height) as figure:
         top = height - add_heading(figure, title, note)
-        drawn: Any = None
-        for i, row in enumerate(chosen[0]):
-            for j, column in enumerate(chosen[1]):
-                left, bottom = 0.6 + j * cell, top - (i + 1) * cell
-                side = cell * 0.94
-                axes = figure.add_axes(
-                    (left / width, bottom / height, side / width, side / height)
-                )
-                drawn = show_image(axes, similarity[row, column], limits=(least, 1.0))
-                if j == 0:
-                    axes.set_ylabel(str(row + 1), fontsize=8, rotation=0, va="center", labelpad=8)
-                if i == len(chosen[0]) - 1:
-                    axes.set_xlabel(str(column + 1), fontsize=8, labelpad=2)
-        middle = top - down / 2
-        figure.text(0.1 / width, middle / height, "row of the patch", rotation=90, va="center")
-        below = (top - down - 0.42) / height
-        figure.text((0.6 + across / 2) / width, below, "column of the patch", ha="center")
+        axes = figure.add_axes(
+            (0.6 / width, (top - down) / height, across / width, down / height)
+        )
+        mosaic, middles = _mosaic(similarity, *chosen)
+        drawn = axes.imshow(mosaic, cmap=HEAT, vmin=least, vmax=1.0, interpolation="nearest")
+        axes.set_yticks(middles[0], [str(row + 1) for row in chosen[0]])
+        axes.set_xticks(middles[1], [str(column + 1) for column in chosen[1]])
+        axes.set(xlabel="column of the patch", ylabel="row of the patch")
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
         bar = figure.add_axes(
             ((0.75 + across) / width, (top - down) / height, 0.15 / width, down / height)
         )
         figure.colorbar(drawn, cax=bar, label="cosine similarity")
         return save_figure(figure, path)
+
+
+def _mosaic(
+    similarity: np.ndarray, rows: list[int], columns: list[int]
+) -> tuple[np.ndarray, list[list[float]]]:
+    """All tiles in one array with gaps of NaN between them, and the middles of rows and columns."""
+    height, width = similarity.shape[2:]
+    times = -(-_TILE_PIXELS // max(height, width))
+    pitch = height * times + _GAP_PIXELS, width * times + _GAP_PIXELS
+    mosaic = np.full([len(rows) * pitch[0], len(columns) * pitch[1]], np.nan)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            tile = similarity[row, column].repeat(times, axis=0).repeat(times, axis=1)
+            top, left = i * pitch[0], j * pitch[1]
+            mosaic[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    middles = [
+        [(number + 0.5) * step - _GAP_PIXELS for number in range(len(part))]
+        for part, step in zip((rows, columns), pitch)
+    ]
+    return mosaic[:-_GAP_PIXELS, :-_GAP_PIXELS], middles
 
 
 def _as_pixels(values: np.ndarray) -> np.ndarray:

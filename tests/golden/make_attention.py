@@ -4,8 +4,8 @@ Needs torch and timm, and takes the weights and images of ``vit.npz`` and ``deit
 
     python tests/golden/make_attention.py tests/golden
 
-The probabilities are what reaches timm's own dropout of attention, caught by a hook.  The rollout is
-written in torch, from the formula of Abnar and Zuidema 2020.
+The probabilities are what reaches timm's own dropout of attention, caught by a hook.  The rollout
+is written in torch, from the formula of Abnar and Zuidema 2020.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def test_maps_are_the_row_of_the_classified_token_over_the_patches():
     last = TokenLayout((1, 7), 0, 1, 7)
     np.testing.assert_array_equal(last.maps(tokens)[0], [[56, 57, 58, 59, 60, 61, 62]])
     average = TokenLayout((2, 3), 1, 1, None)
-    np.testing.assert_array_equal(average.maps(tokens)[0], tokens[0, 1:7, 1:7].mean(0).reshape(2, 3))
+    expected = tokens[0, 1:7, 1:7].mean(axis=0).reshape(2, 3)
+    np.testing.assert_array_equal(average.maps(tokens)[0], expected)
     with pytest.raises(ValueError, match="2 x 2"):
         TokenLayout((2, 2), 1, 0, 0).maps(tokens)
 
