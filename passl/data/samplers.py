@@ -99,7 +99,7 @@ class RepeatedAugSampler:
         drop_last: leave out the last batch of an epoch if it is not full.
         shuffle: a new random order each epoch.
 
-    Source: M. Berman et al., "MultiGrain", arXiv:1902.05509, section 3.3; DeiT's ``RASampler``
+    Source: M. Berman et al., "MultiGrain", arXiv:1902.05509; DeiT's ``RASampler``
     (order, rounding); PASSL's ``RepeatedAugSampler``.
     """
 

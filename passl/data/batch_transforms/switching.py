@@ -54,7 +54,7 @@ class MixupCutmix(Mixing):
         model_class_num: given by the engine.
 
     Source: timm.data.mixup.Mixup (``label_smoothing`` is ``epsilon`` here) and its
-    ``--mixup-off-epoch``; H. Touvron et al., "DeiT", arXiv:2012.12877, table 9.
+    ``--mixup-off-epoch``; H. Touvron et al., "DeiT", arXiv:2012.12877.
     """
 
     def __init__(

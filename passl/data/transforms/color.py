@@ -119,7 +119,7 @@ class ThreeAugment:
     Args:
         color_jitter: strength of the jitter; 0 for none.
 
-    Source: H. Touvron et al., "DeiT III: Revenge of the ViT", arXiv:2204.07118, section 3.2.
+    Source: H. Touvron et al., "DeiT III: Revenge of the ViT", arXiv:2204.07118.
     """
 
     def __init__(self, *, color_jitter: Annotated[float, Range(min=0)] = 0.3) -> None:

@@ -3,10 +3,9 @@
 ``rand-m9-n2-mstd0.5-inc1`` is a policy followed by its parts, in any order.  timm passes over a
 part that it cannot read; here it is an error.
 
-Source: timm.data.auto_augment (names, defaults, weights); E. Cubuk et al., arXiv:1805.09501, table
-9 (the policy ``original``); the EfficientNet code of TensorFlow's TPU models (``v0``);
-H. Touvron et al., "DeiT III", arXiv:2204.07118 (``3a``); D. Hendrycks et al., "AugMix",
-arXiv:1912.02781.
+Source: timm.data.auto_augment (names, defaults, weights); E. Cubuk et al., arXiv:1805.09501 (the
+policy ``original``); the EfficientNet code of TensorFlow's TPU models (``v0``); H. Touvron et al.,
+"DeiT III", arXiv:2204.07118 (``3a``); D. Hendrycks et al., "AugMix", arXiv:1912.02781.
 """
 
 from __future__ import annotations
