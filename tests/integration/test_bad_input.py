@@ -386,8 +386,8 @@ def test_a_text_file_as_weights(fails, tmp_path):
     (tmp_path / "w.pdparams").write_text("these are not weights")
     assert fails(f"Global.pretrained_model={tmp_path}/w.pdparams", status=1) == (
         f"passl-train: {tmp_path}/w.pdparams: this is a text file (it begins with 'these are not "
-        "weights'). Weights are read from .pdparams files and optimizer states from .pdopt files, "
-        "as Paddle writes them."
+        "weights'). Weights are read from files of PyTorch (.pth, .pt, .bin), safetensors, NumPy "
+        "(.npz) and Paddle (.pdparams)."
     )
 
 
@@ -407,7 +407,7 @@ def test_weights_that_would_run_a_command_are_refused_unrun(fails, tmp_path):
     err = fails(f"Global.pretrained_model={tmp_path}/evil.pdparams", status=1)
     assert err.startswith(
         f"passl-train: {tmp_path}/evil.pdparams: refused, because loading it would run "
-        "posix.system, and a file of arrays needs no code. Nothing was run."
+        "posix.system, and a file of weights needs no code. Nothing was run."
     )
     assert not target.exists()
 
