@@ -31,6 +31,7 @@ __all__ = [
     "ParamGroupRule",
     "SamplerSection",
     "Sections",
+    "ShardingSection",
     "WorkerSection",
 ]
 
@@ -71,6 +72,8 @@ class GlobalSection:
         num_threads: threads of the math library on a CPU; null chooses by the machine.
         max_time: stop, saved and with exit status 75, so long after the start of the process:
             seconds, or text such as ``1h30m``.
+        recompute: keep only the inputs of blocks for the backward pass, and compute the rest again:
+            true for all blocks, or a number for every so-many-th.
     """
 
     task_type: str = "classification"
@@ -99,6 +102,7 @@ class GlobalSection:
     imports: list[str] = field(default_factory=list)
     num_threads: Annotated[Optional[int], Range(min=1)] = None
     max_time: Optional[Union[float, str]] = None
+    recompute: Union[bool, Annotated[int, Range(min=1)]] = False
 
 
 @dataclass(frozen=True)
@@ -147,16 +151,31 @@ class FP16Section:
 
 
 @dataclass(frozen=True)
+class ShardingSection:
+    """What processes keep in parts instead of in copies.
+
+    Attributes:
+        stage: 1: the state of the optimizer.
+    """
+
+    stage: Annotated[int, Range(min=1, max=3)] = 1
+
+
+@dataclass(frozen=True)
 class DistributedStrategySection:
     """How several processes share the work.
 
     Attributes:
         data_parallel: each process takes a part of every batch; the only strategy there is.
-        data_sharding: not available.
+        data_sharding: PASSL's switch, which it refuses; see ``sharding``.
+        sharding: keep the optimizer's state in parts; null: every process has all of it.
+        overlap: send gradients while the backward pass goes on; null: on accelerators.
     """
 
     data_parallel: bool = True
     data_sharding: bool = False
+    sharding: Optional[ShardingSection] = None
+    overlap: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -387,6 +406,7 @@ SECTIONS = {
         FP16Section,
         GradScalerSection,
         DistributedStrategySection,
+        ShardingSection,
         LossSection,
         LossTerm,
         MetricSection,

@@ -11,6 +11,7 @@ from typing import Optional
 import paddle
 from paddle import Tensor
 
+from passl.distributed.talk import talking
 from passl.distributed.world import World
 
 __all__ = ["Agreement"]
@@ -45,7 +46,8 @@ class Agreement:
         if not self._world.is_distributed:
             return 0 if wish else None
         answer = paddle.to_tensor([self._world.rank + 1 if wish else 0], dtype="int32")
-        paddle.distributed.all_reduce(answer, op=paddle.distributed.ReduceOp.MAX)
+        with talking("the wish to stop"):
+            paddle.distributed.all_reduce(answer, op=paddle.distributed.ReduceOp.MAX)
         if self._deferred:
             answer, self._previous = self._previous, answer
             if answer is None:

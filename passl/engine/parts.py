@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,20 +13,22 @@ from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
 from passl.data.loader import Loader
-from passl.distributed.collectives import broadcast_parameters, init_world
+from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.evaluator import Evaluator
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
+from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
 from passl.errors import CheckpointError, ConfigError
+from passl.layers.recompute import can_recompute
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
-from passl.optim.groups import build_param_groups, describe_groups
+from passl.optim.groups import ParamGroup, build_param_groups, describe_groups
 from passl.precision.amp import LossScaler, Precision
 from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
 
@@ -73,8 +75,9 @@ class Builder:
         parts = self.build_parts(model, plan, loaders["Train"], evaluator, store)
         state = TrainState()
         if found is not None:
-            state = restore(parts, plan, found, self.config, self.reporter)
+            state = restore(parts, plan, found, self.config, self.reporter, self.world)
         check_agreement(state, self.world, self.run_dir)
+        self.check_equal_start(parts)
         self.reporter.start(parts, plan, state, self.batches)
         trainer = Trainer(parts, plan, state)
         return Run(
@@ -124,12 +127,47 @@ class Builder:
             )
         except ConfigError as error:
             raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
+        self.set_recompute(model)
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             report = load_pretrained(model, path, finetune=self.config.Global.finetune)
             self.reporter.log(str(report))
         broadcast_parameters(model.state_dict().values(), self.world)
         return model
+
+    def set_recompute(self, model: Any) -> None:
+        """Let the model recompute activations as ``Global.recompute`` asks.
+
+        Raises:
+            ConfigError: the model cannot.
+        """
+        every = int(self.config.Global.recompute)
+        if not every:
+            return
+        if not can_recompute(model):
+            raise ConfigError(
+                f"{self.config.origin('Global.recompute')}: Global.recompute: "
+                f"{self.config.Model['name']} cannot recompute its activations, as it does not run "
+                "its blocks through passl.layers.recompute.run_blocks; write false, or save memory "
+                "with a smaller Global.micro_batch_size"
+            )
+        model.recompute_every = every
+
+    def check_equal_start(self, parts: TrainParts) -> None:
+        """Refuse to train when the processes hold different weights or optimizer states.
+
+        Raises:
+            PasslError: on all ranks, naming the tensors.
+        """
+        tensors = dict(parts.model.state_dict())
+        if not isinstance(parts.optimizer, ShardedOptimizer):
+            tensors.update(parts.optimizer.state_dict())
+        check_equal(
+            tensors,
+            self.world,
+            f"All machines must see the same files in {self.run_dir}, and install the same "
+            "versions: passl-check --dist compares them",
+        )
 
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
@@ -284,7 +322,16 @@ class Builder:
             weight_decay=float(component.get("weight_decay", 0.0)),
         )
         self.reporter.log(describe_groups(groups))
-        return self.build_component(OPTIMIZERS, "Optimizer", component, groups=groups)
+
+        def build(some: Sequence[ParamGroup]) -> Any:
+            return self.build_component(OPTIMIZERS, "Optimizer", component, groups=some)
+
+        if self.config.DistributedStrategy.sharding is None:
+            return build(groups)
+        if not self.world.is_distributed:
+            self.reporter.log("sharding: there is one process, which keeps the whole state")
+            return build(groups)
+        return ShardedOptimizer(groups, build, self.world)
 
     def build_parts(
         self,
@@ -311,7 +358,8 @@ class Builder:
             hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
             evaluator=evaluator,
             world=self.world,
-            record=run_record(self.config, plan),
+            record=run_record(self.config, plan, self.world),
+            overlap=self.config.DistributedStrategy.overlap,
         )
 
     def build_clip(self) -> Optional[ClipGradByGlobalNorm]:

@@ -327,7 +327,11 @@ class Reporter:
 
     def _log_result(self, result: EvalResult, epoch: int) -> None:
         losses, metrics = self._split(result.values)
-        self._logger.info(lines.eval_avg_line(epoch=epoch, losses=losses, metrics=metrics))
+        self._logger.info(
+            lines.eval_avg_line(
+                epoch=epoch, losses=losses, metrics=metrics, samples=result.samples
+            )
+        )
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -52,7 +52,12 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
 
 
 def restore(
-    parts: TrainParts, plan: RunPlan, folder: Path, config: Config, reporter: Reporter
+    parts: TrainParts,
+    plan: RunPlan,
+    folder: Path,
+    config: Config,
+    reporter: Reporter,
+    world: World,
 ) -> TrainState:
     """Put weights, optimizer state and counters of a checkpoint folder in place.
 
@@ -82,7 +87,21 @@ def restore(
             f"at step {plan.last_step}; train longer with a larger Global.epochs"
         )
     reporter.resumed(folder, state, plan)
+    _note_other_world(record["plan"].get("world_size", world.size), state, world, reporter)
     return state
+
+
+def _note_other_world(before: int, state: TrainState, world: World, reporter: Reporter) -> None:
+    if before != world.size:
+        reporter.log(
+            f"the state was saved by {_processes(before)} and goes on with "
+            f"{_processes(world.size)}: at the same sample, {state.samples_in_epoch} into epoch "
+            f"{state.epoch}, in the same order; dropout and drop path draw other masks"
+        )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' * (count != 1)}"
 
 
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:
@@ -156,12 +175,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def run_record(config: Config, plan: RunPlan) -> dict[str, Any]:
+def run_record(config: Config, plan: RunPlan, world: World) -> dict[str, Any]:
     """What a checkpoint remembers of its run beside the state: config, lengths, versions."""
     return {
         "config": config.to_dict(),
         "plan": {
             "seed": plan.seed,
+            "world_size": world.size,
             "global_batch_size": plan.global_batch_size,
             "steps_per_epoch": plan.steps_per_epoch,
         },

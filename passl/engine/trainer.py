@@ -19,13 +19,14 @@ from paddle import Tensor
 
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
-from passl.distributed.collectives import sum_gradients
+from passl.distributed.reducer import GradientReducer
 from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
+from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import Best, TrainState
 from passl.engine.stopping import RunStopped, StopWatch
 from passl.errors import PasslError
@@ -54,6 +55,7 @@ class TrainParts:
     evaluator: Optional[Evaluator]
     world: World
     record: Mapping[str, Any]
+    overlap: Optional[bool] = None
 
 
 class Trainer:
@@ -68,6 +70,7 @@ class Trainer:
     def __init__(self, parts: TrainParts, plan: RunPlan, state: TrainState) -> None:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
+        self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
         names = [*parts.loss.names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
@@ -142,12 +145,14 @@ class Trainer:
         parts, state = self.parts, self.state
         paddle.seed(_step_seed(self.plan.seed, parts.world.rank, state.step))
         sums = dict.fromkeys(self.meter.names, paddle.zeros([]))
-        for images, target in self._micro_batches(batch):
+        for images, target, is_last in self._micro_batches(batch):
             count = float(target.shape[0])
             with parts.precision.autocast():
                 logits = parts.model(images)
             logits = logits.astype("float32")
             losses = parts.loss(logits, target)
+            if is_last:
+                self.reducer.arm()
             parts.precision.backward(losses["loss"] * (count / batch.global_size))
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
@@ -161,7 +166,7 @@ class Trainer:
             their norm before clipping, and whether the weights were updated.
         """
         parts, state = self.parts, self.state
-        sum_gradients([parameter for _, parameter in self.parameters], parts.world)
+        self.reducer.finish()
         parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
         grad_norm = (parts.clip or global_norm)(self.parameters)
         applied = parts.precision.accept(grad_norm)
@@ -184,8 +189,8 @@ class Trainer:
         done = self.state.step % self.plan.steps_per_epoch
         return self.parts.loader.epoch(self.state.epoch, start_batch=done)
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and targets of each forward pass; none where this rank has no samples.
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Images, targets and "is the last" of each pass; none where this rank has no samples.
 
         The batch goes to the device in one piece, as bytes; a micro-batch becomes floats when it is
         due, so that accumulation does not hold the whole batch as floats.
@@ -195,7 +200,7 @@ class Trainer:
         for start in range(0, count, size):
             part = slice(start, start + size)
             some = (images, target) if count <= size else (images[part], target[part])
-            yield to_model_input(some[0], self.parts.loader), some[1]
+            yield to_model_input(some[0], self.parts.loader), some[1], start + size >= count
 
     def _reported(
         self, losses: Mapping[str, Tensor], logits: Tensor, target: Tensor, count: float
@@ -315,6 +320,8 @@ class Trainer:
     def _note_in_state(self) -> None:
         """Bring what other parts remember into the state; every rank takes part."""
         self.meter.flush(self.state.step)
+        if isinstance(self.parts.optimizer, ShardedOptimizer):
+            self.parts.optimizer.gather_state()
         state = self.state
         state.window, state.epoch_sums = self.meter.state()
         state.scaler = self.parts.precision.state_dict()

@@ -21,6 +21,7 @@ from passl.layers.errors import ModelArgumentError
 from passl.layers.linear import Linear
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.pre_logits import PreLogits
+from passl.layers.recompute import run_blocks
 from passl.models.vit_init import initialize
 from passl.registry import MODELS, Range
 
@@ -66,9 +67,11 @@ class VisionTransformer(nn.Layer):
         num_features: width of what the classifier sees.
         grid_size: rows and columns of patches.
         num_prefix_tokens: tokens before the patches (1, the class token).
+        recompute_every: see :func:`passl.layers.recompute.run_blocks`.
     """
 
     num_prefix_tokens = 1
+    recompute_every = 0
 
     def __init__(
         self,
@@ -144,8 +147,7 @@ class VisionTransformer(nn.Layer):
         cls_b1c = self.cls_token.expand([x_bnc.shape[0], -1, -1])
         x_bnc = paddle.concat([cls_b1c.astype(x_bnc.dtype), x_bnc], axis=1) + self.pos_embed
         x_bnc = self.pos_drop(x_bnc)
-        for block in self.blocks:
-            x_bnc = block(x_bnc)
+        x_bnc = run_blocks(self.blocks, x_bnc, recompute_every=self.recompute_every)
         return self.norm(x_bnc)
 
     def forward_head(self, tokens_bnc: paddle.Tensor) -> paddle.Tensor:
