@@ -37,7 +37,7 @@ from passl.logs.logger import get_logger
 __all__ = ["Peers", "first_failure"]
 
 #: How long a rank that lost its peers looks for the reason before it fails without one.
-_LOOK_S = 3.0
+_LOOK_S = 2.0
 #: How long a rank may go on after another has failed, before it is taken to hang.
 _GRACE_S = 5.0
 _POLL_S = 0.5
@@ -170,10 +170,12 @@ class Peers:
             story = first_failure(self.run_dir, self.world, self._job)
             if story is None:
                 continue
+            if self._over.wait(_POLL_S):  # it has noticed by itself, as a rule
+                return
+            get_logger().error(f"ending within {_GRACE_S:g} s, as another process failed: {story}")
             if self._over.wait(_GRACE_S):
                 return
-            text = f"this process hangs, as another one has failed, and ends now: {story}"
-            get_logger().error(text)
+            text = f"this process hung after another one had failed: {story}"
             Attempt.from_environment(self._environ).ended(EXIT_FAILED, text.splitlines()[0])
             os._exit(EXIT_FAILED)
 
