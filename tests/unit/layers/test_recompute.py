@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import pytest
+from small_run import assert_same_arrays
 
 import passl
 from passl.layers.recompute import run_blocks
+from passl.models.vision_transformer import VisionTransformer
 
 SMALL = {
     "img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 3, "num_heads": 2,
@@ -45,6 +47,23 @@ def test_blocks_behind_frozen_embeddings_still_learn():
     assert "blocks.0.attn.qkv.weight" in again
     for name, value in plain.items():
         np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+def test_a_run_with_recomputation_ends_with_the_same_weights(make_run):
+    plain, again = make_run("plain"), make_run("again")
+    short = ("Global.epochs=1", "Global.micro_batch_size=100", "Global.eval_during_train=false")
+    assert plain.train(*short) == 0
+    assert again.train(*short, "Global.recompute=true") == 0
+    assert_same_arrays(plain.weights(), again.weights())
+    assert_same_arrays(plain.optimizer(), again.optimizer())
+
+
+def test_a_model_that_cannot_is_refused(run_folder, monkeypatch, capsys):
+    monkeypatch.delattr(VisionTransformer, "recompute_every")
+    assert run_folder.train("Global.recompute=true") == 2
+    text = capsys.readouterr().err
+    assert "Global.recompute: VisionTransformer cannot recompute its activations" in text
+    assert "write false" in text
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, [1, 1, 1]), (1, [2, 2, 2]), (2, [2, 1, 2])])
