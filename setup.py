@@ -67,6 +67,7 @@ setup(
             "passl-train=passl.cli.train:main",
             "passl-eval=passl.cli.eval:main",
             "passl-check=passl.cli.check:main",
+            "passl-data=passl.cli.data:main",
             "passl-models=passl.cli.models:main",
         ]
     },

@@ -97,7 +97,9 @@ def stream_arrays(file: HashingFile, arrays: Mapping[str, np.ndarray]) -> None:
 
 def bfloat16_to_float32(stored: np.ndarray) -> np.ndarray:
     """The values of bfloat16 stored as uint16: each is the upper half of a float32, exactly."""
-    return (stored.astype(np.uint32) << 16).view(np.float32)
+    wide = stored.astype(np.uint32)
+    np.left_shift(wide, np.uint32(16), out=wide)  # NumPy 1 would make a 0-d array an int64
+    return wide.view(np.float32)
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 Names and shapes of both sides are compared before anything is copied.  What does not fit is an
 error that lists it, not a warning that scrolls by: a model that evaluates with random weights is
-the most expensive mistake of all.  With ``finetune`` a head of other classes starts anew and
-position embeddings are resized; nothing else is forgiven.
+the most expensive mistake of all.  With ``finetune`` a head of other classes starts anew, and what
+depends on the size and channels of the image is resized; nothing else is forgiven.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 import paddle
 from paddle import nn
 
+from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions
 from passl.checkpoint.files import bfloat16_to_float32, read_arrays
-from passl.checkpoint.pos_embed import resize_pos_embed
+from passl.checkpoint.provenance import read_provenance
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.errors import CheckpointError
 
@@ -28,8 +29,13 @@ __all__ = ["LoadReport", "load_arrays", "load_pretrained"]
 
 #: Parameters that belong to the classes rather than to the images; a model may name others in
 #: ``head_prefixes``.
-_HEAD_PREFIXES = ("head.", "pre_logits.")
-_POS_EMBED = "pos_embed"
+_HEAD_PREFIXES = ("head.", "head_dist.", "pre_logits.")
+#: Parts of the head with one output a class, the last axis of their tensors.
+_CLASSIFIERS = ("head.", "head_dist.")
+#: What fine-tuning resizes.
+_RESIZED_PREFIXES = ("pos_embed", "patch_embed.")
+#: How PASSL resizes position embeddings, for weights of which nothing else is known.
+_POS_EMBED_METHOD = "bicubic"
 _NUM_LISTED = 10
 
 
@@ -48,7 +54,9 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     #: Tensors of the head that start anew, with the reason.
     reinitialised: dict[str, str] = field(default_factory=dict)
-    #: ``pos_embed`` if its grid changed, with the two sizes.
+    #: Tensors of the file's head that the model has no place for, with the reason.
+    dropped: dict[str, str] = field(default_factory=dict)
+    #: Tensors changed to fit the model's images, with the two sizes and the method.
     resized: dict[str, str] = field(default_factory=dict)
     #: Tensors of the model that the file lacks.
     missing: list[str] = field(default_factory=list)
@@ -67,7 +75,11 @@ class LoadReport:
         lines += [f"newly initialised {name}: {why}" for name, why in self.reinitialised.items()]
         lines += [f"kept as initialised {name}: not in the file" for name in self.missing]
         lines += [f"kept as initialised {name}: {why}" for name, why in self.mismatched.items()]
-        lines += [f"not used {name}: not in the model" for name in self.unexpected]
+        lines += [f"not used {name}: {why}" for name, why in self.dropped.items()]
+        lines += [
+            f"not used {name}: not in the model" + (f" (did you mean {near}?)" if near else "")
+            for name, near in self.unexpected.items()
+        ]
         lines += [f"converted from {kind}: {n} tensors" for kind, n in self.converted.items()]
         return "\n  ".join(lines)
 
@@ -77,17 +89,26 @@ def load_pretrained(
     path: Union[str, Path],
     *,
     finetune: bool = False,
+    keep_head: bool = True,
     allow_missing: Sequence[str] = (),
+    pos_embed_method: Optional[str] = None,
+    source_grid: Optional[tuple[int, int]] = None,
 ) -> LoadReport:
     """Put the weights at ``path`` into ``model``.
 
     Args:
         model: its parameters and buffers are overwritten; untouched if an error is raised.
         path: a checkpoint folder, ``best``, a file, or a prefix without suffix.
-        finetune: allow a head of another shape, which then starts anew as a whole, and another
-            image size, for which ``pos_embed`` is resized.
+        finetune: allow a head of another shape, which then starts anew as a whole, and images of
+            another size, patch size or number of channels, for which ``pos_embed`` and the first
+            convolution are resized.
+        keep_head: with ``finetune``, keep a head that fits; False starts it anew in any case.
         allow_missing: regular expressions of names that need not fit: kept as initialised where
             the file has no such tensor or one of another shape, ignored where the model has none.
+        pos_embed_method: ``bicubic``, ``bicubic_antialias``, ``bilinear`` or ``zoom``; None: as
+            the file's provenance says, else ``bicubic``.
+        source_grid: rows and columns of the file's positions; None: as the file's provenance
+            says, else as the model's if there are as many, else a square.
 
     Raises:
         CheckpointError: no such file, damaged, NaN in it, or a tensor that does not fit.
@@ -95,8 +116,16 @@ def load_pretrained(
     resolved = resolve_checkpoint(path)
     resolved.verify(only_weights=True)
     arrays = read_arrays(resolved.weights)
+    known = read_provenance(resolved)
     return load_arrays(
-        model, arrays, str(resolved.weights), finetune=finetune, allow_missing=allow_missing
+        model,
+        arrays,
+        str(resolved.weights),
+        finetune=finetune,
+        keep_head=keep_head,
+        allow_missing=allow_missing,
+        pos_embed_method=pos_embed_method or known.pos_embed_method,
+        source_grid=source_grid or known.grid_size,
     )
 
 
@@ -106,7 +135,10 @@ def load_arrays(
     origin: str,
     *,
     finetune: bool = False,
+    keep_head: bool = True,
     allow_missing: Sequence[str] = (),
+    pos_embed_method: Optional[str] = None,
+    source_grid: Optional[tuple[int, int]] = None,
 ) -> LoadReport:
     """:func:`load_pretrained` for arrays already read.
 
@@ -115,16 +147,25 @@ def load_arrays(
         arrays: name -> array in Paddle's layout, floats of any width, bfloat16 as uint16.
         origin: what messages call them.
         finetune: see :func:`load_pretrained`.
+        keep_head: see :func:`load_pretrained`.
         allow_missing: see :func:`load_pretrained`.
+        pos_embed_method: see :func:`load_pretrained`; None is ``bicubic``.
+        source_grid: see :func:`load_pretrained`.
     """
     targets: dict[str, paddle.Tensor] = model.state_dict()
     report = LoadReport(origin, len(targets))
     values = _as_floats(arrays, report)
     if finetune:
-        _resize_pos_embed(model, targets, values, report)
+        report.resized.update(adapt_patch_embed(targets, values, origin))
+        method = pos_embed_method or _POS_EMBED_METHOD
+        report.resized.update(
+            adapt_positions(
+                model, targets, values, origin, method=method, source_grid=source_grid
+            )
+        )
     _compare(targets, values, report)
     if finetune:
-        _give_up_head(model, report)
+        _give_up_head(model, report, keep_head)
     _refuse_misfits(report, allow_missing, finetune)
     _refuse_non_finite(values, report)
     for name in report.loaded:
@@ -154,7 +195,7 @@ def _compare(
         if name not in values:
             report.missing.append(name)
             continue
-        difference = _difference(values[name], target)
+        difference = _difference(name, values[name], target)
         if difference:
             report.mismatched[name] = difference
         else:
@@ -165,59 +206,43 @@ def _compare(
         report.unexpected[name] = near[0] if near else ""
 
 
-def _difference(value: np.ndarray, target: paddle.Tensor) -> str:
+def _difference(name: str, value: np.ndarray, target: paddle.Tensor) -> str:
     """Why the value cannot be the target's; empty if it can."""
     stored, wanted = list(value.shape), list(target.shape)
     if stored != wanted:
         is_transposed = len(wanted) == 2 and stored == wanted[::-1]
-        hint = " (transposed: written by another framework?)" if is_transposed else ""
+        if is_transposed:
+            hint = " (transposed: written by another framework?)"
+        elif name.startswith(_CLASSIFIERS) and stored[:-1] == wanted[:-1]:
+            hint = f" ({stored[-1]} -> {wanted[-1]} classes)"
+        else:
+            hint = ""
         return f"{stored} in the file, {wanted} in the model{hint}"
     if (value.dtype.kind == "f") != ("float" in str(target.dtype)):
         return f"{value.dtype} in the file, {_dtype_name(target)} in the model"
     return ""
 
 
-def _resize_pos_embed(
-    model: nn.Layer,
-    targets: Mapping[str, paddle.Tensor],
-    values: dict[str, np.ndarray],
-    report: LoadReport,
-) -> None:
-    stored, target = values.get(_POS_EMBED), targets.get(_POS_EMBED)
-    if stored is None or target is None or stored.ndim != 3 or not hasattr(model, "grid_size"):
-        return
-    if stored.shape[1] == target.shape[1] or stored.shape[2] != target.shape[2]:
-        return
-    rows, columns = model.grid_size
-    prefix = int(model.num_prefix_tokens)
-    try:
-        values[_POS_EMBED] = resize_pos_embed(stored, (rows, columns), prefix)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{report.origin}: {_POS_EMBED} cannot be resized: {error}."
-        ) from error
-    side = round((stored.shape[1] - prefix) ** 0.5)
-    report.resized[_POS_EMBED] = f"grid {side}x{side} -> {rows}x{columns}, bicubic"
-
-
-def _give_up_head(model: nn.Layer, report: LoadReport) -> None:
+def _give_up_head(model: nn.Layer, report: LoadReport, keep_head: bool) -> None:
     """Start the whole head anew if a part of it does not fit: half a head is none."""
     prefixes = tuple(getattr(model, "head_prefixes", _HEAD_PREFIXES))
-    head_reasons = {
+    reasons = {
         **{name: "not in the file" for name in report.missing if name.startswith(prefixes)},
         **{name: why for name, why in report.mismatched.items() if name.startswith(prefixes)},
     }
-    head_unused = [name for name in report.unexpected if name.startswith(prefixes)]
-    if not head_reasons and not head_unused:
+    unused = [name for name in report.unexpected if name.startswith(prefixes)]
+    if keep_head and not reasons and not unused:
         return
+    other = "another part of the head differs" if reasons or unused else "a new head was asked for"
     for name in [name for name in report.loaded if name.startswith(prefixes)]:
         report.loaded.remove(name)
-        head_reasons[name] = "another part of the head differs"
-    report.missing = [name for name in report.missing if name not in head_reasons]
-    for name in (*head_reasons, *head_unused):
+        reasons[name] = other
+    report.missing = [name for name in report.missing if name not in reasons]
+    for name in (*reasons, *unused):
         report.mismatched.pop(name, None)
         report.unexpected.pop(name, None)
-    report.reinitialised = head_reasons
+    report.reinitialised = reasons
+    report.dropped = dict.fromkeys(unused, "a part of the file's head that the model has not")
 
 
 # -- refusing --------------------------------------------------------------------------------------
@@ -251,10 +276,11 @@ def _refuse_misfits(report: LoadReport, allow_missing: Sequence[str], finetune: 
 
 def _advice(names: Sequence[str], finetune: bool) -> str:
     """What to do if only that differs which fine-tuning forgives."""
-    if not finetune and all(name.startswith((*_HEAD_PREFIXES, _POS_EMBED)) for name in names):
+    forgiven = (*_HEAD_PREFIXES, *_RESIZED_PREFIXES)
+    if not finetune and all(name.startswith(forgiven) for name in names):
         return (
-            "Only the head or the position embedding differs: Global.finetune=true starts a new "
-            "head and resizes the embedding."
+            "Only the head or what depends on the image size differs: Global.finetune=true starts "
+            "a new head and resizes the embeddings."
         )
     return "Compare Model.name and its arguments with those the weights were trained with."
 

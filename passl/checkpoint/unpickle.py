@@ -124,7 +124,7 @@ def _view(data: object, dtype: np.dtype[Any], shape: tuple[int, ...], order: str
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Knows seven names.
+    """Knows eight names.
 
     Python's own types among them cannot be changed, and the rest are bound methods, on which a
     file cannot set
@@ -137,8 +137,11 @@ class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             module = "multiarray"
+        if module == "__builtin__":  # Python 2's name of it, in protocols up to 2
+            module = "builtins"
         allowed: dict[str, Any] = {
             "builtins.tuple": tuple,
+            "builtins.bytes": self._no_bytes,
             "collections.OrderedDict": OrderedDict,
             "numpy.ndarray": "numpy.ndarray",  # only ever an argument of _reconstruct
             "numpy.dtype": self._dtype,
@@ -162,6 +165,12 @@ class _InertUnpickler(pickle.Unpickler):
 
     def _scalar(self, dtype: InertDtype, data: Union[bytes, str]) -> InertScalar:
         return InertScalar(dtype, data)
+
+    def _no_bytes(self, *args: Any) -> bytes:
+        # How protocol 2 writes the data of an empty array.
+        if args:
+            raise ForbiddenName("bytes with arguments")
+        return b""
 
     def _encode(self, text: str, encoding: str) -> bytes:
         # Protocol 2 writes bytes as text; any other codec would be somebody's experiment.

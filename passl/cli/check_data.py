@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from passl.data.dataset import Dataset
     from passl.data.scan import ScanReport
     from passl.data.scan_state import ScanState
-    from passl.logs.progress import ProgressBar
 
 __all__ = ["add_data_options", "check_data"]
 
@@ -101,7 +99,7 @@ def _scan(
 ) -> ScanReport:
     from passl.data.scan import scan_dataset
     from passl.data.scan_state import fingerprint
-    from passl.logs.progress import ProgressBar
+    from passl.logs.progress import CountProgress
 
     print_of_data = fingerprint(dataset)
     known = state.section(name, print_of_data) if print_of_data is not None else None
@@ -110,38 +108,16 @@ def _scan(
             f"DataLoader.{name}: {known.known_samples} of {len(dataset)} samples were checked "
             f"before ({state.path}); only changed files are read again"
         )
-    with ProgressBar() as bar:
+    before = known.known_samples if known is not None else 0
+    with CountProgress(f"DataLoader.{name}", before) as progress:
         return scan_dataset(
             dataset,
             num_workers=arguments.workers,
             class_num=_class_num(config),
             hashes=True,
             state=known,
-            progress=_Progress(bar, f"DataLoader.{name}", known.known_samples if known else 0),
+            progress=progress,
         )
-
-
-class _Progress:
-    """Samples done, for the live bar, with the time left.
-
-    Args:
-        bar: the live line.
-        label: what is scanned.
-        known: samples that an earlier start has looked at; they tell nothing of the speed.
-    """
-
-    def __init__(self, bar: ProgressBar, label: str, known: int) -> None:
-        self._bar, self._label, self._known = bar, label, known
-        self._started = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if done <= self._known:
-            self._started = time.monotonic()
-            self._bar.update(label=self._label, done=done, total=total)
-            return
-        speed = (done - self._known) / max(time.monotonic() - self._started, 1e-9)
-        eta = (total - done) / max(speed, 1e-9)
-        self._bar.update(label=self._label, done=done, total=total, ips=speed, eta_s=eta)
 
 
 def _class_num(config: Config) -> Optional[int]:

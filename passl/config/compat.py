@@ -201,9 +201,9 @@ RULES: tuple[Rule, ...] = (
     Rule("Optimizer.tensor_fusion", "dropped", "the updates need no fused buffers", drop),
     Rule(
         "Optimizer.layer_decay",
-        "dropped if null, else refused",
-        "PASSL accepts it and does nothing",
-        refuse_unless(message=not_yet("layer_decay")),
+        "accepted",
+        "here it takes effect; PASSL accepts it and does nothing",
+        accept,
     ),
     Rule(
         "Optimizer.param_group_fn",

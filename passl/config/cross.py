@@ -171,15 +171,25 @@ def _check_precision(config: Config, checker: Checker, sound: Callable[..., bool
 
 
 def _check_patterns(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
-    groups = config.Optimizer.param_groups if config.Optimizer is not None else []
-    for position, rule in enumerate(groups):
-        path = f"Optimizer.param_groups.{position}.pattern"
-        if rule is None or not sound(path):
+    optimizer = config.Optimizer
+    patterns = {
+        f"Optimizer.param_groups.{position}.pattern": rule.pattern
+        for position, rule in enumerate(optimizer.param_groups if optimizer is not None else [])
+        if rule is not None
+    }
+    lists = {"Global.allow_missing": config.Global.allow_missing}
+    if optimizer is not None:
+        lists["Optimizer.freeze"] = optimizer.freeze
+    for path, texts in lists.items():
+        if sound(path):
+            patterns.update({f"{path}.{position}": text for position, text in enumerate(texts)})
+    for path, pattern in patterns.items():
+        if not sound(path):
             continue
         try:
-            re.compile(rule.pattern)
+            re.compile(pattern)
         except re.error as error:
-            checker.report(path, f"{rule.pattern!r} is not a regular expression: {error}")
+            checker.report(path, f"{pattern!r} is not a regular expression: {error}")
 
 
 def _check_max_time(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:

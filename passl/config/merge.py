@@ -22,6 +22,8 @@ _SECTION_KEYS = (
                 "no_weight_decay_name",
                 "no_weight_decay_1d",
                 "param_groups",
+                "layer_decay",
+                "freeze",
                 "lr",
                 "lr_decay_unit",
             }

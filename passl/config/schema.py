@@ -50,7 +50,14 @@ class GlobalSection:
             folder, if any), a path, or null (always start afresh).
         pretrained_model: weights to begin with: a checkpoint folder, ``best``, a file or PASSL's
             prefix.
-        finetune: adapt the weights of ``pretrained_model``: new head, resized position embedding.
+        finetune: adapt the weights of ``pretrained_model``: a head that does not fit starts anew,
+            position embedding and first convolution are resized.
+        finetune_head: with ``finetune``, ``keep`` a head that fits, or start a ``new`` one in any
+            case.
+        allow_missing: regular expressions, searched in names, of tensors of ``pretrained_model``
+            that need not fit: they start anew, or are left out where the model has none.
+        pos_embed_resize: method for the position embedding; ``auto`` takes the one of the family
+            that the weights are from (``bicubic`` where nothing says so).
         output_dir: files go to ``output_dir/<Model.name>``.
         device: ``auto`` takes an accelerator if there is one, else the CPU.
         seed: of weights, order and augmentation.
@@ -82,6 +89,9 @@ class GlobalSection:
     checkpoint: Optional[str] = "auto"
     pretrained_model: Optional[str] = None
     finetune: bool = False
+    finetune_head: Literal["keep", "new"] = "keep"
+    allow_missing: list[str] = field(default_factory=list)
+    pos_embed_resize: Literal["auto", "bicubic", "bicubic_antialias", "bilinear", "zoom"] = "auto"
     output_dir: str = "./output"
     device: Literal["auto", "cpu", "gpu", "xpu", "npu"] = "auto"
     seed: Annotated[int, Range(min=0, max=4294967295)] = 2021
@@ -263,6 +273,9 @@ class OptimizerSection:
         no_weight_decay_name: parts of names of parameters that are not decayed.
         no_weight_decay_1d: do not decay parameters of one dimension (biases, norms).
         param_groups: groups with settings of their own; the first that matches counts.
+        layer_decay: factor on the learning rate from each layer to the one before it, times the
+            group's ``lr_scale``; null for none.
+        freeze: regular expressions, searched in names, of parameters that are not trained.
     """
 
     component: Annotated[ComponentDict, Component("optimizers")]
@@ -270,6 +283,8 @@ class OptimizerSection:
     no_weight_decay_name: list[str] = field(default_factory=list)
     no_weight_decay_1d: bool = False
     param_groups: list[ParamGroupRule] = field(default_factory=list)
+    layer_decay: Annotated[Optional[float], Range(min=0.0, max=1.0, min_open=True)] = None
+    freeze: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 The label stands after the *last* delimiter of the line, so that a path may contain it; with
 ``multi_label`` it is a comma-separated set, ``path 3,17,250``.  Blank lines and white space at the
-end of a line do not count.  A file is read in blocks and each block is taken apart with array
-operations, without a Python object for each line.
+end of a line do not count.  A path with a line end in it is escaped as md5sum does it, and its line
+begins with a backslash (:mod:`passl.data.names`).  A file is read in blocks and each block is taken
+apart with array operations, without a Python object for each line.
 
 Source: the list format of PASSL's ImageNet data sets (``train_list.txt``, ``image_all_list.txt``).
 """
@@ -17,13 +18,14 @@ from typing import Optional
 
 import numpy as np
 
+from passl.data.names import unescape_name
 from passl.data.table import SampleTable
 from passl.errors import ConfigError, DataError
 
 __all__ = ["line_number", "read_list"]
 
 _BLOCK = 4 << 20  # bytes; the arrays made of a block stay near the cache
-_NEWLINE, _COMMA = 0x0A, 0x2C
+_NEWLINE, _COMMA, _BACKSLASH = 0x0A, 0x2C, 0x5C
 _BLANKS = (0x20, 0x09, 0x0D)
 _MAX_DIGITS = 9  # what always fits in int32
 
@@ -62,11 +64,13 @@ def read_list(
             reason = _explain(text, delimiter, multi_label, class_num)
             where = f"{path}:{first_line + bad + 1}"
             raise DataError(f"{where}: {reason}\n  the line: {_shorten(text)}")
+        kept, kept_lengths = parsed.path_bytes(), parsed.path_lengths()
+        if parsed.has_escapes:
+            kept, kept_lengths = _unescape(path, first_line, parsed)
         first_line += parsed.num_lines
-        kept = parsed.path_bytes()
         names[used : used + len(kept)] = kept
         used += len(kept)
-        lengths.append(parsed.path_lengths().astype(np.int32))
+        lengths.append(kept_lengths.astype(np.int32))
         labels.append(parsed.labels)
         counts.append(parsed.label_counts)
     if used == 0:
@@ -129,6 +133,11 @@ class _Block:
         position = int(np.searchsorted(self.rows, number))
         return self.data[self.start[position] : self.end[position]].tobytes()
 
+    @property
+    def has_escapes(self) -> bool:
+        """A line begins with a backslash: see :mod:`passl.data.names`."""
+        return bool((self.data[self.start] == _BACKSLASH).any())
+
     def path_lengths(self) -> np.ndarray:
         """Bytes of each path: int64 [rows]."""
         return self.split - self.start
@@ -157,6 +166,25 @@ class _Block:
             self._largest = np.maximum.reduceat(self.labels, first)
         else:
             self.wrong, self._largest = np.zeros(0, bool), self.labels
+
+
+def _unescape(path: Path, first_line: int, block: _Block) -> tuple[np.ndarray, np.ndarray]:
+    """The paths of a block with escaped ones, and their lengths."""
+    names = []
+    for row, start, split in zip(block.rows, block.start, block.split):
+        name = block.data[start:split].tobytes()
+        if name.startswith(b"\\"):
+            try:
+                name = unescape_name(name[1:])
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{first_line + row + 1}: {error}; a line that begins with a backslash "
+                    "has an escaped path, in which \\n, \\r and \\\\ stand for a line end, a "
+                    "carriage return and a backslash"
+                ) from error
+        names.append(name)
+    joined = np.frombuffer(b"".join(names), dtype=np.uint8)
+    return joined, np.array([len(name) for name in names], dtype=np.int64)
 
 
 def _parse_numbers(

@@ -28,7 +28,13 @@ from passl.layers.recompute import can_recompute
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
-from passl.optim.groups import ParamGroup, build_param_groups, describe_groups
+from passl.optim.groups import (
+    ParamGroup,
+    build_param_groups,
+    describe_groups,
+    freeze_parameters,
+)
+from passl.optim.layer_decay import layer_scales
 from passl.precision.amp import LossScaler, Precision
 from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
 
@@ -130,8 +136,7 @@ class Builder:
         self.set_recompute(model)
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
-            report = load_pretrained(model, path, finetune=self.config.Global.finetune)
-            self.reporter.log(str(report))
+            self.reporter.log(self.load_pretrained(model, path))
         broadcast_parameters(model.state_dict().values(), self.world)
         return model
 
@@ -168,6 +173,20 @@ class Builder:
             f"All machines must see the same files in {self.run_dir}, and install the same "
             "versions: passl-check --dist compares them",
         )
+
+    def load_pretrained(self, model: Any, path: str) -> str:
+        """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
+        settings = self.config.Global
+        method = settings.pos_embed_resize
+        report = load_pretrained(
+            model,
+            path,
+            finetune=settings.finetune,
+            keep_head=settings.finetune_head == "keep",
+            allow_missing=settings.allow_missing,
+            pos_embed_method=None if method == "auto" else method,
+        )
+        return str(report)
 
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
@@ -314,12 +333,18 @@ class Builder:
         section = self.config.Optimizer
         assert section is not None  # the config check demands it of a run that trains
         component = dict(section.component)
+        freeze_parameters(model.named_parameters(), section.freeze)
+        scales = None
+        if section.layer_decay is not None:
+            scales = layer_scales(model, section.layer_decay)
+            self.reporter.log(str(scales))
         groups = build_param_groups(
             model.named_parameters(),
             no_weight_decay_name=section.no_weight_decay_name,
             no_weight_decay_1d=section.no_weight_decay_1d,
             rules=section.param_groups,
             weight_decay=float(component.get("weight_decay", 0.0)),
+            layer_scales=scales,
         )
         self.reporter.log(describe_groups(groups))
 

@@ -19,7 +19,7 @@ from typing import Callable, Optional, TextIO
 from passl.logs.lines import format_eta
 from passl.logs.logger import ConsoleHandler, get_logger
 
-__all__ = ["ProgressBar"]
+__all__ = ["CountProgress", "ProgressBar"]
 
 _BAR_WIDTH = 20
 _CLEAR_LINE = "\r\033[K"
@@ -124,6 +124,62 @@ class ProgressBar:
     @staticmethod
     def _consoles() -> list[ConsoleHandler]:
         return [handler for handler in get_logger().handlers if isinstance(handler, ConsoleHandler)]
+
+
+class CountProgress:
+    """How far a count is, and how long it will take: live on a terminal, else a line now and then.
+
+    A context manager; call it with (done, total).
+
+    Args:
+        label: what is counted.
+        known: of these, done by an earlier start: they tell nothing of the speed.
+        unit: what is counted, for the plain lines.
+        stream: default stderr.
+        every_s: seconds between two plain lines.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        known: int = 0,
+        *,
+        unit: str = "samples",
+        stream: Optional[TextIO] = None,
+        every_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label, self._known, self._unit = label, known, unit
+        self._stream = sys.stderr if stream is None else stream
+        self._bar = ProgressBar(self._stream, clock=clock)
+        self._clock, self._every_s = clock, every_s
+        self._started = self._told = clock()
+
+    def __enter__(self) -> CountProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how far it is."""
+        now = self._clock()
+        if done <= self._known:
+            self._started = now
+            self._bar.update(label=self._label, done=done, total=total)
+            return
+        speed = (done - self._known) / max(now - self._started, 1e-9)
+        eta = (total - done) / max(speed, 1e-9)
+        self._bar.update(label=self._label, done=done, total=total, ips=speed, eta_s=eta)
+        if not self._bar.is_on and now - self._told >= self._every_s:
+            self._told = now
+            with suppress(OSError, ValueError):  # the reader of our output has left
+                self._stream.write(
+                    f"{self._label}: {done:,} of {total:,} {self._unit}, {speed:.0f} a second, "
+                    f"eta {format_eta(eta)}\n"
+                )
+                self._stream.flush()
 
 
 def _is_capable(stream: TextIO) -> bool:

@@ -112,20 +112,22 @@ class VisionTransformer(nn.Layer):
         self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=zero)
         self.pos_embed = self.create_parameter([1, tokens, embed_dim], default_initializer=zero)
         self.pos_drop = nn.Dropout(drop_rate)
-        self.blocks = nn.LayerList([
-            Block(
-                embed_dim,
-                num_heads,
-                hidden_dim,
-                qkv_bias=qkv_bias,
-                qk_scale=qk_scale,
-                drop_rate=drop_rate,
-                attn_drop_rate=attn_drop_rate,
-                drop_path_rate=rate,
-                epsilon=epsilon,
-            )
-            for rate in drop_path_rates(drop_path_rate, depth)
-        ])
+        self.blocks = nn.LayerList(
+            [
+                Block(
+                    embed_dim,
+                    num_heads,
+                    hidden_dim,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
+                    drop_rate=drop_rate,
+                    attn_drop_rate=attn_drop_rate,
+                    drop_path_rate=rate,
+                    epsilon=epsilon,
+                )
+                for rate in drop_path_rates(drop_path_rate, depth)
+            ]
+        )
         self.norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
         self.pre_logits = (
             PreLogits(embed_dim, representation_size) if representation_size else nn.Identity()
@@ -186,157 +188,296 @@ def _hidden_dim(embed_dim: int, mlp_ratio: float) -> int:
 
 
 _TINY: dict[str, Any] = {
-    "embed_dim": 192, "depth": 12, "num_heads": 3,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 192,
+    "depth": 12,
+    "num_heads": 3,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _SMALL: dict[str, Any] = {
-    "embed_dim": 384, "depth": 12, "num_heads": 6,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 384,
+    "depth": 12,
+    "num_heads": 6,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _BASE: dict[str, Any] = {
-    "embed_dim": 768, "depth": 12, "num_heads": 12,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _LARGE: dict[str, Any] = {
-    "embed_dim": 1024, "depth": 24, "num_heads": 16,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 1024,
+    "depth": 24,
+    "num_heads": 16,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _HUGE: dict[str, Any] = {
-    "embed_dim": 1280, "depth": 32, "num_heads": 16,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 1280,
+    "depth": 32,
+    "num_heads": 16,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 # PASSL's huge differs from its other sizes in two settings, which look like an oversight; kept,
 # because its checkpoints have no such biases.
 _PASSL_HUGE: dict[str, Any] = {
-    "embed_dim": 1280, "depth": 32, "num_heads": 16,
-    "qkv_bias": False, "epsilon": 1e-5,
+    "embed_dim": 1280,
+    "depth": 32,
+    "num_heads": 16,
+    "qkv_bias": False,
+    "epsilon": 1e-5,
 }
 _GIANT: dict[str, Any] = {  # hidden 6144
-    "embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_ratio": 4.364,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 1408,
+    "depth": 40,
+    "num_heads": 16,
+    "mlp_ratio": 4.364,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _GIGANTIC: dict[str, Any] = {  # hidden 8192
-    "embed_dim": 1664, "depth": 48, "num_heads": 16, "mlp_ratio": 4.9231,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 1664,
+    "depth": 48,
+    "num_heads": 16,
+    "mlp_ratio": 4.9231,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 _6B: dict[str, Any] = {  # hidden 11495
-    "embed_dim": 2320, "depth": 80, "num_heads": 16, "mlp_ratio": 4.955,
-    "qkv_bias": True, "epsilon": 1e-6,
+    "embed_dim": 2320,
+    "depth": 80,
+    "num_heads": 16,
+    "mlp_ratio": 4.955,
+    "qkv_bias": True,
+    "epsilon": 1e-6,
 }
 
 # PASSL's, and the sizes on which everybody agrees.
 MODELS.variant(
-    "ViT_tiny_patch16_224", VisionTransformer, **_TINY, patch_size=16, img_size=224,
+    "ViT_tiny_patch16_224",
+    VisionTransformer,
+    **_TINY,
+    patch_size=16,
+    img_size=224,
     aliases=("vit_tiny_patch16_224", "ViT-Ti_16"),
 )
 MODELS.variant(
-    "ViT_tiny_patch16_384", VisionTransformer, **_TINY, patch_size=16, img_size=384,
+    "ViT_tiny_patch16_384",
+    VisionTransformer,
+    **_TINY,
+    patch_size=16,
+    img_size=384,
     aliases=("vit_tiny_patch16_384",),
 )
 MODELS.variant(
-    "ViT_small_patch8_224", VisionTransformer, **_SMALL, patch_size=8, img_size=224,
+    "ViT_small_patch8_224",
+    VisionTransformer,
+    **_SMALL,
+    patch_size=8,
+    img_size=224,
     aliases=("vit_small_patch8_224",),
 )
 MODELS.variant(
-    "ViT_small_patch16_224", VisionTransformer, **_SMALL, patch_size=16, img_size=224,
+    "ViT_small_patch16_224",
+    VisionTransformer,
+    **_SMALL,
+    patch_size=16,
+    img_size=224,
     aliases=("vit_small_patch16_224", "ViT-S_16"),
 )
 MODELS.variant(
-    "ViT_small_patch16_384", VisionTransformer, **_SMALL, patch_size=16, img_size=384,
+    "ViT_small_patch16_384",
+    VisionTransformer,
+    **_SMALL,
+    patch_size=16,
+    img_size=384,
     aliases=("vit_small_patch16_384",),
 )
 MODELS.variant(
-    "ViT_small_patch32_224", VisionTransformer, **_SMALL, patch_size=32, img_size=224,
+    "ViT_small_patch32_224",
+    VisionTransformer,
+    **_SMALL,
+    patch_size=32,
+    img_size=224,
     aliases=("vit_small_patch32_224", "ViT-S_32"),
 )
 MODELS.variant(
-    "ViT_small_patch32_384", VisionTransformer, **_SMALL, patch_size=32, img_size=384,
+    "ViT_small_patch32_384",
+    VisionTransformer,
+    **_SMALL,
+    patch_size=32,
+    img_size=384,
     aliases=("vit_small_patch32_384",),
 )
 MODELS.variant(
-    "ViT_base_patch8_224", VisionTransformer, **_BASE, patch_size=8, img_size=224,
+    "ViT_base_patch8_224",
+    VisionTransformer,
+    **_BASE,
+    patch_size=8,
+    img_size=224,
     aliases=("vit_base_patch8_224", "ViT-B_8"),
 )
 MODELS.variant(
-    "ViT_base_patch16_224", VisionTransformer, **_BASE, patch_size=16, img_size=224,
+    "ViT_base_patch16_224",
+    VisionTransformer,
+    **_BASE,
+    patch_size=16,
+    img_size=224,
     representation_size=768,
 )
 MODELS.variant(
-    "ViT_base_patch16_384", VisionTransformer, **_BASE, patch_size=16, img_size=384,
+    "ViT_base_patch16_384",
+    VisionTransformer,
+    **_BASE,
+    patch_size=16,
+    img_size=384,
     aliases=("vit_base_patch16_384",),
 )
 MODELS.variant(
-    "ViT_base_patch32_224", VisionTransformer, **_BASE, patch_size=32, img_size=224,
+    "ViT_base_patch32_224",
+    VisionTransformer,
+    **_BASE,
+    patch_size=32,
+    img_size=224,
     representation_size=768,
 )
 MODELS.variant(
-    "ViT_base_patch32_384", VisionTransformer, **_BASE, patch_size=32, img_size=384,
+    "ViT_base_patch32_384",
+    VisionTransformer,
+    **_BASE,
+    patch_size=32,
+    img_size=384,
     aliases=("vit_base_patch32_384",),
 )
 MODELS.variant(
-    "ViT_large_patch14_224", VisionTransformer, **_LARGE, patch_size=14, img_size=224,
+    "ViT_large_patch14_224",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=14,
+    img_size=224,
     aliases=("vit_large_patch14_224",),
 )
 MODELS.variant(
-    "ViT_large_patch16_224", VisionTransformer, **_LARGE, patch_size=16, img_size=224,
+    "ViT_large_patch16_224",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=16,
+    img_size=224,
     representation_size=1024,
 )
 MODELS.variant(
-    "ViT_large_patch16_384", VisionTransformer, **_LARGE, patch_size=16, img_size=384,
+    "ViT_large_patch16_384",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=16,
+    img_size=384,
     aliases=("vit_large_patch16_384",),
 )
 MODELS.variant(
-    "ViT_large_patch32_224", VisionTransformer, **_LARGE, patch_size=32, img_size=224,
+    "ViT_large_patch32_224",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=32,
+    img_size=224,
     representation_size=1024,
 )
 MODELS.variant(
-    "ViT_large_patch32_384", VisionTransformer, **_LARGE, patch_size=32, img_size=384,
+    "ViT_large_patch32_384",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=32,
+    img_size=384,
     aliases=("vit_large_patch32_384",),
 )
 MODELS.variant(
-    "ViT_huge_patch14_224", VisionTransformer, **_PASSL_HUGE, patch_size=14, img_size=224,
+    "ViT_huge_patch14_224",
+    VisionTransformer,
+    **_PASSL_HUGE,
+    patch_size=14,
+    img_size=224,
     representation_size=1280,
 )
 # 384 pixels are 27 patches and 6 pixels, which PASSL's convolution leaves out.
 MODELS.variant(
-    "ViT_huge_patch14_384", VisionTransformer, **_PASSL_HUGE, patch_size=14, img_size=384,
+    "ViT_huge_patch14_384",
+    VisionTransformer,
+    **_PASSL_HUGE,
+    patch_size=14,
+    img_size=384,
     ignore_border=True,
 )
 MODELS.variant(
-    "ViT_g_patch14_224", VisionTransformer, **_GIANT, patch_size=14, img_size=224,
+    "ViT_g_patch14_224",
+    VisionTransformer,
+    **_GIANT,
+    patch_size=14,
+    img_size=224,
     representation_size=1408,
 )
 MODELS.variant(
-    "ViT_G_patch14_224", VisionTransformer, **_GIGANTIC, patch_size=14, img_size=224,
+    "ViT_G_patch14_224",
+    VisionTransformer,
+    **_GIGANTIC,
+    patch_size=14,
+    img_size=224,
     representation_size=1664,
 )
 MODELS.variant(
-    "ViT_6B_patch14_224", VisionTransformer, **_6B, patch_size=14, img_size=224,
+    "ViT_6B_patch14_224",
+    VisionTransformer,
+    **_6B,
+    patch_size=14,
+    img_size=224,
     representation_size=2320,
 )
 
 # timm's and Google's, where PASSL's model of that size has a representation layer.
 MODELS.variant(
-    "vit_base_patch16_224", VisionTransformer, **_BASE, patch_size=16, img_size=224,
+    "vit_base_patch16_224",
+    VisionTransformer,
+    **_BASE,
+    patch_size=16,
+    img_size=224,
     aliases=("ViT-B_16",),
 )
 MODELS.variant(
-    "vit_base_patch32_224", VisionTransformer, **_BASE, patch_size=32, img_size=224,
+    "vit_base_patch32_224",
+    VisionTransformer,
+    **_BASE,
+    patch_size=32,
+    img_size=224,
     aliases=("ViT-B_32",),
 )
 MODELS.variant("vit_large_patch16_224", VisionTransformer, **_LARGE, patch_size=16, img_size=224)
 MODELS.variant(
-    "vit_large_patch32_224", VisionTransformer, **_LARGE, patch_size=32, img_size=224,
+    "vit_large_patch32_224",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=32,
+    img_size=224,
     aliases=("ViT-L_32",),
 )
 MODELS.variant("vit_huge_patch14_224", VisionTransformer, **_HUGE, patch_size=14, img_size=224)
 MODELS.variant("vit_giant_patch14_224", VisionTransformer, **_GIANT, patch_size=14, img_size=224)
 MODELS.variant(
-    "vit_gigantic_patch14_224", VisionTransformer, **_GIGANTIC, patch_size=14, img_size=224,
+    "vit_gigantic_patch14_224",
+    VisionTransformer,
+    **_GIGANTIC,
+    patch_size=14,
+    img_size=224,
 )
 
 # Google's with dropout.
 MODELS.variant(
-    "ViT-L_16", VisionTransformer, **_LARGE, patch_size=16, img_size=224, drop_rate=0.1,
+    "ViT-L_16",
+    VisionTransformer,
+    **_LARGE,
+    patch_size=16,
+    img_size=224,
+    drop_rate=0.1,
 )
 MODELS.variant("ViT-H_14", VisionTransformer, **_HUGE, patch_size=14, img_size=224, drop_rate=0.1)

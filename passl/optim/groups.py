@@ -16,7 +16,16 @@ import paddle
 
 from passl.errors import ConfigError
 
-__all__ = ["GroupRule", "ParamGroup", "ParamGroups", "build_param_groups", "describe_groups"]
+__all__ = [
+    "GroupRule",
+    "NamedParameter",
+    "ParamGroup",
+    "ParamGroups",
+    "align_table",
+    "build_param_groups",
+    "describe_groups",
+    "freeze_parameters",
+]
 
 NamedParameter = tuple[str, paddle.Tensor]
 
@@ -152,19 +161,57 @@ def describe_groups(groups: Sequence[ParamGroup]) -> str:
                 ", ".join(examples) + more,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [row[column].rjust(widths[column]) for column in range(1, 5)]
-        lines.append("  ".join([*cells, row[5]]))
     decayed = [named for group in groups if group.weight_decay for named in group.params]
     spared = [named for group in groups if not group.weight_decay for named in group.params]
     summary = f"weight decay: {_count(decayed)} decayed, {_count(spared)} not decayed"
     frozen = getattr(groups, "frozen", [])
     if frozen:
         summary += f"; {_count(frozen)} frozen"
-    return "\n".join([*lines, summary])
+    return f"{align_table(rows)}\n{summary}"
+
+
+def align_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: the first column to the left, the last as it is, others right."""
+    last = len(rows[0]) - 1
+    widths = [max(len(row[column]) for row in rows) for column in range(last)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [row[column].rjust(widths[column]) for column in range(1, last)]
+        lines.append("  ".join([*cells, row[last]]))
+    return "\n".join(lines)
+
+
+def freeze_parameters(
+    named_parameters: Iterable[NamedParameter], patterns: Sequence[str]
+) -> list[str]:
+    """Stop the training of every parameter whose name matches one of ``patterns``.
+
+    Args:
+        named_parameters: ``model.named_parameters()``; their ``stop_gradient`` is set.
+        patterns: regular expressions, searched for in the names.
+
+    Returns:
+        The names of what is frozen now.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or is no regular expression; nothing is frozen.
+    """
+    parameters = list(named_parameters)
+    names = [name for name, _ in parameters]
+    frozen: set[str] = set()
+    problems = []
+    for position, pattern in enumerate(patterns):
+        found, problem = _search(pattern, names)
+        frozen.update(found)
+        if problem:
+            problems.append(f"Optimizer.freeze.{position}: {problem}")
+    if problems:
+        raise ConfigError(problems)
+    for name, param in parameters:
+        if name in frozen:
+            param.stop_gradient = True
+    return [name for name in names if name in frozen]
 
 
 def _unique(named_parameters: Iterable[NamedParameter]) -> list[NamedParameter]:
@@ -191,16 +238,9 @@ def _assign(
     problems = []
     for position, rule in enumerate(rules):
         where = f"Optimizer.param_groups.{position} ({rule.name})"
-        try:
-            found = [name for name in names if re.search(rule.pattern, name)]
-        except re.error as error:
-            problems.append(f"{where}: {rule.pattern!r} is no regular expression: {error}")
-            continue
-        if not found:
-            problems.append(
-                f"{where}: the pattern {rule.pattern!r} matches no parameter; "
-                f"{_nearest(rule.pattern, names)}"
-            )
+        found, problem = _search(rule.pattern, names)
+        if problem:
+            problems.append(f"{where}: {problem}")
         elif all(name in owner for name in found):
             problems.append(
                 f"{where}: everything {rule.pattern!r} matches ({found[0]}, ...) already belongs "
@@ -209,6 +249,17 @@ def _assign(
         for name in found:
             owner.setdefault(name, rule)
     return owner, problems
+
+
+def _search(pattern: str, names: Sequence[str]) -> tuple[list[str], str]:
+    """The names that a pattern is found in, and what is wrong with it."""
+    try:
+        found = [name for name in names if re.search(pattern, name)]
+    except re.error as error:
+        return [], f"{pattern!r} is no regular expression: {error}"
+    if found:
+        return found, ""
+    return [], f"the pattern {pattern!r} matches no parameter; {_nearest(pattern, names)}"
 
 
 def _check_substrings(parts: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
+import passl
 from passl.checkpoint.files import write_arrays
 from passl.checkpoint.pos_embed import resize_pos_embed
 from passl.checkpoint.pretrained import load_arrays, load_pretrained
 from passl.checkpoint.store import CheckpointStore
 from passl.errors import CheckpointError
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "pos_embed_resample.npz"
 
 
 class Tiny(nn.Layer):
@@ -126,10 +125,10 @@ def test_a_transposed_weight_is_recognised():
 
 def test_another_number_of_classes_is_refused_with_the_setting_that_allows_it():
     text = problem(Tiny(class_num=5), state(Tiny(class_num=3)))
-    assert "head.weight: [4, 3] in the file, [4, 5] in the model" in text
+    assert "head.weight: [4, 3] in the file, [4, 5] in the model (3 -> 5 classes)" in text
     assert text.endswith(
-        "Only the head or the position embedding differs: Global.finetune=true starts a new head "
-        "and resizes the embedding."
+        "Only the head or what depends on the image size differs: Global.finetune=true starts a "
+        "new head and resizes the embeddings."
     )
 
 
@@ -161,8 +160,9 @@ def test_allow_missing_lets_chosen_tensors_differ_and_the_report_says_so():
         "weights from x: 3 of 7 tensors loaded",
         "  kept as initialised blocks.1.weight: not in the file",
         "  kept as initialised blocks.1.bias: not in the file",
-        "  kept as initialised head.weight: [4, 3] in the file, [4, 4] in the model",
-        "  kept as initialised head.bias: [3] in the file, [4] in the model",
+        "  kept as initialised head.weight: [4, 3] in the file, [4, 4] in the model "
+        "(3 -> 4 classes)",
+        "  kept as initialised head.bias: [3] in the file, [4] in the model (3 -> 4 classes)",
         "  not used extra: not in the model",
     ]
 
@@ -219,8 +219,8 @@ def test_finetune_starts_a_head_of_other_classes_anew():
     assert_equal(after, source, ["pos_embed", "blocks.0.weight", "blocks.0.bias"])
     assert_equal(after, before, ["head.weight", "head.bias"])
     assert report.reinitialised == {
-        "head.weight": "[4, 3] in the file, [4, 5] in the model",
-        "head.bias": "[3] in the file, [5] in the model",
+        "head.weight": "[4, 3] in the file, [4, 5] in the model (3 -> 5 classes)",
+        "head.bias": "[3] in the file, [5] in the model (3 -> 5 classes)",
     }
 
 
@@ -253,24 +253,222 @@ def test_tokens_that_are_no_grid_are_refused():
     source = state(Tiny(grid=2))
     source["pos_embed"] = np.zeros((1, 4, 4), np.float32)  # a grid alone?
     assert problem(Tiny(grid=3), source, finetune=True) == (
-        "x.pdparams: pos_embed cannot be resized: 4 tokens less the first 1 are no square grid."
+        "x.pdparams: pos_embed cannot be resized: 4 tokens less the 1 around the model's grid are "
+        "no square grid. If they are rows times columns, say so with source_grid=(rows, columns) "
+        'in Python, or with "grid_size": [rows, columns] in x.pdparams.provenance.json.'
     )
 
 
-@pytest.mark.parametrize("side", [2, 3, 6, 9])
-def test_resizing_equals_the_reference(side):
-    with np.load(GOLDEN) as golden:
-        source, expected = golden["pos_embed"], golden[f"bicubic_no_antialias/{side}"]
-    found = resize_pos_embed(source, (side, side), 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(found[:, 0], source[:, 0])
+@pytest.mark.parametrize("finetune", [True, False])
+def test_a_head_that_fits_is_given_up_only_where_a_new_one_is_asked_for(finetune):
+    source, target = state(Tiny()), Tiny()
+    before = state(target)
+    report = load_arrays(target, source, "x", finetune=finetune, keep_head=False)
+    assert_equal(state(target), before if finetune else source, ["head.weight", "head.bias"])
+    expected = dict.fromkeys(["head.weight", "head.bias"], "a new head was asked for")
+    assert report.reinitialised == (expected if finetune else {})
 
 
-def test_the_same_grid_is_left_bit_identical():
-    source = np.random.default_rng(0).normal(size=(1, 17, 8)).astype(np.float32)
-    np.testing.assert_array_equal(resize_pos_embed(source, (4, 4), 1), source)
+def test_the_report_tells_the_parts_of_the_former_head_that_go_with_it():
+    report = load_arrays(Tiny(), state(Tiny(representation_size=4)), "x", finetune=True)
+    assert str(report).splitlines() == [
+        "weights from x: 3 of 5 tensors loaded",
+        "  newly initialised head.weight: another part of the head differs",
+        "  newly initialised head.bias: another part of the head differs",
+        "  not used pre_logits.weight: a part of the file's head that the model has not",
+        "  not used pre_logits.bias: a part of the file's head that the model has not",
+    ]
 
 
-def test_a_grid_that_is_not_square_can_be_the_target():
-    source = np.random.default_rng(0).normal(size=(1, 2 + 16, 8)).astype(np.float32)
-    assert resize_pos_embed(source, (3, 5), 2).shape == (1, 2 + 15, 8)
+def test_a_second_head_belongs_to_the_head():
+    source = state(Tiny())
+    source["head_dist.weight"] = np.ones((4, 3), np.float32)
+    assert "head_dist.weight: not in the model" in problem(Tiny(), source)
+    report = load_arrays(Tiny(), source, "x", finetune=True)
+    assert set(report.dropped) == {"head_dist.weight"}
+
+
+# -- fine-tuning: another image -------------------------------------------------------------------
+
+SMALL = {"embed_dim": 8, "depth": 1, "num_heads": 2, "patch_size": 4, "class_num": 3}
+
+
+def vit(**arguments):
+    return passl.create_model("VisionTransformer", **{**SMALL, "img_size": 16, **arguments})
+
+
+def images(size, channels=3):
+    shape = (2, channels, size, size)
+    return paddle.to_tensor(np.random.default_rng(1).normal(size=shape).astype("float32"))
+
+
+def test_a_model_of_larger_images_begins_with_the_resized_positions():
+    source, target = state(vit()), vit(img_size=24)
+    report = load_arrays(target, source, "x", finetune=True, pos_embed_method="zoom")
+    assert report.resized == {"pos_embed": "grid 4x4 -> 6x6, zoom"}
+    expected = resize_pos_embed(source["pos_embed"], (6, 6), 1, method="zoom")
+    np.testing.assert_array_equal(target.pos_embed.numpy(), expected)
+    assert len(report.loaded) == report.num_tensors
+
+
+def test_only_fine_tuning_changes_the_size_and_then_everything_that_depends_on_it():
+    source, target = state(vit()), vit(img_size=16, patch_size=8, in_chans=1)
+    text = problem(target, source)
+    assert "pos_embed: [1, 17, 8] in the file, [1, 5, 8] in the model" in text
+    assert "patch_embed.proj.weight: [8, 3, 4, 4] in the file, [8, 1, 8, 8] in the model" in text
+    assert "Global.finetune=true" in text
+    report = load_arrays(target, source, "x", finetune=True)
+    assert report.resized == {
+        "patch_embed.proj.weight": "channels 3 -> 1, summed; patch 4x4 -> 8x8, pseudo-inverse "
+        "resize",
+        "pos_embed": "grid 4x4 -> 2x2, bicubic",
+    }
+    assert len(report.loaded) == report.num_tensors
+
+
+def test_grey_images_give_the_logits_that_they_gave_repeated():
+    source, target = vit(), vit(in_chans=1)
+    load_arrays(target, state(source), "x", finetune=True)
+    grey = images(16, channels=1)
+    expected = source(grey.expand([2, 3, 16, 16])).numpy()
+    np.testing.assert_allclose(target(grey).numpy(), expected, atol=1e-5)
+
+
+def test_another_width_is_not_resized_away():
+    assert "patch_embed.proj.weight: [8, 3, 4, 4] in the file, [16, 3, 8, 8] in the model" in (
+        problem(vit(embed_dim=16, patch_size=8), state(vit()), finetune=True)
+    )
+
+
+def test_channels_without_a_meaning_are_refused():
+    assert problem(vit(in_chans=3), state(vit(in_chans=4)), finetune=True) == (
+        "x.pdparams: patch_embed.proj.weight: weights for 4 channels cannot become weights for 3."
+    )
+
+
+# -- fine-tuning: which tokens have a position ----------------------------------------------------
+
+
+def test_a_file_without_a_position_of_the_class_token_gives_the_same_logits():
+    """DeiT-III's layout: the class token is put in front of what already has its positions."""
+    source = vit()
+    arrays = state(source)
+    arrays["cls_token"] += arrays["pos_embed"][:, :1]
+    arrays["pos_embed"] = arrays["pos_embed"][:, 1:]
+    target = vit()
+    report = load_arrays(target, arrays, "x", finetune=True)
+    assert report.resized == {"pos_embed": "position of cls_token starts at 0"}
+    np.testing.assert_allclose(target(images(16)).numpy(), source(images(16)).numpy(), atol=1e-6)
+
+
+class NoClassPosition(nn.Layer):
+    """Positions for the grid alone, a class token, and registers."""
+
+    def __init__(self, grid=(4, 4), positions=0) -> None:
+        super().__init__()
+        self.grid_size = grid
+        self.cls_token = self.create_parameter([1, 1, 8])
+        self.reg_token = self.create_parameter([1, 2, 8])
+        self.pos_embed = self.create_parameter([1, positions + grid[0] * grid[1], 8])
+
+
+def test_positions_that_the_model_has_no_room_for_are_added_to_their_tokens():
+    source, target = state(NoClassPosition(positions=3)), NoClassPosition(grid=(2, 2))
+    report = load_arrays(target, source, "x", finetune=True)
+    pos_embed = source["pos_embed"]
+    np.testing.assert_array_equal(
+        target.cls_token.numpy(), source["cls_token"] + pos_embed[:, :1]
+    )
+    np.testing.assert_array_equal(
+        target.reg_token.numpy(), source["reg_token"] + pos_embed[:, 1:3]
+    )
+    expected = resize_pos_embed(pos_embed, (2, 2), 3)[:, 3:]
+    np.testing.assert_array_equal(target.pos_embed.numpy(), expected)
+    assert report.resized == {
+        "pos_embed": "grid 4x4 -> 2x2, bicubic; position of cls_token added to it; position of "
+        "reg_token added to it"
+    }
+
+
+def test_a_square_number_of_tokens_is_not_taken_for_grid_and_class_token():
+    """196 tokens are 14 x 14, not a class token and 195 others."""
+    source, target = state(NoClassPosition((4, 4))), NoClassPosition((3, 3), positions=1)
+    load_arrays(target, source, "x", finetune=True)
+    np.testing.assert_array_equal(target.pos_embed.numpy()[:, 0], np.zeros((1, 8), np.float32))
+
+
+class ClassTokenLast(nn.Layer):
+    """iLLaMA's layout: the grid first, the class token after it."""
+
+    num_prefix_tokens, num_suffix_tokens = 0, 1
+
+    def __init__(self, side) -> None:
+        super().__init__()
+        self.grid_size = (side, side)
+        self.pos_embed = self.create_parameter([1, side * side + 1, 8])
+
+
+def test_a_class_token_that_comes_last_stays_last():
+    source, target = state(ClassTokenLast(2)), ClassTokenLast(3)
+    load_arrays(target, source, "x", finetune=True)
+    expected = resize_pos_embed(source["pos_embed"], (3, 3), 0, num_suffix_tokens=1)
+    np.testing.assert_array_equal(target.pos_embed.numpy(), expected)
+    np.testing.assert_array_equal(target.pos_embed.numpy()[:, -1], source["pos_embed"][:, -1])
+
+
+# -- what stands beside the file -------------------------------------------------------------------
+
+
+def write(path, source, **facts):
+    write_arrays(path, state(source))
+    if facts:
+        path.with_name(path.name + ".provenance.json").write_text(json.dumps(facts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "method"),
+    [
+        ({}, None, "bicubic"),
+        ({"sha256": "0"}, None, "bicubic"),
+        ({"pos_embed_method": "zoom"}, None, "zoom"),
+        ({"pos_embed_method": "zoom"}, "bilinear", "bilinear"),
+    ],
+)
+def test_the_method_is_the_one_asked_for_else_that_of_the_files_origin(
+    tmp_path, facts, asked, method
+):
+    path = write(tmp_path / "w.pdparams", vit(), **facts)
+    report = load_pretrained(vit(img_size=24), path, finetune=True, pos_embed_method=asked)
+    assert report.resized == {"pos_embed": f"grid 4x4 -> 6x6, {method}"}
+
+
+def test_the_grid_of_a_file_is_what_stands_beside_it(tmp_path):
+    source, target = vit(img_size=[8, 32]), vit(img_size=16)
+    path = write(tmp_path / "w.pdparams", source, grid_size=[2, 8])
+    report = load_pretrained(target, path, finetune=True)  # as many tokens, another grid
+    assert report.resized == {"pos_embed": "grid 2x8 -> 4x4, bicubic"}
+    expected = resize_pos_embed(state(source)["pos_embed"], (4, 4), 1, source_grid=(2, 8))
+    np.testing.assert_array_equal(target.pos_embed.numpy(), expected)
+
+
+def test_a_grid_that_is_not_square_needs_no_word_if_the_model_has_it_too(tmp_path):
+    path = write(tmp_path / "w.pdparams", vit(img_size=[8, 32]))
+    report = load_pretrained(vit(img_size=[8, 32], class_num=5), path, finetune=True)
+    assert report.resized == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read: "),
+        ("[]", "is no JSON object"),
+        ('{"pos_embed_method": "cubic"}', "pos_embed_method is 'cubic'; it must be one of bicubic"),
+        ('{"grid_size": 14}', r"grid_size is 14; it must be \[rows, columns\]"),
+    ],
+)
+def test_a_damaged_word_beside_the_file_is_refused(tmp_path, text, message):
+    path = write(tmp_path / "w.pdparams", vit())
+    (tmp_path / "w.pdparams.provenance.json").write_text(text)
+    with pytest.raises(CheckpointError, match=f"w.pdparams.provenance.json: {message}"):
+        load_pretrained(vit(), path)

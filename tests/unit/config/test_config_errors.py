@@ -129,7 +129,7 @@ IN_FILE = {
         "braces write "
         "[a, b] instead of (a, b)\n"
         "x.yaml:3: Optimizer.0.99): ToyOpt has no argument '0.99)'; it takes: betas, eps, "
-        "grad_clip, "
+        "freeze, grad_clip, layer_decay, "
         "no_weight_decay_1d, no_weight_decay_name, param_groups, weight_decay",
     ),
     "wrong item of a pair, on its own line": (

@@ -151,8 +151,6 @@ def test_what_says_nothing_is_dropped_in_silence(load):
         ("DistributedStrategy: {recompute: {names: [head]}}",
          "DistributedStrategy.recompute: only layerlist_interval is available, as "
          "Global.recompute; remove the rest"),
-        ("Optimizer: {name: ToyOpt, layer_decay: 0.65}",
-         "Optimizer.layer_decay: layer_decay is not available yet in this version"),
         ("Optimizer: {name: ToyOpt, param_groups: [{name: a, pattern: a, lr: 0.1}]}",
          "Optimizer.param_groups.0.lr: a group has no schedule of its own; write lr_scale, "
          "a factor on the common one"),

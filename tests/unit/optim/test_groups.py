@@ -6,7 +6,12 @@ import paddle
 import pytest
 
 from passl.errors import ConfigError
-from passl.optim.groups import GroupRule, build_param_groups, describe_groups
+from passl.optim.groups import (
+    GroupRule,
+    build_param_groups,
+    describe_groups,
+    freeze_parameters,
+)
 
 
 def layout(groups):
@@ -87,6 +92,26 @@ def test_frozen_parameters_are_left_out_and_counted(make_parameters, make_groups
     assert layout(groups) == {"default": ["blocks.0.fc.weight", "blocks.0.fc.bias", "norm.weight"]}
     assert [name for name, _ in groups.frozen] == ["pos_embed"]
     assert describe_groups(groups).endswith("; 1 tensor (12 parameters) frozen")
+
+
+def test_what_a_pattern_freezes_is_not_trained(make_parameters, make_groups):
+    parameters = make_parameters()
+    frozen = freeze_parameters(parameters.items(), [r"\.bias$", "^norm"])
+    assert frozen == ["blocks.0.fc.bias", "norm.weight"]
+    assert layout(make_groups(parameters)) == {"default": ["blocks.0.fc.weight", "pos_embed"]}
+
+
+def test_a_pattern_that_freezes_nothing_is_refused_and_none_is_frozen(make_parameters):
+    parameters = make_parameters()
+    with pytest.raises(ConfigError) as error:
+        freeze_parameters(parameters.items(), ["^norm", "^nrom", "("])
+    assert error.value.problems == [
+        "Optimizer.freeze.1: the pattern '^nrom' matches no parameter; the nearest names are "
+        "norm.weight, pos_embed, blocks.0.fc.weight",
+        "Optimizer.freeze.2: '(' is no regular expression: missing ), unterminated subpattern at "
+        "position 0",
+    ]
+    assert not any(param.stop_gradient for param in parameters.values())
 
 
 def test_a_shared_parameter_is_updated_once(make_parameters):

@@ -1,0 +1,51 @@
+"""Names of classes, and the labels they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from passl.data.dataset import MissingDataError
+from passl.errors import DataError
+
+__all__ = ["label_by_name", "read_class_names"]
+
+
+def read_class_names(path: str) -> list[str]:
+    """One name a line, line ``i`` (from 0) being class ``i``, as ``passl-data`` writes them.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: a name stands there twice, or none at all.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingDataError(f"classes_path {path} does not exist; it has a class name a line")
+    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    names = [name for name in names if name]
+    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
+    if twice or not names:
+        raise DataError(
+            f"classes_path {path}: " + (f"{twice[0]} stands there twice" if twice else "is empty")
+        )
+    return names
+
+
+def label_by_name(names: Sequence[str], classes: Sequence[str], source: str) -> list[int]:
+    """The label of each name.
+
+    Raises:
+        DataError: a name is no class.
+    """
+    label = {name: index for index, name in enumerate(classes)}
+    unknown = sorted(set(names) - set(label))
+    if unknown:
+        raise DataError(
+            f"{source}: {len(unknown)} class names are not among the {len(classes)} known ones, "
+            f"such as {unknown[0]}"
+        )
+    return [label[name] for name in names]
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)

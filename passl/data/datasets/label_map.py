@@ -1,0 +1,103 @@
+"""Images listed one path a line, their classes named by a folder: myrtle-vision's layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+from passl.data.class_names import label_by_name
+from passl.data.dataset import FileDataset, MissingDataError
+from passl.data.table import TableBuilder
+from passl.errors import DataError
+from passl.registry import DATASETS, Component, Range
+
+_LAYOUT = (
+    "Expected: a folder with images/CLASS/FILE, *_imagepaths.txt and label_map.json; "
+    "`passl-data lists DIR --style myrtle` makes the last two"
+)
+
+
+@DATASETS.register()
+class LabelMapDataset(FileDataset):
+    """``images/<class>/<file>`` named in a text file, labels from a JSON map.
+
+    Args:
+        dataset_path: folder that paths are relative to.
+        image_paths: the list, one path a line, relative to ``dataset_path``, such as
+            ``train_imagepaths.txt``.
+        label_map: JSON object of class name and label, relative to ``dataset_path``.
+        class_num: number of classes; checked against the map.
+        transform_ops: transforms applied to each image, in this order.
+
+    Source: myrtle-vision's classification data (the class is the second part of a path).
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset_path: str,
+        image_paths: str,
+        label_map: str = "label_map.json",
+        class_num: Optional[Annotated[int, Range(min=1)]] = None,
+        transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
+    ) -> None:
+        root = Path(dataset_path)
+        label_of = _read_map(_existing(root, label_map))
+        names = [
+            line.strip()
+            for line in _existing(root, image_paths).read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+        if not names:
+            raise DataError(f"{root / image_paths}: the list is empty")
+        self.classes = sorted(label_of, key=label_of.__getitem__)
+        builder = TableBuilder()
+        source = str(root / image_paths)
+        for name, label in zip(names, label_by_name(_folders(names, source), self.classes, source)):
+            builder.append(name, label)
+        super().__init__(root, builder.finish(), transform_ops)
+        self.class_num = len(self.classes)
+        if class_num is not None and class_num != self.class_num:
+            raise DataError(
+                f"LabelMapDataset: {root / label_map} has {self.class_num} classes but "
+                f"dataset.class_num is {class_num}"
+            )
+        missing = self.missing_of_sample()
+        if missing:
+            raise MissingDataError(
+                f"{source}: the image {self.path_of(missing[0])} does not exist ({len(missing)} of "
+                f"{min(len(self), 100)} files looked at are missing). {_LAYOUT}."
+            )
+
+
+def _folders(names: Sequence[str], source: str) -> list[str]:
+    folders = []
+    for number, name in enumerate(names, start=1):
+        parts = name.split("/")
+        if len(parts) < 3:
+            raise DataError(f"{source}: line {number} is {name!r}; wanted images/CLASS/FILE")
+        folders.append(parts[1])
+    return folders
+
+
+def _read_map(path: Path) -> dict[str, int]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        label_of = {str(name): label for name, label in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: is no JSON object of class names and labels ({error})") from error
+    if sorted(label_of.values(), key=str) != sorted(range(len(label_of)), key=str):
+        raise DataError(
+            f"{path}: the labels must be the numbers 0 to {len(label_of) - 1}, each once"
+        )
+    return label_of
+
+
+def _existing(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.is_file():
+        where = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+        raise MissingDataError(f"LabelMapDataset: {path} does not exist{where}. {_LAYOUT}.")
+    return path

@@ -1,0 +1,156 @@
+"""WebDataset shards: tars in which the files of a sample have one name and different endings."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import numpy as np
+
+from passl.data.archives import ArchiveDataset
+from passl.data.dataset import MissingDataError
+from passl.data.table import TableBuilder
+from passl.data.tar_index import TarIndex, index_tar
+from passl.errors import DataError
+from passl.registry import DATASETS, Component, Range
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
+_MAX_LABEL_BYTES = 1 << 16
+
+
+@DATASETS.register()
+class ShardDataset(ArchiveDataset):
+    """Shards such as ``train-{000000..000999}.tar``, on local or shared disks.
+
+    A sample is a run of members with one name up to the first dot: ``n01/x.jpg`` is the image,
+    ``n01/x.cls`` its label as a number (or ``n01/x.json`` an object with the number under
+    ``label_key``); other members are passed over. A few thousand large files are quick to open
+    where millions of small ones are not; the order of an epoch is as random as with single files,
+    since every sample is read at its place.
+
+    Args:
+        shards: path with a range in braces, or with ``*``, or of one shard.
+        label_key: key of the label in a ``.json`` member.
+        cache_dir: folder for the shards' indexes; default: beside each shard.
+        class_num: number of classes; checked against every label.
+        transform_ops: transforms applied to each image, in this order.
+
+    Source: the naming convention of the WebDataset library.
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: str,
+        label_key: str = "label",
+        cache_dir: Optional[str] = None,
+        class_num: Optional[Annotated[int, Range(min=1)]] = None,
+        transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
+    ) -> None:
+        paths = expand_shards(shards)
+        builder = TableBuilder()
+        archive_of, offsets, sizes, readable = [], [], [], []
+        for number, path in enumerate(paths):
+            index = index_tar(path, Path(cache_dir) if cache_dir else None)
+            readable.append(index.path)
+            for name, row, label in _samples(index, label_key):
+                if class_num is not None and not 0 <= label < class_num:
+                    raise DataError(
+                        f"{path}!{name}: the label {label} is out of range; class_num is "
+                        f"{class_num}, so labels go from 0 to {class_num - 1}"
+                    )
+                builder.append(name, label)
+                archive_of.append(number)
+                offsets.append(index.offsets[row])
+                sizes.append(index.sizes[row])
+        if not len(builder):
+            raise DataError(
+                f"ShardDataset: {shards}: {len(paths)} shards and no image in them; wanted: "
+                f"members that end in {', '.join(_ENDINGS)}"
+            )
+        super().__init__(
+            readable,
+            builder.finish(),
+            np.array(archive_of, np.int32),
+            np.array(offsets, np.int64),
+            np.array(sizes, np.int64),
+            transform_ops,
+        )
+        self.class_num = class_num
+
+
+def expand_shards(pattern: str) -> list[Path]:
+    """The files that a pattern names, in order.
+
+    Raises:
+        MissingDataError: none, or one of a range, is there.
+    """
+    match = _BRACES.search(pattern)
+    if match is not None:
+        first, last = match[1], match[2]
+        if len(first) != len(last) or int(first) > int(last):
+            raise DataError(
+                f"shards {pattern}: {match[0]} is no range; write it like {{000000..000999}}"
+            )
+        numbers = range(int(first), int(last) + 1)
+        paths = [
+            Path(f"{pattern[: match.start()]}{number:0{len(first)}d}{pattern[match.end() :]}")
+            for number in numbers
+        ]
+    else:
+        paths = [Path(name) for name in sorted(glob.glob(pattern))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        shown = missing[0] if missing else pattern
+        count = f"{len(missing)} of {len(paths)}" if paths else "all"
+        raise MissingDataError(f"shards {pattern}: {shown} does not exist ({count} are missing)")
+    return paths
+
+
+def _samples(index: TarIndex, label_key: str) -> Iterator[tuple[str, int, int]]:
+    """Name and row of each image, and its label, read from the member beside it."""
+    with index.path.open("rb") as file:
+        key, image, label = "", None, None  # of the sample being collected
+        for row in range(len(index) + 1):
+            name = index.table.name(row) if row < len(index) else ""
+            folder, base = os.path.split(name)
+            stem, _, ending = base.partition(".")
+            here = f"{folder}/{stem}" if row < len(index) else ""
+            if here != key:
+                if image is not None:
+                    yield _complete(index, image, label)
+                key, image, label = here, None, None
+            if ending.lower() in _ENDINGS:
+                image = row
+            elif ending in ("cls", "json"):
+                size = int(index.sizes[row])
+                if size > _MAX_LABEL_BYTES:
+                    raise DataError(f"{index.path}!{name}: a label of {size} bytes")
+                data = os.pread(file.fileno(), size, int(index.offsets[row]))
+                label = _label(data, ending, label_key, f"{index.path}!{name}")
+
+
+def _complete(index: TarIndex, image: int, label: Optional[int]) -> tuple[str, int, int]:
+    name = index.table.name(image)
+    if label is None:
+        raise DataError(
+            f"{index.path}!{name} has no label: wanted a member of the same name that ends in .cls "
+            "(a number) or .json, right before or after it"
+        )
+    return name, image, label
+
+
+def _label(data: bytes, ending: str, key: str, where: str) -> int:
+    try:
+        value = json.loads(data)[key] if ending == "json" else data.decode("ascii")
+        if isinstance(value, (bool, float)):
+            raise ValueError(f"{value!r} is no class")
+        return int(value)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{where}: is no label ({error!r}); wanted a whole number") from error

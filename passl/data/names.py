@@ -1,0 +1,45 @@
+r"""File names with line ends in files that have one name a line.
+
+The convention of GNU coreutils: the line of such a name begins with a backslash, and in the name
+``\n`` stands for a line end, ``\r`` for a carriage return and ``\\`` for a backslash.  Source: the
+manual of coreutils, "Escaped file names".
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["escape_name", "list_name", "unescape_name"]
+
+_CODES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
+_ESCAPED = re.compile(rb"\\(.?)", re.DOTALL)
+
+
+def escape_name(name: bytes) -> tuple[bytes, bool]:
+    """The name as it may stand in a line, and whether it was changed."""
+    if not (b"\n" in name or b"\\" in name or b"\r" in name):
+        return name, False
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return escaped, True
+
+
+def unescape_name(text: bytes) -> bytes:
+    """The inverse of :func:`escape_name` for a name that was changed.
+
+    Raises:
+        ValueError: a backslash is followed by something else.
+    """
+
+    def decode(match: re.Match[bytes]) -> bytes:
+        if match[0] not in _CODES:
+            raise ValueError(f"unknown escape {match[0].decode('ascii', 'backslashreplace')!r}")
+        return _CODES[match[0]]
+
+    return _ESCAPED.sub(decode, text)
+
+
+def list_name(name: bytes) -> bytes:
+    """The name as it stands in a list file: as it is, unless that could not be read back."""
+    if b"\n" in name or b"\r" in name or name.startswith(b"\\"):
+        return b"\\" + escape_name(name)[0]
+    return name

@@ -1,0 +1,293 @@
+"""ImageNet-21K from class folders to training lists, in one command that can be interrupted.
+
+What PASSL documents as a shell pipe and two loose scripts: hash every image, merge equal images
+into one sample with several labels, and take a small validation list to watch the training by.  On
+the same listing in the same order the three files are those of PASSL's scripts, byte for byte
+(``tests/unit/data/prepare`` runs them).  The default order is sorted, so that anyone gets the same
+lists.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+
+from passl.checkpoint.disk import FileDigest
+from passl.checkpoint.manifest import json_bytes
+from passl.data.prepare.listing import Excluded, Listing, list_images
+from passl.data.prepare.md5 import hash_files
+from passl.data.prepare.md5_state import Md5State
+from passl.data.prepare.md5sum_file import excluded_text, read_md5sum, write_md5sum
+from passl.data.prepare.merge import Merged, merge_by_digest, write_bytes, write_list
+from passl.errors import ConfigError, DataError
+
+__all__ = ["ALL_LIST", "DUMMY_VAL_LIST", "Options", "Summary", "prepare", "release_of"]
+
+MD5SUM, ALL_LIST, DUMMY_VAL_LIST = "md5sum.txt", "image_all_list.txt", "image_dummy_val_list.txt"
+CLASSES, EXCLUDED, STATISTICS, MANIFEST = (
+    "classes.txt",
+    "excluded.txt",
+    "statistics.json",
+    "manifest.json",
+)
+_STATE = ".md5.state"
+
+_SYNSET = re.compile(r"n\d{8}")
+#: Number of classes -> release.  Source: image-net.org's "fall11" and "winter21" archives, and for
+#: the subsets Ridnik et al. 2021, arXiv 2104.10972, section 2.1.
+_RELEASES = {
+    21841: "ImageNet-21K, release fall11",
+    19167: "ImageNet-21K, release winter21",
+    11221: "ImageNet-21K-P of release fall11",
+    10450: "ImageNet-21K-P of release winter21",
+    1000: "ImageNet-1K",
+}
+#: Images that a class of ImageNet-21K-P has at least.  Source: as above.
+SUBSET_MIN_IMAGES = 500
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of which folder.
+
+    Attributes:
+        root: holds ``images/CLASS/FILE``, or the class folders themselves.
+        out: folder of the results.
+        md5sum: an existing output of ``md5sum``, used in its order in place of hashing.
+        num_workers: processes that hash.
+        num_val: single-label images of each class in the dummy validation list; 0 for no list.
+        min_images: leave out classes with fewer images.
+        classes: leave out classes that are not named here.
+    """
+
+    root: Path
+    out: Path
+    md5sum: Optional[Path] = None
+    num_workers: int = 2
+    num_val: int = 20
+    min_images: int = 0
+    classes: Optional[list[str]] = None
+
+
+@dataclass
+class Summary:
+    """What was found and written.
+
+    Attributes:
+        release: what the classes say this is.
+        num_files: image files, copies included.
+        num_images: different images.
+        num_multi_label: of these, with more than one label.
+        num_val: lines of the dummy validation list.
+        class_counts: labels of each class in the list.
+        excluded: files left out.
+        seconds: wall time.
+    """
+
+    release: str
+    num_files: int
+    num_images: int
+    num_multi_label: int
+    num_val: int
+    class_counts: np.ndarray
+    excluded: list[Excluded] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def describe(self) -> str:
+        """A few lines for the terminal."""
+        counts = self.class_counts
+        lines = [
+            f"{len(counts):,} classes: {self.release}",
+            f"{self.num_files:,} files, {self.num_images:,} different images, "
+            f"{self.num_multi_label:,} with more than one label",
+            f"labels a class: {counts.min()} to {counts.max()}, {counts.mean():.1f} on average",
+        ]
+        if self.num_val:
+            lines.append(
+                f"{self.num_val:,} images in the dummy validation list; training has them as well"
+            )
+        if self.excluded:
+            lines.append(f"{len(self.excluded):,} files left out, see {EXCLUDED}:")
+            lines += [f"  {entry.name}: {entry.reason}" for entry in self.excluded[:5]]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """For ``statistics.json``."""
+        return {
+            "release": self.release,
+            "classes": len(self.class_counts),
+            "files": self.num_files,
+            "images": self.num_images,
+            "images_with_several_labels": self.num_multi_label,
+            "validation_images": self.num_val,
+            "excluded_files": len(self.excluded),
+            "labels_per_class": self.class_counts.tolist(),
+        }
+
+
+def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> Summary:
+    """Do it all; what was hashed by an interrupted call is not hashed again.
+
+    Args:
+        options: what to do.
+        say: called with a sentence at each stage.
+        progress: called with (files hashed, files in all).
+
+    Raises:
+        ConfigError: a folder or file that cannot be used.
+        DataError: no images, a listing of something else, or a process that was killed.
+    """
+    started = time.monotonic()
+    if options.md5sum is None and not options.root.is_dir():
+        raise ConfigError(
+            f"{options.root}: there is no such folder; it should hold images/CLASS/IMAGE"
+        )
+    _make_folder(options.out)
+    if options.md5sum is None:
+        listing, digests, state = _hash(options, say, progress)
+    else:
+        listing, digests = _read(options.md5sum, options.root)
+        say(f"{len(listing):,} files in {options.md5sum}, in its order")
+        state = None
+    listing, digests = _choose_classes(listing, digests, options, say)
+    merged = merge_by_digest(digests, listing.table.labels)
+    val = merged.first_single_label(options.num_val)
+    summary = Summary(
+        release=release_of(listing.classes),
+        num_files=len(listing),
+        num_images=len(merged),
+        num_multi_label=int((merged.num_labels > 1).sum()),
+        num_val=len(val),
+        class_counts=np.bincount(merged.labels, minlength=len(listing.classes)),
+        excluded=listing.excluded,
+        seconds=time.monotonic() - started,
+    )
+    say(f"writing the lists to {options.out}")
+    _write(options, listing, digests, merged, val, summary)
+    if state is not None:
+        state.remove()
+    return summary
+
+
+def release_of(classes: list[str]) -> str:
+    """Which ImageNet these class folders are, by their names and number."""
+    if not all(_SYNSET.fullmatch(name) for name in classes):
+        return "no ImageNet: not all classes are named like n01440764"
+    known = ", ".join(f"{number:,}: {name}" for number, name in _RELEASES.items())
+    return _RELEASES.get(len(classes), f"no complete release (known numbers of classes: {known})")
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+def _hash(
+    options: Options, say: Say, progress: Optional[Progress]
+) -> tuple[Listing, np.ndarray, Md5State]:
+    root = options.root
+    say(f"listing the images below {root}")
+    listing = list_images(root, "images" if (root / "images").is_dir() else "")
+    if not len(listing):
+        raise DataError(
+            f"{root}: no images found; expected images/CLASS/IMAGE (or CLASS/IMAGE) with suffixes "
+            "such as .JPEG, .jpg and .png"
+        )
+    try:
+        state = Md5State(options.out / _STATE, listing.table)
+        say(
+            f"{len(listing):,} files in {len(listing.classes):,} folders; hashing with "
+            f"{options.num_workers} processes"
+            + (f", {state.num_known:,} are hashed already" if state.num_known else "")
+        )
+        faults = hash_files(
+            root, listing.table, state, num_workers=options.num_workers, progress=progress
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{options.out}: cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
+    sound = np.asarray(state.records["size"] > 0)
+    digests = np.asarray(state.records["md5"])[sound]
+    listing.excluded += faults
+    if not sound.any():
+        raise DataError(f"{root}: not one image can be read; the first: {faults[0].reason}")
+    return (listing if sound.all() else listing.keep(sound)), digests, state
+
+
+def _read(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
+    try:
+        return read_md5sum(path, root)
+    except OSError as error:
+        raise ConfigError(f"--md5sum {path}: cannot be read ({error.strerror})") from error
+
+
+def _choose_classes(
+    listing: Listing, digests: np.ndarray, options: Options, say: Say
+) -> tuple[Listing, np.ndarray]:
+    """Only classes that are large enough and wanted."""
+    counts = np.bincount(listing.table.labels, minlength=len(listing.classes))
+    chosen = counts >= options.min_images
+    if options.classes is not None:
+        unknown = sorted(set(options.classes) - set(listing.classes))
+        if unknown:
+            raise ConfigError(
+                f"--classes names {len(unknown)} folders that are not there, such as {unknown[0]}"
+            )
+        chosen &= np.isin(np.array(listing.classes), options.classes)
+    if chosen.all():
+        return listing, digests
+    if not chosen.any():
+        raise ConfigError("no class is left; lower --min-images or name more in --classes")
+    say(f"{int(chosen.sum()):,} of {len(listing.classes):,} classes are kept")
+    wanted = chosen[listing.table.labels]
+    return listing.keep(wanted), digests[wanted]
+
+
+def _write(
+    options: Options,
+    listing: Listing,
+    digests: np.ndarray,
+    merged: Merged,
+    val: Merged,
+    summary: Summary,
+) -> None:
+    out = options.out
+    files: dict[str, FileDigest] = {}
+    try:
+        if options.md5sum is None:
+            files[MD5SUM] = write_md5sum(out / MD5SUM, options.root, listing.table, digests)
+        files[ALL_LIST] = write_list(out / ALL_LIST, listing.table, merged)
+        if options.num_val:
+            files[DUMMY_VAL_LIST] = write_list(out / DUMMY_VAL_LIST, listing.table, val)
+        for name, text in (
+            (CLASSES, "".join(f"{name}\n" for name in listing.classes)),
+            (EXCLUDED, excluded_text(listing.excluded)),
+        ):
+            files[name] = write_bytes(out / name, text.encode("utf-8", "surrogateescape"))
+        files[STATISTICS] = write_bytes(out / STATISTICS, json_bytes(summary.to_dict()))
+        manifest = {
+            "format": 1,
+            "root": str(options.root),
+            "order": "sorted" if options.md5sum is None else str(options.md5sum),
+            "min_images": options.min_images,
+            "files": {name: vars(digest) for name, digest in files.items()},
+        }
+        write_bytes(out / MANIFEST, json_bytes(manifest))  # last: it vouches for the others
+    except OSError as error:
+        raise ConfigError(
+            f"{out}: cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made ({error.strerror})") from error

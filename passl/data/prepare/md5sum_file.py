@@ -1,0 +1,107 @@
+"""The output of ``md5sum``, read and written byte for byte.
+
+A line is 32 hexadecimal digits, two characters (``"  "``, or ``" *"`` for a file read as binary)
+and the path.  A path with a line end or a backslash is escaped, and its line begins with a
+backslash.  Source: the manual of GNU coreutils, ``md5sum`` and "Escaped file names".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from passl.checkpoint.disk import FileDigest, atomic_file
+from passl.data.names import escape_name, unescape_name
+from passl.data.prepare.listing import Excluded, Listing, ListingBuilder
+from passl.data.table import SampleTable
+from passl.errors import DataError
+
+__all__ = ["excluded_text", "read_md5sum", "write_md5sum"]
+
+_FLUSH_BYTES = 4 << 20
+_FORM = "wanted: 32 hexadecimal digits, two spaces and the path, as md5sum prints them"
+
+
+def write_md5sum(path: Path, root: Path, table: SampleTable, digests: np.ndarray) -> FileDigest:
+    """Write what ``md5sum`` prints for these files.
+
+    Args:
+        path: of the new file.
+        root: is put before every path of the table.
+        table: the files.
+        digests: uint8 [N, 16].
+    """
+    before = os.path.join(os.fsencode(root), b"")
+    with atomic_file(path) as file:
+        lines = bytearray()
+        for index in range(len(table)):
+            name, is_escaped = escape_name(before + os.fsencode(table.name(index)))
+            lines += b"\\" if is_escaped else b""
+            lines += digests[index].tobytes().hex().encode("ascii") + b"  " + name + b"\n"
+            if len(lines) >= _FLUSH_BYTES:
+                file.write(bytes(lines))
+                lines.clear()
+        file.write(bytes(lines))
+    return file.digest()
+
+
+def read_md5sum(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
+    """Files and hashes of an ``md5sum`` listing, in its order.
+
+    Args:
+        path: the listing.
+        root: what its paths begin with; they become relative to it.
+
+    Returns:
+        The listing, and its hashes, uint8 [N, 16].
+
+    Raises:
+        DataError: the first line that is none of md5sum's or lies elsewhere, with its number.
+    """
+    before = os.path.join(os.fsencode(root), b"")
+    builder, digests = ListingBuilder(), bytearray()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                digest, name = _split(line.rstrip(b"\n"))
+                if not name.startswith(before):
+                    raise ValueError(
+                        f"the path does not begin with {os.fsdecode(before)!r}; give ROOT as the "
+                        "listing spells it"
+                    )
+                name = name[len(before) :].lstrip(b"/")
+                builder.append(name)
+            except ValueError as error:
+                shown = line[:200].decode("utf-8", "backslashreplace").rstrip("\n")
+                raise DataError(f"{path}:{number}: {error}\n  the line: {shown}") from error
+            digests += digest
+    listing = builder.finish()
+    if not len(listing):
+        raise DataError(f"{path}: the listing is empty")
+    return listing, np.frombuffer(bytes(digests), dtype=np.uint8).reshape(-1, 16)
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    is_escaped = line.startswith(b"\\")
+    line = line[1:] if is_escaped else line
+    if len(line) < 35 or line[32:34] not in (b"  ", b" *"):
+        raise ValueError(f"this is no line of md5sum; {_FORM}")
+    try:
+        digest = bytes.fromhex(line[:32].decode("ascii"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"this is no line of md5sum; {_FORM}") from error
+    if len(digest) != 16:  # fromhex passes over blanks
+        raise ValueError(f"this is no line of md5sum; {_FORM}")
+    name = line[34:]
+    return digest, unescape_name(name) if is_escaped else name
+
+
+def excluded_text(excluded: list[Excluded]) -> str:
+    """One line a file: its name (escaped like a path of md5sum), a tab and the reason."""
+    lines = []
+    for entry in excluded:
+        name, _ = escape_name(os.fsencode(entry.name))
+        lines.append(f"{os.fsdecode(name)}\t{entry.reason}\n")
+    return "".join(lines)

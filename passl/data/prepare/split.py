@@ -1,0 +1,159 @@
+"""Lists for any tree of class folders, with a split that anyone can repeat.
+
+Each class is shuffled by ``(seed, name of the class)`` and cut, so every class is in every part by
+its share, and adding a class changes nothing for the others.  A tree that already has ``train/``
+and ``val/`` is taken as it is split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from passl.data.names import list_name
+from passl.data.prepare.listing import Listing, list_images
+from passl.data.prepare.merge import write_bytes
+from passl.errors import ConfigError, DataError
+
+__all__ = ["MYRTLE_PARTS", "SplitOptions", "make_lists", "parse_parts"]
+
+_GIVEN = ("train", "val", "valid", "validation", "test")
+#: The parts of myrtle-vision's NWPU-RESISC45.
+MYRTLE_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """What to make of which tree.
+
+    Attributes:
+        root: holds the class folders, or ``train/`` and so on with class folders.
+        out: folder of the lists.
+        parts: name of each part and its share; they add up to 1.
+        seed: of the shuffle; not used for ``myrtle``, which cuts the sorted files.
+        style: ``passl`` writes ``<part>_list.txt`` and ``classes.txt``, ``myrtle`` writes
+            ``<part>_imagepaths.txt`` and ``label_map.json``.
+    """
+
+    root: Path
+    out: Path
+    parts: dict[str, float]
+    seed: int = 0
+    style: Literal["passl", "myrtle"] = "passl"
+
+
+def make_lists(options: SplitOptions) -> list[str]:
+    """Write the lists; returns a sentence for each file.
+
+    Raises:
+        ConfigError: a folder that cannot be used.
+        DataError: no images, or classes that are not in every part.
+    """
+    if not options.root.is_dir():
+        raise ConfigError(f"{options.root}: there is no such folder")
+    given = sorted(name for name in _GIVEN if (options.root / name).is_dir())
+    if "train" in given:
+        listing = list_images(options.root, class_part=1)
+        part_of = _given_parts(listing, given)
+    else:
+        # myrtle's layout has the classes below images/.
+        has_images = options.style == "myrtle" and (options.root / "images").is_dir()
+        listing = list_images(
+            options.root, "images" if has_images else "", class_part=1 if has_images else 0
+        )
+        part_of = {name: np.zeros(0, np.int64) for name in options.parts}
+        _cut(listing, options, part_of)
+    if not len(listing):
+        raise DataError(f"{options.root}: no images found; expected CLASS/.../IMAGE")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        return _write(listing, part_of, options)
+    except OSError as error:
+        raise ConfigError(
+            f"{options.out}: cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
+
+
+def parse_parts(text: str) -> dict[str, float]:
+    """``train=0.8,val=0.2`` as a dictionary.
+
+    Raises:
+        ConfigError: it cannot be read, or the shares do not add up to 1.
+    """
+    parts: dict[str, float] = {}
+    for item in text.split(","):
+        name, equals, share = item.partition("=")
+        try:
+            parts[name.strip()] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip().isidentifier() or not parts[name.strip()] > 0:
+            raise ConfigError(f"--split {text}: {item!r} is no part; write train=0.8,val=0.2")
+    if abs(sum(parts.values()) - 1) > 1e-6:
+        raise ConfigError(f"--split {text}: the shares add up to {sum(parts.values()):g}, not to 1")
+    return parts
+
+
+def _given_parts(listing: Listing, names: Sequence[str]) -> dict[str, np.ndarray]:
+    first = [os.fsencode(listing.table.name(i)).partition(b"/")[0] for i in range(len(listing))]
+    tops = np.array(first, dtype=object)
+    return {name: np.flatnonzero(tops == name.encode()) for name in names}
+
+
+def _cut(listing: Listing, options: SplitOptions, part_of: dict[str, np.ndarray]) -> None:
+    """Fill ``part_of`` with the files of each part, in the order of the listing."""
+    labels = listing.table.labels
+    for label, name in enumerate(listing.classes):
+        files = np.flatnonzero(labels == label)
+        bounds = _bounds(len(files), list(options.parts.values()), options.style)
+        if options.style == "passl":
+            class_seed = zlib.crc32(os.fsencode(name))
+            files = np.random.default_rng([options.seed, class_seed]).permutation(files)
+        for part, begin, end in zip(options.parts, bounds, bounds[1:]):
+            part_of[part] = np.concatenate((part_of[part], np.sort(files[begin:end])))
+    for part, files in part_of.items():
+        if not len(files) and len(listing):
+            raise DataError(
+                f"part {part!r} is empty: the classes have too few images for its share"
+            )
+
+
+def _bounds(count: int, shares: Sequence[float], style: str) -> list[int]:
+    """Where the parts of ``count`` files begin, and the end.
+
+    myrtle's script truncates running sums of floats: 489, 71 and 140 of 700 files for 0.7, 0.1 and
+    0.2.  Ours rounds.
+    """
+    sums = list(accumulate(shares))[:-1]
+    inner = [int(s * count) if style == "myrtle" else round(s * count) for s in sums]
+    return [0, *inner, count]
+
+
+def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptions) -> list[str]:
+    out, table, said = options.out, listing.table, []
+    for part, files in part_of.items():
+        names = [list_name(os.fsencode(table.name(int(index)))) for index in files]
+        if options.style == "myrtle":
+            path, content = out / f"{part}_imagepaths.txt", b"\n".join(names)
+        else:
+            labels = table.labels[files].tolist()
+            lines = [b"%s %d\n" % pair for pair in zip(names, labels)]
+            path, content = out / f"{part}_list.txt", b"".join(lines)
+        write_bytes(path, content)
+        said.append(f"{path}: {len(files):,} images of {len(listing.classes)} classes")
+    if options.style == "myrtle":
+        label_map = {name: index for index, name in enumerate(listing.classes)}
+        path, content = out / "label_map.json", json.dumps(label_map, indent=2).encode()
+    else:
+        text = "".join(f"{name}\n" for name in listing.classes)
+        path, content = out / "classes.txt", os.fsencode(text)
+    write_bytes(path, content)
+    return [*said, f"{path}: {len(listing.classes)} classes"]

@@ -1,0 +1,96 @@
+"""Arrays in one file that is mapped into memory, so that all processes of a machine share them.
+
+    8 bytes   PASSLTB1
+    8 bytes   length of the header, little-endian
+    header    JSON: {"meta": {...}, "arrays": {name: {"dtype", "shape", "offset"}}}
+    arrays    each at a multiple of 64 bytes, little-endian
+
+A file of indexes or of a sample table; it is data, and reading it runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from passl.checkpoint.disk import atomic_file
+from passl.errors import DataError
+
+__all__ = ["open_table_file", "write_table_file"]
+
+_MAGIC = b"PASSLTB1"
+_ALIGN = 64
+_MAX_HEADER = 1 << 24
+_KINDS = "uif"
+
+
+def write_table_file(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the file, whole or not at all.
+
+    Args:
+        path: an existing file is replaced.
+        meta: JSON-able.
+        arrays: numbers of any shape.
+
+    Raises:
+        OSError: the operating system refused.
+    """
+    stored = {
+        name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        for name, array in arrays.items()
+    }
+    entries, at = {}, 0
+    for name, array in stored.items():
+        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": at}
+        at += -(-array.nbytes // _ALIGN) * _ALIGN
+    header = json.dumps({"meta": dict(meta), "arrays": entries}).encode()
+    header += b" " * (-(len(_MAGIC) + 8 + len(header)) % _ALIGN)
+    with atomic_file(path) as file:
+        file.write(_MAGIC + struct.pack("<Q", len(header)) + header)
+        for array in stored.values():
+            file.write(array.tobytes())
+            file.write(b"\0" * (-array.nbytes % _ALIGN))
+
+
+def open_table_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The meta data and the arrays, mapped read-only.
+
+    Raises:
+        DataError: it is no such file, or damaged.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(len(_MAGIC) + 8)
+        if len(head) < len(_MAGIC) + 8 or not head.startswith(_MAGIC):
+            raise DataError(f"{path}: is no table of PASSL's; remove it, and it is made anew")
+        length = struct.unpack("<Q", head[len(_MAGIC) :])[0]
+        text = file.read(length) if length <= min(size, _MAX_HEADER) else b""
+    try:
+        content = json.loads(text)
+        start = len(_MAGIC) + 8 + length
+        arrays = {
+            str(name): _mapped(path, start, size, entry)
+            for name, entry in content["arrays"].items()
+        }
+        return dict(content["meta"]), arrays
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: is damaged ({error}); remove it, and it is made anew") from error
+
+
+def _mapped(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> np.ndarray:
+    dtype, shape = np.dtype(entry["dtype"]), tuple(int(side) for side in entry["shape"])
+    offset = start + int(entry["offset"])
+    if dtype.kind not in _KINDS or min(shape, default=0) < 0:
+        raise ValueError(f"an array of type {dtype} and shape {shape}")
+    num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if offset < start or offset + num_bytes > size:
+        raise ValueError("it ends too early")
+    if not num_bytes:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)

@@ -1,0 +1,217 @@
+"""Where the files of a tar archive are, found once and kept beside it.
+
+A tar has no table of contents: finding its members means walking through all of it, which for
+ImageNet takes minutes and, as objects of Python's library, half a gigabyte in every process.  Here
+the walk is made once; offset, size and name of each member go to ``ARCHIVE.index`` in flat arrays,
+20 bytes and the name each, mapped into memory by every process that reads the archive.  The index
+is made anew when the archive has another size or time of change.
+
+An archive in an archive (``ILSVRC2012_img_train.tar`` holds a tar for each class) is looked into:
+its members lie in one piece in the outer file.  A gzip archive cannot be read at any place; it is
+unpacked once, beside itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Optional
+
+import numpy as np
+
+from passl.checkpoint.disk import human_size
+from passl.data.dataset import MissingDataError
+from passl.data.table import SampleTable, TableBuilder
+from passl.data.table_file import open_table_file, write_table_file
+from passl.errors import DataError
+from passl.logs.logger import get_logger
+
+__all__ = ["TarIndex", "index_tar"]
+
+_VERSION = 1  # of what is in an index
+_GZIP = b"\x1f\x8b"
+_COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """The regular files of an archive, in its order.
+
+    Attributes:
+        path: what to read from; for a gzip archive the unpacked copy.
+        table: names, ``inner.tar/name`` for members of an inner archive; labels mean nothing.
+        offsets: int64 [N], where each file's bytes begin.
+        sizes: int64 [N].
+    """
+
+    path: Path
+    table: SampleTable
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
+    """The index of an archive, read from beside it or made.
+
+    Processes that start together make it once: the first does, the others wait.
+
+    Args:
+        path: a tar, plain or gzip.
+        cache_dir: where the index and an unpacked copy go; None: beside the archive.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it is no tar, damaged, or compressed otherwise.
+    """
+    if not path.is_file():
+        where = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+        raise MissingDataError(f"{path}: there is no such archive{where}")
+    folder = cache_dir or path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cache_dir {folder}: cannot be made ({error.strerror})") from error
+    with _one_at_a_time(folder / f"{path.name}.lock"):
+        readable = _plain(path, folder)
+        index = folder / f"{path.name}.index"
+        return _known(index, readable) or _made(index, readable)
+
+
+def _known(index: Path, path: Path) -> Optional[TarIndex]:
+    """The index on disk if it is of this archive as it is now."""
+    try:
+        meta, arrays = open_table_file(index)
+        if meta != _stamp(path):
+            return None
+        count = len(arrays["offsets"])
+        table = SampleTable(arrays["names"], arrays["name_offsets"], np.zeros(count, np.int32))
+        return TarIndex(path, table, arrays["offsets"], arrays["sizes"])
+    except FileNotFoundError:
+        return None
+    except (DataError, OSError, KeyError) as error:
+        get_logger().warning(f"the index is made anew: {error}")
+        return None
+
+
+def _made(index: Path, path: Path) -> TarIndex:
+    get_logger().info(f"{path}: looking for its files, once ({human_size(path.stat().st_size)})")
+    stamp = _stamp(path)
+    builder, offsets, sizes = TableBuilder(), [], []
+    try:
+        with path.open("rb") as file:
+            for name, offset, size in _members(file, path):
+                builder.append(name, 0)
+                offsets.append(offset)
+                sizes.append(size)
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"{path}: is no tar archive, or a damaged one ({error}); was its download interrupted?"
+        ) from error
+    found = TarIndex(path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64))
+    arrays = {
+        "names": found.table.names,
+        "name_offsets": found.table.offsets,
+        "offsets": found.offsets,
+        "sizes": found.sizes,
+    }
+    try:
+        write_table_file(index, stamp, arrays)
+    except OSError as error:
+        get_logger().warning(
+            f"{index}: the index cannot be kept ({error.strerror}), so every process makes its "
+            "own; name a folder that can be written with dataset.cache_dir"
+        )
+    return found
+
+
+def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each regular file, inner archives taken apart."""
+    size = path.stat().st_size
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            vars(archive)["members"].clear()  # the library keeps them all
+            if not member.isreg() or member.sparse is not None:
+                continue
+            if member.offset_data + member.size > size:
+                raise tarfile.ReadError(f"it ends within {member.name}")
+            if not member.name.endswith(".tar"):
+                yield member.name, member.offset_data, member.size
+                continue
+            inner_file = archive.extractfile(member)
+            assert inner_file is not None  # it is a regular file
+            with tarfile.open(fileobj=inner_file, mode="r:") as inner:
+                for entry in inner:
+                    vars(inner)["members"].clear()
+                    if entry.isreg() and entry.sparse is None:
+                        name = f"{member.name}/{entry.name}"
+                        yield name, member.offset_data + entry.offset_data, entry.size
+
+
+def _plain(path: Path, folder: Path) -> Path:
+    """The archive itself, or the unpacked copy of one that is compressed.
+
+    Raises:
+        DataError: it is compressed in another way, or there is no room for the copy.
+    """
+    with path.open("rb") as file:
+        head = file.read(6)
+    for signature, name in _COMPRESSED.items():
+        if head.startswith(signature):
+            raise DataError(
+                f"{path}: is compressed with {name}; unpack it first ({name} --decompress), since "
+                "images are read at any place of it"
+            )
+    if not head.startswith(_GZIP):
+        return path
+    copy = folder / f"{path.name}.unpacked"
+    stamp, note = _stamp(path), folder / f"{path.name}.unpacked.stamp"
+    with suppress(OSError, DataError):
+        if open_table_file(note)[0] == stamp and copy.is_file():
+            return copy
+    get_logger().info(f"{path}: unpacking it to {copy}, once")
+    beside = copy.with_name(f".{copy.name}.tmp-{os.getpid()}")
+    try:
+        with gzip.open(path, "rb") as packed, beside.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 4 << 20)
+        beside.replace(copy)
+        write_table_file(note, stamp, {})
+    except (OSError, EOFError) as error:
+        raise DataError(
+            f"{path}: cannot be unpacked to {copy} ({error}); unpack it yourself, or name a folder "
+            "with room for it with dataset.cache_dir"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return copy
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"version": _VERSION, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Hold an exclusive lock, where the file system has them and the folder can be written."""
+    try:
+        import fcntl
+
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):  # no locks on this file system: at worst it is made twice
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,105 @@
+"""``passl-data lists``: splits that anyone can repeat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from passl.cli.data import main
+from passl.data.prepare.split import MYRTLE_PARTS, SplitOptions, make_lists, parse_parts
+from passl.errors import ConfigError, DataError
+
+
+def make_tree(root: Path, counts: dict[str, int]) -> Path:
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (root / folder / f"{number:04d}.jpg").write_bytes(b"x")
+    return root
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_every_class_is_split_by_its_share_and_nothing_is_lost(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 50, "dog": 20, "big/emu": 10})
+    make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
+    train, val = lines(tmp_path / "train_list.txt"), lines(tmp_path / "val_list.txt")
+    assert lines(tmp_path / "classes.txt") == ["big", "cat", "dog"]
+    assert [sum(line.endswith(f" {label}") for line in val) for label in range(3)] == [2, 10, 4]
+    assert len(train) == 64
+    assert not set(train) & set(val)
+    assert sorted(train + val) == sorted(
+        f"{path.relative_to(root)} {['big', 'cat', 'dog'].index(path.relative_to(root).parts[0])}"
+        for path in root.rglob("*.jpg")
+    )
+
+
+def test_split_is_repeatable_and_follows_the_seed(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 50, "dog": 50})
+    drawn = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / str(number)
+        make_lists(SplitOptions(root, out, {"train": 0.5, "val": 0.5}, seed=seed))
+        drawn.append(lines(out / "train_list.txt"))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_new_class_changes_nothing_for_the_others(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 30, "dog": 30})
+    make_lists(SplitOptions(root, tmp_path / "a", {"train": 0.5, "val": 0.5}))
+    make_tree(root, {"ant": 30})
+    make_lists(SplitOptions(root, tmp_path / "b", {"train": 0.5, "val": 0.5}))
+    before = {line.split()[0] for line in lines(tmp_path / "a/train_list.txt")}
+    after = {line.split()[0] for line in lines(tmp_path / "b/train_list.txt")}
+    assert {name for name in after if not name.startswith("ant")} == before
+
+
+def test_given_parts_are_kept(tmp_path: Path) -> None:
+    root = make_tree(
+        tmp_path / "data", {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 1}
+    )
+    make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
+    assert lines(tmp_path / "val_list.txt") == ["val/cat/0000.jpg 0", "val/dog/0000.jpg 1"]
+    assert len(lines(tmp_path / "train_list.txt")) == 5
+
+
+def test_myrtle_style_has_the_counts_of_resisc45(tmp_path: Path) -> None:
+    """700 images a class become 489, 71 and 140 (facts of myrtle-vision's script)."""
+    root = make_tree(tmp_path / "NWPU-RESISC45", {"images/airplane": 700, "images/airport": 700})
+    assert main(["lists", str(root), "--style", "myrtle"]) == 0
+    counts = {
+        part: len((root / f"{part}_imagepaths.txt").read_text().split("\n"))
+        for part in MYRTLE_PARTS
+    }
+    assert counts == {"train": 2 * 489, "val": 2 * 71, "test": 2 * 140}
+    assert lines(root / "train_imagepaths.txt")[0] == "images/airplane/0000.jpg"
+    assert lines(root / "val_imagepaths.txt")[0] == "images/airplane/0489.jpg"
+    assert json.loads((root / "label_map.json").read_text()) == {"airplane": 0, "airport": 1}
+    assert not (root / "train_imagepaths.txt").read_text().endswith("\n")
+    assert main(["lists", str(root), "--style", "myrtle"]) == 0, "the original fails when repeated"
+
+
+def test_parts_are_read() -> None:
+    assert parse_parts("train=0.7,val=0.1,test=0.2") == {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("train=0.7", "add up to 0.7"), ("train", "is no part"), ("a=x,b=1", "is no part"),
+     ("train=-1,val=2", "is no part"), ("../x=0.5,y=0.5", "is no part")],
+)  # fmt: skip
+def test_wrong_parts_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_parts(text)
+
+
+def test_too_few_images_for_a_part_are_refused(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 1, "dog": 1})
+    with pytest.raises(DataError, match="'val' is empty"):
+        make_lists(SplitOptions(root, tmp_path, {"train": 0.9, "val": 0.1}))
+    with pytest.raises(DataError, match="no images found"):
+        make_lists(SplitOptions(make_tree(tmp_path / "empty", {"cat": 0}), tmp_path, {"train": 1}))
