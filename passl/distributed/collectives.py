@@ -48,7 +48,7 @@ def broadcast_parameters(tensors: Iterable[Tensor], world: World) -> None:
 def check_equal(tensors: Mapping[str, Any], world: World, advice: str) -> None:
     """Refuse to go on with tensors that are not the same, bit for bit, on every rank.
 
-    Costs one copy to the host and 16 bytes a tensor on the network.
+    Costs a copy to the host, one tensor at a time, and 16 bytes a tensor on the network.
 
     Args:
         tensors: by name.
@@ -60,14 +60,16 @@ def check_equal(tensors: Mapping[str, Any], world: World, advice: str) -> None:
     """
     if not world.is_distributed:
         return
-    arrays = {name: _host(value) for name, value in tensors.items()}
-    shapes = [f"{name} {list(value.shape)} {value.dtype}" for name, value in arrays.items()]
+    shapes, digests = [], []
+    for name, value in tensors.items():
+        array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+        shapes.append(f"{name} {list(array.shape)} {array.dtype}")
+        digests.append(_digest(np.ascontiguousarray(array)))
     if not all_ranks_have(_digest("\n".join(shapes).encode()) % 10**6, world):
         raise PasslError(
             f"the processes hold different tensors; this one (rank {world.rank}) has "
             f"{len(shapes)}, the first of them {', '.join(shapes[:2])}. {advice}"
         )
-    digests = [_digest(np.ascontiguousarray(value).tobytes()) for value in arrays.values()]
     highest = paddle.to_tensor(np.array(digests, dtype=np.int64))
     lowest = highest.clone()
     with talking("digests"):
@@ -123,12 +125,8 @@ def _sum(values: np.ndarray, world: World) -> np.ndarray:
         return tensor.numpy()
 
 
-def _host(value: Any) -> np.ndarray:
-    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
-
-
-def _digest(data: bytes) -> int:
-    """63 bits of a hash."""
+def _digest(data: Any) -> int:
+    """63 bits of a hash of bytes or a contiguous array."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
 
 

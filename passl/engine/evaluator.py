@@ -211,7 +211,9 @@ class _Sums:
         own = [np.array([self._samples, *self._counts.values()], dtype=np.int64)]
         own += [total.counters for total in self._losses.values()]
         whole = sum_integers(np.concatenate(own), world)
-        others = sum_over_ranks(np.array([*self._others.values()]), world)
+        others = np.array([*self._others.values()])
+        if others.size:
+            others = sum_over_ranks(others, world)
         counts, counters = np.split(whole, [own[0].size])
         values = {}
         for number, (name, total) in enumerate(self._losses.items()):

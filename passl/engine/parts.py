@@ -83,7 +83,7 @@ class Builder:
         if found is not None:
             state = restore(parts, plan, found, self.config, self.reporter, self.world)
         check_agreement(state, self.world, self.run_dir)
-        self.check_equal_start(parts)
+        self.check_equal_start(parts, resumed=found is not None)
         self.reporter.start(parts, plan, state, self.batches)
         trainer = Trainer(parts, plan, state)
         return Run(
@@ -158,14 +158,14 @@ class Builder:
             )
         model.recompute_every = every
 
-    def check_equal_start(self, parts: TrainParts) -> None:
+    def check_equal_start(self, parts: TrainParts, resumed: bool) -> None:
         """Refuse to train when the processes hold different weights or optimizer states.
 
         Raises:
             PasslError: on all ranks, naming the tensors.
         """
         tensors = dict(parts.model.state_dict())
-        if not isinstance(parts.optimizer, ShardedOptimizer):
+        if resumed and not isinstance(parts.optimizer, ShardedOptimizer):
             tensors.update(parts.optimizer.state_dict())
         check_equal(
             tensors,
