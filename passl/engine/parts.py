@@ -36,6 +36,7 @@ from passl.optim.groups import (
 )
 from passl.optim.layer_decay import layer_scales
 from passl.precision.amp import LossScaler, Precision
+from passl.precision.ema import WeightAverage
 from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
 
 __all__ = ["Builder"]
@@ -369,13 +370,14 @@ class Builder:
         """Everything the trainer needs."""
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
+        optimizer = self.build_optimizer(model)
         return TrainParts(
             model=model,
             loader=loader,
             loss=loss,
             metrics=self.build_metrics("Train"),
             schedule=self.build_schedule(plan),
-            optimizer=self.build_optimizer(model),
+            optimizer=optimizer,
             clip=self.build_clip(),
             precision=self.build_precision_once(),
             store=store,
@@ -385,7 +387,16 @@ class Builder:
             world=self.world,
             record=run_record(self.config, plan, self.world),
             overlap=self.config.DistributedStrategy.overlap,
+            ema=self.build_ema(model, optimizer),
+            max_bad_steps=self.config.Global.max_bad_steps,
         )
+
+    def build_ema(self, model: Any, optimizer: Any) -> Optional[WeightAverage]:
+        """The average of the weights that ``optimizer`` updates, or None."""
+        settings = self.config.EMA
+        if settings is None:
+            return None
+        return WeightAverage(model, optimizer.named_weights, **vars(settings))
 
     def build_clip(self) -> Optional[ClipGradByGlobalNorm]:
         """Clipping by the norm over all parameters, or None."""

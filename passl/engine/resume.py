@@ -14,7 +14,7 @@ import paddle
 import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.resolve import EMA_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
@@ -70,6 +70,7 @@ def restore(
     load_pretrained(parts.model, str(folder), finetune=False)
     parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
     parts.precision.load_state_dict(state.scaler)
+    restore_average(parts, state, folder, reporter)
     hooks = hooks_by_name(parts.hooks)
     for name, hook_state in state.hooks.items():
         if name in hooks:
@@ -102,6 +103,23 @@ def _note_other_world(before: int, state: TrainState, world: World, reporter: Re
 
 def _processes(count: int) -> str:
     return f"{count} process{'es' * (count != 1)}"
+
+
+def restore_average(parts: TrainParts, state: TrainState, folder: Path, reporter: Reporter) -> None:
+    """Put the averaged weights in place, or begin the average where the run had none.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+    """
+    if parts.ema is None:
+        if state.ema:
+            reporter.log(f"the averaged weights of {folder} are not used: there is no section EMA")
+    elif state.ema:
+        file = folder / EMA_NAME
+        parts.ema.load(read_arrays(file), state.ema, str(file))
+    else:
+        parts.ema.restart()
+        reporter.log(f"EMA: {folder} holds no averaged weights; the average begins here")
 
 
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:

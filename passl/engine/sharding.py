@@ -67,18 +67,32 @@ class ShardedOptimizer:
         return [pair for group in self.groups for pair in group.params]
 
     @property
+    def named_weights(self) -> list[tuple[str, Tensor]]:
+        """The same: parameters are float32, and their own masters."""
+        return self.named_parameters
+
+    @property
     def num_steps(self) -> int:
         """Updates done."""
         return self._mine.num_steps
 
-    def step(self, lr: float) -> None:
-        """Update the parameters of this rank, and take those of the others from them."""
+    def step(self, lr: float, accepted: Optional[Tensor] = None) -> None:
+        """Update the parameters of this rank, and take those of the others from them.
+
+        Args:
+            lr, accepted: as of :meth:`Optimizer.step`; ``accepted`` is the same on all ranks.
+        """
         self._whole = None
-        self._mine.step(lr)
+        self._mine.step(lr, accepted)
         with paddle.no_grad():
             for owner in range(self._world.size):
                 owned = [p for name, p in self.named_parameters if self._owner[name] == owner]
                 self._share(owned, owner)
+
+    def settle(self, applied: Sequence[bool]) -> None:
+        """As :meth:`Optimizer.settle`."""
+        self._whole = None
+        self._mine.settle(applied)
 
     def clear_grad(self) -> None:
         """Drop all gradients."""

@@ -92,9 +92,9 @@ def eval_avg_line(
     return f"[Eval][Epoch {epoch}][Avg]{', '.join(fields)}"
 
 
-def best_line(*, epoch: int, best: float) -> str:
+def best_line(*, epoch: int, best: float, what: str = "metric") -> str:
     """The best value of the first metric so far, with all its digits."""
-    return f"[Eval][Epoch {epoch}][best metric: {float(best)!r}]"
+    return f"[Eval][Epoch {epoch}][best {what}: {float(best)!r}]"
 
 
 def format_eta(seconds: float) -> str:
