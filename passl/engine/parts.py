@@ -17,6 +17,13 @@ from passl.distributed.collectives import broadcast_parameters, check_equal, ini
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.evaluator import Evaluator
+from passl.engine.model_facts import (
+    check_external,
+    check_weights,
+    checkpoint_weights,
+    evaluation_settings,
+    without_external_files,
+)
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
@@ -83,6 +90,7 @@ class Builder:
         state = TrainState()
         if found is not None:
             state = restore(parts, plan, found, self.config, self.reporter, self.world)
+        self.check_weights(model)
         check_agreement(state, self.world, self.run_dir)
         self.check_equal_start(parts, resumed=found is not None)
         self.reporter.start(parts, plan, state, self.batches)
@@ -128,6 +136,10 @@ class Builder:
             with_pretrained: read ``Global.pretrained_model``; a run that continues needs none.
         """
         arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
+        if self.mode == "eval":
+            weights = self.weights_to_evaluate()
+            arguments, notes = without_external_files(arguments, _record_beside(weights), weights)
+            self.reporter.log("\n".join(notes))
         try:
             model = create_model(
                 self.config.Model["name"], seed=self.config.Global.seed, **arguments
@@ -138,7 +150,7 @@ class Builder:
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             self.reporter.log(self.load_pretrained(model, path))
-        broadcast_parameters(model.state_dict().values(), self.world)
+        broadcast_parameters(checkpoint_weights(model).values(), self.world)
         return model
 
     def set_recompute(self, model: Any) -> None:
@@ -178,6 +190,8 @@ class Builder:
     def load_pretrained(self, model: Any, path: str) -> str:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
         settings = self.config.Global
+        if not settings.finetune:  # fine-tuning may exchange what the weights were trained beside
+            check_external(model, _record_beside(path), Path(path))
         method = settings.pos_embed_resize
         report = load_pretrained(
             model,
@@ -192,13 +206,37 @@ class Builder:
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
         path = self.weights_to_evaluate()
+        record = _record_beside(path)
+        check_external(model, record, Path(path))
         report = load_pretrained(model, path, finetune=False)
         self.reporter.log(str(report))
-        state = resolve_checkpoint(path).state
-        if state is not None:
-            record = read_state(state.parent)
+        self.check_weights(model)
+        self.say_settings(model, record)
+        if record:
             per_epoch = record["plan"]["steps_per_epoch"]
             self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
+
+    def say_settings(self, model: Any, record: Mapping[str, Any]) -> None:
+        """State what besides the weights decides the result, and what it was while training."""
+        settings, before = evaluation_settings(model), record.get("evaluation_settings", {})
+        self.reporter.evaluated_with(settings)
+        for name, value in settings.items():
+            if before.get(name, value) != value:
+                self.reporter.warn(
+                    f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
+                    f"as they were trained, use -o Model.{name}={before[name]:g}"
+                )
+
+    def check_weights(self, model: Any) -> None:
+        """Refuse to go on without weights that no training can give.
+
+        Raises:
+            ConfigError: saying which are missing.
+        """
+        try:
+            check_weights(model)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
 
     def weights_to_evaluate(self) -> str:
         """What ``passl-eval`` evaluates: what the command line names, else what this run trained.
@@ -416,6 +454,12 @@ class Builder:
         if self._precision is None:
             self._precision = self.build_precision()
         return self._precision
+
+
+def _record_beside(weights: str) -> dict[str, Any]:
+    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
+    state = resolve_checkpoint(weights).state
+    return read_state(state.parent) if state is not None else {}
 
 
 def choose_device(wanted: str, where: str) -> str:

@@ -106,7 +106,10 @@ def _make_again(trainer: Trainer, bad: BadStep) -> dict[str, Any]:
     first: Optional[dict[str, str]] = None
     parts.optimizer.clear_grad()
     probe = LayerProbe(parts.model)
+    step_now, trainer.state.step = trainer.state.step, bad.step - 1
     try:
+        for hook in parts.hooks:  # those that set something by the step
+            hook.on_step_start(trainer)
         iterator = parts.loader.epoch(
             plan.epoch_of(bad.step), start_batch=(bad.step - 1) % plan.steps_per_epoch
         )
@@ -119,6 +122,7 @@ def _make_again(trainer: Trainer, bad: BadStep) -> dict[str, Any]:
         note = f"the step could not be made again: {type(error).__name__}: {error}"
         return {**empty, "first_bad_layer": None, "note": note}
     finally:
+        trainer.state.step = step_now
         parts.loader.close()
     note = "" if first else "made again on this process alone, the step's numbers are finite"
     found = {

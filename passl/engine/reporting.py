@@ -175,8 +175,9 @@ class Reporter:
         rate: float,
         means: Mapping[str, float],
         precision: Precision,
+        settings: Mapping[str, float],
     ) -> None:
-        """The line and the record of a log window."""
+        """The line and the record of a log window; ``settings`` are those of its last step."""
         plan, speed = self._the_plan, self._speed
         self._last_loss, self._last_rate = means["loss"], rate
         losses, metrics = self._split(means)
@@ -188,7 +189,7 @@ class Reporter:
                 iteration=iteration,
                 num_iterations=plan.steps_per_epoch,
                 lr=rate,
-                metrics=metrics,
+                metrics={**settings, **metrics},
                 losses=losses,
                 batch_cost_s=speed.batch_cost_s,
                 reader_cost_s=speed.reader_cost_s,
@@ -204,6 +205,7 @@ class Reporter:
             epoch,
             {
                 "lr": rate,
+                **settings,
                 **losses,
                 **metrics,
                 "grad_norm": means["grad_norm"],
@@ -344,10 +346,20 @@ class Reporter:
         state: TrainState,
         result: EvalResult,
         epoch: int,
+        settings: Mapping[str, float],
         averaged: Optional[EvalResult] = None,
     ) -> None:
-        """The result of an evaluation during training, and that of the averaged weights."""
+        """The result of an evaluation during training, with the settings it was made with.
+
+        Args:
+            state: of the run.
+            result: of the weights.
+            epoch: from 1.
+            settings: what besides the weights decides the result, by name.
+            averaged: the result of the averaged weights.
+        """
         self._log_result(result, epoch)
+        self.evaluated_with(settings)
         if state.best is not None:
             self._logger.info(lines.best_line(epoch=epoch, best=state.best.metric))
         values = dict(result.values)
@@ -363,8 +375,13 @@ class Reporter:
             "eval",
             state.step,
             epoch,
-            {**values, "samples": result.samples, "ips": result.images_per_s},
+            {**values, **settings, "samples": result.samples, "ips": result.images_per_s},
         )
+
+    def evaluated_with(self, settings: Mapping[str, float]) -> None:
+        """State what besides the weights decides the result of an evaluation."""
+        for name, value in settings.items():
+            self.log(f"evaluation with {name} {value:g}")
 
     def eval_reporter(self, loader: Loader, loss_names: list[str]) -> Callable[[EvalStep], None]:
         """What to call during an evaluation that stands alone."""

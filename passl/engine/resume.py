@@ -20,6 +20,7 @@ from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.hooks.base import hooks_by_name
+from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import TrainState
@@ -67,6 +68,7 @@ def restore(
     record = read_state(folder)
     state = TrainState.from_dict(record["state"], str(folder))
     check_continuable(record, plan, folder, config)
+    check_external(parts.model, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
     parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
     parts.precision.load_state_dict(state.scaler)
@@ -153,7 +155,8 @@ def check_continuable(
             *(
                 (f"Model.{key}", before["Model"].get(key), now["Model"].get(key))
                 for key in model_keys
-                if not key.endswith("_rate")  # dropout changes no shape
+                # dropout changes no shape, and what a path leads to is compared by its SHA-256
+                if not key.endswith(("_rate", "_path"))
             ),
             ("Optimizer.name", before["Optimizer"]["name"], now["Optimizer"]["name"]),
             (

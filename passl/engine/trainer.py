@@ -25,6 +25,7 @@ from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
+from passl.engine.model_facts import checkpoint_weights, evaluation_settings, model_record
 from passl.engine.plan import RunPlan
 from passl.engine.postmortem import give_up
 from passl.engine.reporting import Reporter
@@ -105,6 +106,7 @@ class Trainer:
             while not self._is_over():
                 for batch in self._batches_of_epoch():
                     self.parts.reporter.data_ready()
+                    self._call_hooks("on_step_start", self)
                     self.train_step(batch)
                     self._advance(batch)
                     if self.skipped.is_over:
@@ -271,7 +273,9 @@ class Trainer:
         if iteration % self.plan.log_every == 0 or state.step == self.plan.last_step:
             self._read_figures()
             rate = float(self.parts.schedule(max(state.updates - 1, 0)))  # the one this step used
-            reporter.train(state, iteration, rate, self.meter.window_means(), self.parts.precision)
+            settings = {k: v for hook in self.parts.hooks for k, v in hook.settings().items()}
+            means = self.meter.window_means()
+            reporter.train(state, iteration, rate, means, self.parts.precision, settings)
 
     def _settle(self, resumed: bool = False) -> None:
         """Evaluate and save what is due after this step, unless the run is asked to stop.
@@ -327,7 +331,8 @@ class Trainer:
         if averaged is not None and _is_better(averaged, state.best_ema):
             state.best_ema = Best(averaged.values["metric"], state.step, epoch)
             improved.append("best_ema")
-        self.parts.reporter.eval_average(state, result, epoch, averaged)
+        settings = evaluation_settings(self.parts.model)
+        self.parts.reporter.eval_average(state, result, epoch, settings, averaged)
         self._call_hooks("on_eval_end", self, result)
         self.parts.reporter.pause_ended()
         return tuple(improved)
@@ -388,14 +393,20 @@ class Trainer:
     def _contents(self) -> dict[str, Part]:
         """The files of a checkpoint, copied to the host's memory."""
         parts = self.parts
+        kept = checkpoint_weights(parts.model)
         averaged: dict[str, Part] = {}
         if parts.ema is not None:
-            averaged[EMA_NAME] = {k: _host(v) for k, v in parts.ema.weights().items()}
+            average = parts.ema.weights()
+            averaged[EMA_NAME] = {k: _host(average[k]) for k in kept}
         return {
-            "model.pdparams": {k: _host(v) for k, v in parts.model.state_dict().items()},
+            "model.pdparams": {k: _host(v) for k, v in kept.items()},
             **averaged,
             "optimizer.pdopt": {k: _host(v) for k, v in parts.optimizer.state_dict().items()},
-            "state.json": {"state": self.state.to_dict(), **parts.record},
+            "state.json": {
+                "state": self.state.to_dict(),
+                **parts.record,
+                **model_record(parts.model),
+            },
         }
 
     # -- hooks -------------------------------------------------------------------------------
