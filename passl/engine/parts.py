@@ -10,6 +10,7 @@ import paddle
 
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
 from passl.data.loader import Loader
@@ -22,6 +23,7 @@ from passl.engine.model_facts import (
     check_weights,
     checkpoint_weights,
     evaluation_settings,
+    set_recompute,
     without_external_files,
 )
 from passl.engine.plan import RunPlan, plan_run
@@ -31,7 +33,6 @@ from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
 from passl.errors import CheckpointError, ConfigError
-from passl.layers.recompute import can_recompute
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
@@ -72,6 +73,13 @@ class Builder:
         """All parts of the mode, and the run they make."""
         self.set_device()
         store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
+        try:
+            return self._build(loaders, store)
+        except BaseException:
+            store.close()
+            raise
+
+    def _build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
         found = self.find_state(store) if self.mode == "train" else None
         model = self.build_model(with_pretrained=self.mode == "train" and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
@@ -89,7 +97,7 @@ class Builder:
         parts = self.build_parts(model, plan, loaders["Train"], evaluator, store)
         state = TrainState()
         if found is not None:
-            state = restore(parts, plan, found, self.config, self.reporter, self.world)
+            state = restore(parts, plan, found, self.config, self.reporter)
         self.check_weights(model)
         check_agreement(state, self.world, self.run_dir)
         self.check_equal_start(parts, resumed=found is not None)
@@ -126,7 +134,9 @@ class Builder:
     def find_state(self, store: CheckpointStore) -> Optional[Path]:
         """The training state to continue from, after the main process has tidied the folder."""
         if self.world.is_main:
-            store.prepare()
+            unlocked = store.prepare()
+            if unlocked is not None:
+                self.reporter.warn(unlocked)
         return find_state(self.config, store, self.reporter)
 
     def build_model(self, with_pretrained: bool) -> Any:
@@ -146,30 +156,12 @@ class Builder:
             )
         except ConfigError as error:
             raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
-        self.set_recompute(model)
+        set_recompute(model, self.config)
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             self.reporter.log(self.load_pretrained(model, path))
         broadcast_parameters(checkpoint_weights(model).values(), self.world)
         return model
-
-    def set_recompute(self, model: Any) -> None:
-        """Let the model recompute activations as ``Global.recompute`` asks.
-
-        Raises:
-            ConfigError: the model cannot.
-        """
-        every = int(self.config.Global.recompute)
-        if not every:
-            return
-        if not can_recompute(model):
-            raise ConfigError(
-                f"{self.config.origin('Global.recompute')}: Global.recompute: "
-                f"{self.config.Model['name']} cannot recompute its activations, as it does not run "
-                "its blocks through passl.layers.recompute.run_blocks; write false, or save memory "
-                "with a smaller Global.micro_batch_size"
-            )
-        model.recompute_every = every
 
     def check_equal_start(self, parts: TrainParts, resumed: bool) -> None:
         """Refuse to train when the processes hold different weights or optimizer states.
@@ -419,11 +411,16 @@ class Builder:
             clip=self.build_clip(),
             precision=self.build_precision_once(),
             store=store,
+            saver=Saver(
+                store,
+                self.reporter.save_ended,
+                in_background=self.config.Global.save_in_background,
+            ),
             reporter=self.reporter,
             hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
             evaluator=evaluator,
             world=self.world,
-            record=run_record(self.config, plan, self.world),
+            record=run_record(self.config, plan, loader.num_samples, self.world),
             overlap=self.config.DistributedStrategy.overlap,
             ema=self.build_ema(model, optimizer),
             max_bad_steps=self.config.Global.max_bad_steps,
