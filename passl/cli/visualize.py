@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
 __all__ = ["main"]
@@ -22,6 +23,7 @@ _EPILOG = """examples:
   passl-visualize pos-embed output/ViT_base_patch16_224
   passl-visualize compare output/first output/second
   passl-visualize confusion output/ViT_base_patch16_224
+  passl-visualize augment -c configs/ViT_base_patch16_224.yaml --out sheet.png
 
 RUN is the folder of a run (its best weights are meant, else its latest) or a checkpoint in it.
 """
@@ -33,7 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="passl-visualize",
-        description="Draw attention, schedules, filters, positions, curves and mistakes.",
+        description="Draw attention, schedules, filters, positions, curves, mistakes, augmentation.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,6 +47,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _add_positions(commands)
     _add_compare(commands)
     _add_confusion(commands)
+    add_preview(commands, "augment")
     return run_command(parser, _act, argv)
 
 
@@ -52,6 +55,8 @@ def _act(arguments: argparse.Namespace) -> int:
     from passl.visualize.figure import require_matplotlib
 
     require_matplotlib()
+    if arguments.command == "augment":  # passl-data preview, which says itself what it wrote
+        return int(arguments.act(arguments))
     for path in arguments.act(arguments):
         print(f"wrote {path}")
     return EXIT_OK

@@ -109,6 +109,14 @@ def test_every_other_picture_from_the_folder(run, command, files, tmp_path, caps
         assert top1 == pytest.approx(run.records("eval")[-1]["top1"], abs=1e-5)
 
 
+def test_augmentation_is_drawn_as_by_passl_data(run, tmp_path, capsys):
+    file = tmp_path / "sheet.png"
+    arguments = ["augment", "-c", str(run.config_file), "--num", "6", "--out", str(file)]
+    assert main(arguments) == 0
+    assert "6 images" in capsys.readouterr().out
+    _picture(file)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
