@@ -35,7 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="passl-visualize",
-        description="Draw attention, schedules, filters, positions, curves, mistakes, augmentation.",
+        description="Draw attention, schedules, weights, curves, mistakes and augmentation.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -62,7 +62,7 @@ class RunCurves:
         return _epochs(record, self._steps_per_epoch())
 
     def _steps_per_epoch(self) -> float:
-        """Told by the last record of the largest finished epoch; 0 where it cannot be told."""
+        """The most that steps over epochs come to, exact once an epoch is finished; 0: unknown."""
         ends: dict[int, int] = {}
         for record in (*self.train, *self.eval):
             epoch = record.get("epoch")

@@ -81,7 +81,8 @@ def find_config(
         assert file is not None
         return load_config(file, overrides, mode=mode), None
     folder = Path(run).expanduser()
-    found = next((p for p in (folder, *folder.resolve().parents[:3]) if _holds_config(p)), None)
+    above = list(folder.resolve().parents)[:3]
+    found = next((place for place in (folder, *above) if _holds_config(place)), None)
     if found is None:
         raise ConfigError(
             f"{run}: no config.yaml there or in the folders above, which every run writes; name "
