@@ -22,7 +22,8 @@ from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
-from passl.errors import CheckpointError, ConfigError
+from passl.engine.weights import weights_to_evaluate
+from passl.errors import ConfigError
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
@@ -157,29 +158,8 @@ class Builder:
             self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
 
     def weights_to_evaluate(self) -> str:
-        """What ``passl-eval`` evaluates: what the command line names, else what this run trained.
-
-        A ``pretrained_model`` in the file is where training began, so it comes last.
-
-        Raises:
-            CheckpointError: there are no weights.
-        """
-        settings = self.config.Global
-        pretrained = settings.pretrained_model
-        origin = self.config.origin("Global.pretrained_model")
-        if pretrained is not None and origin.startswith("-o"):
-            return pretrained
-        if settings.checkpoint not in (None, "auto"):
-            return str(settings.checkpoint)
-        for link in ("best", "latest"):
-            if (self.run_dir / link).exists():
-                return str(self.run_dir / link)
-        if pretrained is None:
-            raise CheckpointError(
-                f"there is nothing to evaluate: {self.run_dir} holds no checkpoint yet; name the "
-                "weights with -o Global.pretrained_model=PATH, or train first"
-            )
-        return pretrained
+        """What ``passl-eval`` evaluates."""
+        return weights_to_evaluate(self.config, self.run_dir)
 
     def plan(self, loader: Loader) -> RunPlan:
         """Lengths and intervals in steps."""
