@@ -69,6 +69,7 @@ def build_variants() -> dict[str, Step]:
     from passl.optim.clip import ClipGradByGlobalNorm
     from passl.optim.groups import build_param_groups
     from passl.optim.momentum import Momentum
+    from passl.precision.ema import WeightAverage
 
     paddle.seed(0)
     parameters = [paddle.create_parameter(shape, "float32") for shape in vit_base_shapes()]
@@ -85,6 +86,16 @@ def build_variants() -> dict[str, Step]:
     stock_momentum = paddle.optimizer.Momentum(1e-4, **options)
     adamw, momentum = AdamW(groups=groups), Momentum(groups=groups)
 
+    model = paddle.nn.Layer()
+    for name, parameter in named:
+        model.add_parameter(name, parameter)
+    average = WeightAverage(model, adamw.named_weights)
+    accepted = paddle.to_tensor(True)
+
+    def masked() -> None:
+        adamw.step(1e-4, accepted)
+        adamw.settle([True])
+
     def clip_when_reached() -> None:
         reached(named)
         for parameter in parameters[:4]:  # keep the norm above the limit at next to no cost
@@ -97,6 +108,8 @@ def build_variants() -> dict[str, Step]:
     return {
         "AdamW, stock": stock.step,
         "AdamW, ours": lambda: adamw.step(1e-4),
+        "AdamW, ours, masked as on an accelerator": masked,
+        "average of the weights (EMA)": average.update,
         "AdamW with clipping, stock": stock_clipped.step,
         "AdamW with clipping, ours": clip_and_step,
         "clipping alone, stock": lambda: stock_clip([(p, p.grad) for p in parameters]),

@@ -29,6 +29,7 @@ from passl.signatures import ComponentSpec, scan_files
 __all__ = [
     "BATCH_TRANSFORMS",
     "DATASETS",
+    "EXTERNAL_WEIGHTS",
     "HOOKS",
     "LOSSES",
     "METRICS",
@@ -210,7 +211,9 @@ class Registry:
         index = self._index()
         for key in (name, *aliases):
             known = index.get(key)
-            if key in self._objects or (known is not None and known.module != target.__module__):
+            if key in self._objects or (
+                known is not None and known.defined_in != target.__module__
+            ):
                 owner = known.where if known is not None else self._objects[key].__module__
                 raise RegistryError(
                     f"{target.__module__}: the {self.singular} name {key!r} is already taken by "
@@ -275,8 +278,11 @@ METRICS = Registry("metrics", "metric", "metrics")
 OPTIMIZERS = Registry("optimizers", "optimizer", "optim")
 SCHEDULES = Registry("schedules", "schedule", "schedules")
 HOOKS = Registry("hooks", "hook", "engine/hooks")
+#: Readers of weights that a model is built around, such as a block of a language model: how a model
+#: reaches them without knowing of file formats.  No config names one, so it is in no list below.
+EXTERNAL_WEIGHTS = Registry("external_weights", "reader of weights", "checkpoint/llama.py")
 
-#: Every registry by kind.
+#: Every registry whose components a config can name, by kind.
 REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
     for registry in (

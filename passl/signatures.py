@@ -65,7 +65,17 @@ class ParamSpec:
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """One component: what a config may say of it, and where it is written."""
+    """One component: what a config may say of it, and where it is written.
+
+    Attributes:
+        name, aliases: what a config may call it.
+        kind: the registry it belongs to.
+        module: the module that declares it; importing this one makes it known.
+        qualname: the class or function behind it.
+        doc, params: what its source says of it.
+        file, line: of the declaration.
+        target_module: the module of ``qualname``; empty if that is ``module``.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -76,6 +86,12 @@ class ComponentSpec:
     params: tuple[ParamSpec, ...]
     file: str
     line: int
+    target_module: str = ""
+
+    @property
+    def defined_in(self) -> str:
+        """The module of the class or function behind the name."""
+        return self.target_module or self.module
 
     @property
     def where(self) -> str:
@@ -185,6 +201,7 @@ class _ModuleReader:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         }
         self.constants = self._literal_constants()
+        self.readers: dict[str, _ModuleReader] = {}
 
     def read(self) -> list[ComponentSpec]:
         specs = []
@@ -232,11 +249,13 @@ class _ModuleReader:
 
     def _variant(self, call: ast.Call, kind: str) -> ComponentSpec:
         name = self._literal(call.args[0], call)
-        target = (
-            self.definitions.get(getattr(call.args[1], "id", "")) if len(call.args) > 1 else None
-        )
+        owner, target = self._target(getattr(call.args[1], "id", "") if len(call.args) > 1 else "")
         if target is None:
-            self._fail(call, f"variant {name!r}: its class must be defined in the same module")
+            self._fail(
+                call,
+                f"variant {name!r}: its class must be defined in this module, or imported into it "
+                "by `from module import Class`",
+            )
         assert target is not None
         defaults: dict[str, Any] = {}
         aliases: tuple[str, ...] = ()
@@ -250,14 +269,51 @@ class _ModuleReader:
                 defaults[keyword.arg] = value
         params = tuple(
             replace(param, default=defaults.pop(param.name)) if param.name in defaults else param
-            for param in self._params(target)
+            for param in owner._params(target)
         )
         if defaults:
             self._fail(call, f"variant {name!r}: {target.name} has no argument {sorted(defaults)}")
         doc = ast.get_docstring(target) or ""
         return ComponentSpec(
-            name, aliases, kind, self.module, target.name, doc, params, self.file, call.lineno
+            name,
+            aliases,
+            kind,
+            self.module,
+            target.name,
+            doc,
+            params,
+            self.file,
+            call.lineno,
+            "" if owner is self else owner.module,
         )
+
+    def _target(
+        self, name: str
+    ) -> tuple[_ModuleReader, Optional[Union[ast.ClassDef, _Function]]]:
+        """The definition called ``name`` here or where it is imported from, and its reader."""
+        if name in self.definitions:
+            return self, self.definitions[name]
+        module = self._imports().get(name)
+        if module is None:
+            return self, None
+        if module not in self.readers:
+            source = find_source(module)
+            if source is None:
+                return self, None
+            text = source.read_text(encoding="utf-8")
+            self.readers[module] = _ModuleReader(source, module, text, self.variables)
+        reader = self.readers[module]
+        return reader, reader.definitions.get(name)
+
+    def _imports(self) -> dict[str, str]:
+        """Names that ``from module import name`` binds, and the module each comes from."""
+        return {
+            alias.name: node.module
+            for node in self.tree.body
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level
+            for alias in node.names
+            if alias.asname in (None, alias.name)
+        }
 
     def _params(self, node: Union[ast.ClassDef, _Function]) -> tuple[ParamSpec, ...]:
         function = self._constructor(node) if isinstance(node, ast.ClassDef) else node

@@ -64,6 +64,8 @@ class LoadReport:
     unexpected: dict[str, str] = field(default_factory=dict)
     #: Tensors of both whose shapes or kinds of numbers differ, with both.
     mismatched: dict[str, str] = field(default_factory=dict)
+    #: Tensors of the model that the file need not hold, as they came from a file of their own.
+    external: list[str] = field(default_factory=list)
     #: Conversions: stored type -> number of tensors.
     converted: dict[str, int] = field(default_factory=dict)
 
@@ -81,6 +83,8 @@ class LoadReport:
             for name, near in self.unexpected.items()
         ]
         lines += [f"converted from {kind}: {n} tensors" for kind, n in self.converted.items()]
+        if self.external:
+            lines.append(f"from files of their own: {len(self.external)} tensors")
         return "\n  ".join(lines)
 
 
@@ -164,12 +168,15 @@ def load_arrays(
             )
         )
     _compare(targets, values, report)
+    _set_external_apart(model, report)
     if finetune:
         _give_up_head(model, report, keep_head)
     _refuse_misfits(report, allow_missing, finetune)
     _refuse_non_finite(values, report)
     for name in report.loaded:
         _copy(values[name], targets[name])
+    if hasattr(model, "weights_were_loaded"):
+        model.weights_were_loaded(report.loaded)
     return report
 
 
@@ -221,6 +228,14 @@ def _difference(name: str, value: np.ndarray, target: paddle.Tensor) -> str:
     if (value.dtype.kind == "f") != ("float" in str(target.dtype)):
         return f"{value.dtype} in the file, {_dtype_name(target)} in the model"
     return ""
+
+
+def _set_external_apart(model: nn.Layer, report: LoadReport) -> None:
+    """What the model read from a file of its own is not missing."""
+    if hasattr(model, "external_parameters"):
+        names = model.external_parameters()
+        report.external = [name for name in report.missing if name in names]
+        report.missing = [name for name in report.missing if name not in names]
 
 
 def _give_up_head(model: nn.Layer, report: LoadReport, keep_head: bool) -> None:

@@ -6,6 +6,8 @@ All of these lead to the same weights::
     output/X/best                           a link to one
     output/X/best/model.pdparams            a file
     output/X/best/model                     the same without its suffix, as PASSL always wrote it
+
+``output/X/best_ema`` leads to the averaged weights, the file ``ema.pdparams`` of its folder.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from passl.checkpoint.manifest import MANIFEST_NAME, Manifest
 from passl.errors import CheckpointError
 
 __all__ = [
+    "BEST_EMA",
+    "EMA_NAME",
     "OPTIMIZER_NAME",
     "STATE_NAME",
     "WEIGHTS_NAME",
@@ -29,8 +33,11 @@ __all__ = [
 ]
 
 WEIGHTS_NAME = "model.pdparams"
+EMA_NAME = "ema.pdparams"
 OPTIMIZER_NAME = "optimizer.pdopt"
 STATE_NAME = "state.json"
+#: The link whose weights are the averaged ones.
+BEST_EMA = "best_ema"
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,9 @@ def resolve_checkpoint(path_like: Union[str, Path]) -> ResolvedCheckpoint:
     typed = Path(os.path.expanduser(path_like))
     path = _follow(typed)
     if path.is_dir():
+        averaged = path / EMA_NAME
+        if typed.name == BEST_EMA and averaged.is_file():
+            return _complete(path, averaged, path / OPTIMIZER_NAME)
         return _from_folder(path, typed)
     if path.is_file():
         return _from_file(path)
@@ -116,7 +126,7 @@ def _from_file(path: Path) -> ResolvedCheckpoint:
         raise CheckpointError(
             f"{path}: holds no weights. Give the .pdparams file beside it or the checkpoint folder."
         )
-    if path.name == WEIGHTS_NAME:
+    if path.name in (WEIGHTS_NAME, EMA_NAME):
         return _complete(path.parent, path, path.parent / OPTIMIZER_NAME)
     return _complete(path.parent, path, path.with_suffix(".pdopt"))
 
@@ -134,7 +144,7 @@ def _complete(folder: Path, weights: Path, optimizer: Path) -> ResolvedCheckpoin
 
 def _candidates(folder: Path) -> list[Path]:
     """Checkpoints and files of weights in a folder of a run, newest steps first."""
-    links = [folder / name for name in ("best", "latest") if (folder / name).exists()]
+    links = [folder / name for name in ("best", BEST_EMA, "latest") if (folder / name).exists()]
     steps = [
         path.parent for path in folder.glob(f"**/{MANIFEST_NAME}") if not path.parent.is_symlink()
     ]

@@ -118,7 +118,7 @@ def _explain(name: str) -> int:
 
 
 def _manual(spec: ComponentSpec) -> str:
-    head = f"{spec.name}  ({REGISTRIES[spec.kind].singular}, {spec.module}.{spec.qualname})"
+    head = f"{spec.name}  ({REGISTRIES[spec.kind].singular}, {spec.defined_in}.{spec.qualname})"
     aliases = f"\naliases: {', '.join(spec.aliases)}" if spec.aliases else ""
     body = spec.doc.split("\nArgs:\n")[0].strip()
     arguments = "\n".join(_argument(param) for param in spec.configurable) or "  none"

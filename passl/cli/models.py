@@ -113,7 +113,7 @@ def _show(args: argparse.Namespace) -> int:
         params = [_described(param) for param in spec.configurable]
         print(json.dumps({**row, "class": spec.qualname, "arguments": params}, indent=2))
         return EXIT_OK
-    print(f"{spec.name}  ({spec.module}.{spec.qualname})")
+    print(f"{spec.name}  ({spec.defined_in}.{spec.qualname})")
     if spec.aliases:
         print(f"also called {', '.join(spec.aliases)}")
     if row["parameters"] is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "decay_unit",
     "drop",
     "dynamic_axes",
+    "ema_eval",
     "lift",
     "loop",
     "normalize_scale",
@@ -264,6 +265,18 @@ def dynamic_axes(spot: Spot) -> bool:
         if isinstance(item, Leaf) and item.value == "None":
             item.value, changed = None, True
     return changed
+
+
+def ema_eval(spot: Spot) -> bool:
+    """``ema_eval: false`` -> ``eval_start_epoch: null``, also where an epoch is given beside it."""
+    if not isinstance(spot.value, bool):
+        spot.refuse(f"{spot.value!r} is neither true nor false; write eval_start_epoch instead")
+        spot.pop()
+        return False
+    node = spot.pop()
+    if not plain(node):
+        spot.parent.entries["eval_start_epoch"] = Leaf(None, node.origin, node.key_origin)
+    return True
 
 
 def not_yet(what: str) -> str:

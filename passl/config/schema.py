@@ -18,6 +18,7 @@ __all__ = [
     "SECTIONS",
     "DataLoaderSection",
     "DistributedStrategySection",
+    "EMASection",
     "ExportSection",
     "FP16Section",
     "GlobalSection",
@@ -76,6 +77,8 @@ class GlobalSection:
         flags: Paddle's ``FLAGS_*`` to set.
         imports: modules that register components of your own, such as ``my_package.my_models``.
         num_threads: threads of the math library on a CPU; null chooses by the machine.
+        max_bad_steps: stop, with a report, after this many steps in a row whose loss or gradients
+            are not finite (each is skipped); 1 stops at the first, null never.
         max_time: stop, saved and with exit status 75, so long after the start of the process:
             seconds, or text such as ``1h30m``.
     """
@@ -108,6 +111,7 @@ class GlobalSection:
     flags: dict[str, Any] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
     num_threads: Annotated[Optional[int], Range(min=1)] = None
+    max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
 
 
@@ -167,6 +171,24 @@ class DistributedStrategySection:
 
     data_parallel: bool = True
     data_sharding: bool = False
+
+
+@dataclass(frozen=True)
+class EMASection:
+    """A moving average of the weights; there is one if the section is there.
+
+    Attributes:
+        decay: share of the average that stays at an update.
+        warmup: let the decay grow with the number ``n`` of updates made, as ``(1 + n) / (10 + n)``,
+            until it is ``decay``.
+        every: update the average after every so many optimizer updates.
+        eval_start_epoch: evaluate the average too in epochs after this one; 0: always, null: never.
+    """
+
+    decay: Annotated[float, Range(min=0.9, max=1.0, max_open=True)] = 0.9999
+    warmup: bool = True
+    every: Annotated[int, Range(min=1)] = 1
+    eval_start_epoch: Annotated[Optional[int], Range(min=0)] = 0
 
 
 @dataclass(frozen=True)
@@ -390,6 +412,7 @@ class Sections:
         Global: the run as a whole.
         FP16: mixed precision.
         DistributedStrategy: how processes share the work.
+        EMA: a moving average of the weights; null for none.
         Loss: what is minimised.
         LRScheduler: the learning rate of every step.
         Optimizer: the update rule.
@@ -405,6 +428,7 @@ class Sections:
     DistributedStrategy: DistributedStrategySection = field(
         default_factory=DistributedStrategySection
     )
+    EMA: Optional[EMASection] = None
     Loss: LossSection = field(default_factory=LossSection)
     LRScheduler: Annotated[Optional[ComponentDict], Component("schedules")] = None
     Optimizer: Optional[OptimizerSection] = None
@@ -422,6 +446,7 @@ SECTIONS = {
         FP16Section,
         GradScalerSection,
         DistributedStrategySection,
+        EMASection,
         LossSection,
         LossTerm,
         MetricSection,

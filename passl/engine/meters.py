@@ -17,7 +17,6 @@ from paddle import Tensor
 
 from passl.distributed.collectives import sum_over_ranks
 from passl.distributed.world import World
-from passl.errors import PasslError
 
 __all__ = ["StepMeter"]
 
@@ -37,43 +36,37 @@ class StepMeter:
         self._window = dict.fromkeys([*self.names, "samples", "grad_norm", "steps"], 0.0)
         self._epoch = dict(self._window)
 
-    def add(
-        self, sums: Mapping[str, Tensor], samples: int, grad_norm: Tensor, applied: bool = True
-    ) -> None:
+    def add(self, sums: Mapping[str, Tensor], samples: int, grad_norm: Tensor) -> None:
         """Note one step without reading it.
 
         Args:
             sums: a scalar tensor for each name.
             samples: samples of this rank in the step.
             grad_norm: scalar fp32 tensor, equal on all ranks.
-            applied: whether the weights were updated; what the loss scale skipped may overflow.
         """
         values = [*(sums[name] for name in self.names), grad_norm]
         vector = paddle.stack([value.astype("float32").reshape([]) for value in values])
-        self._pending.append(_Step(vector, float(samples), applied))
+        self._pending.append(_Step(vector, float(samples)))
 
-    def flush(self, step: int) -> None:
+    def flush(self) -> list[dict[str, float]]:
         """Read what is pending (the one place that waits for the device).
 
-        Args:
-            step: the newest step.
-
-        Raises:
-            PasslError: the weights were updated with a loss or gradients that are not finite, on
-                this rank or another: all ranks raise together.
+        Returns:
+            This rank's figures of each step since the last call: its sums, ``samples`` and
+            ``grad_norm``.
         """
         if not self._pending:
-            return
+            return []
         steps, self._pending = self._pending, []
         rows = paddle.stack([item.vector for item in steps]).numpy().astype(np.float64).tolist()
         figures = [
             {**dict(zip([*self.names, "grad_norm"], row)), "samples": item.samples}
             for row, item in zip(rows, steps)
         ]
-        self._refuse_divergence(figures, [item.applied for item in steps], step - len(steps) + 1)
         for values in figures:
             for sums in (self._window, self._epoch):
                 _add(sums, values)
+        return figures
 
     def window_means(self) -> dict[str, float]:
         """Averages since the last call over all ranks; starts a new window."""
@@ -98,21 +91,6 @@ class StepMeter:
                 own = self._world.is_main or name in ("grad_norm", "steps")
                 sums[name] = float(saved.get(name, 0.0)) if own else 0.0
 
-    def _refuse_divergence(
-        self, figures: Sequence[Mapping[str, float]], applied: Sequence[bool], first: int
-    ) -> None:
-        found = ""
-        for step, (values, counts) in enumerate(zip(figures, applied), start=first):
-            for name, text in (("loss", "loss"), ("grad_norm", "norm of the gradients")):
-                if counts and not found and not math.isfinite(values[name]):
-                    found = f"the {text} became {values[name]} at step {step}"
-        if sum_over_ranks(np.array([float(bool(found))]), self._world)[0]:
-            found = found or f"another process met a loss that is not finite after step {first - 1}"
-            raise PasslError(
-                f"{found}; a lower learning rate, a longer warmup or gradient clipping "
-                "(Optimizer.grad_clip.clip_norm) usually mends it. Checkpoints from before are kept"
-            )
-
     def _summed(self, sums: Mapping[str, float]) -> dict[str, float]:
         shared = [*self.names, "samples"]
         totals = sum_over_ranks(np.array([sums[name] for name in shared]), self._world)
@@ -130,15 +108,14 @@ class StepMeter:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one step left behind: on the device its figures, on the host what is known there."""
+    """What one step left behind: on the device its figures, on the host its samples."""
 
     vector: Tensor
     samples: float
-    applied: bool
 
 
 def _add(sums: dict[str, float], values: Mapping[str, float]) -> None:
-    """Add one step; figures of a skipped step that overflowed are left out, samples included."""
+    """Add one step; what is not finite (of a skipped step) is left out, samples included."""
     if math.isfinite(values["loss"]):
         for name, value in values.items():
             if name != "grad_norm":

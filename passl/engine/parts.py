@@ -17,6 +17,13 @@ from passl.distributed.collectives import broadcast_parameters, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.evaluator import Evaluator
+from passl.engine.model_facts import (
+    check_external,
+    check_weights,
+    checkpoint_weights,
+    evaluation_settings,
+    without_external_files,
+)
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
@@ -30,6 +37,7 @@ from passl.optim.clip import ClipGradByGlobalNorm
 from passl.optim.groups import build_param_groups, describe_groups, freeze_parameters
 from passl.optim.layer_decay import layer_scales
 from passl.precision.amp import LossScaler, Precision
+from passl.precision.ema import WeightAverage
 from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
 
 __all__ = ["Builder"]
@@ -76,6 +84,7 @@ class Builder:
         state = TrainState()
         if found is not None:
             state = restore(parts, plan, found, self.config, self.reporter)
+        self.check_weights(model)
         check_agreement(state, self.world, self.run_dir)
         self.reporter.start(parts, plan, state, self.batches)
         trainer = Trainer(parts, plan, state)
@@ -120,6 +129,10 @@ class Builder:
             with_pretrained: read ``Global.pretrained_model``; a run that continues needs none.
         """
         arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
+        if self.mode == "eval":
+            weights = self.weights_to_evaluate()
+            arguments, notes = without_external_files(arguments, _record_beside(weights), weights)
+            self.reporter.log("\n".join(notes))
         try:
             model = create_model(
                 self.config.Model["name"], seed=self.config.Global.seed, **arguments
@@ -129,12 +142,14 @@ class Builder:
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             self.reporter.log(self.load_pretrained(model, path))
-        broadcast_parameters(model.state_dict().values(), self.world)
+        broadcast_parameters(checkpoint_weights(model).values(), self.world)
         return model
 
     def load_pretrained(self, model: Any, path: str) -> str:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
         settings = self.config.Global
+        if not settings.finetune:  # fine-tuning may exchange what the weights were trained beside
+            check_external(model, _record_beside(path), Path(path))
         method = settings.pos_embed_resize
         report = load_pretrained(
             model,
@@ -149,13 +164,37 @@ class Builder:
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
         path = self.weights_to_evaluate()
+        record = _record_beside(path)
+        check_external(model, record, Path(path))
         report = load_pretrained(model, path, finetune=False)
         self.reporter.log(str(report))
-        state = resolve_checkpoint(path).state
-        if state is not None:
-            record = read_state(state.parent)
+        self.check_weights(model)
+        self.say_settings(model, record)
+        if record:
             per_epoch = record["plan"]["steps_per_epoch"]
             self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
+
+    def say_settings(self, model: Any, record: Mapping[str, Any]) -> None:
+        """State what besides the weights decides the result, and what it was while training."""
+        settings, before = evaluation_settings(model), record.get("evaluation_settings", {})
+        self.reporter.evaluated_with(settings)
+        for name, value in settings.items():
+            if before.get(name, value) != value:
+                self.reporter.warn(
+                    f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
+                    f"as they were trained, use -o Model.{name}={before[name]:g}"
+                )
+
+    def check_weights(self, model: Any) -> None:
+        """Refuse to go on without weights that no training can give.
+
+        Raises:
+            ConfigError: saying which are missing.
+        """
+        try:
+            check_weights(model)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
 
     def weights_to_evaluate(self) -> str:
         """What ``passl-eval`` evaluates."""
@@ -297,13 +336,14 @@ class Builder:
         """Everything the trainer needs."""
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
+        optimizer = self.build_optimizer(model)
         return TrainParts(
             model=model,
             loader=loader,
             loss=loss,
             metrics=self.build_metrics("Train"),
             schedule=self.build_schedule(plan),
-            optimizer=self.build_optimizer(model),
+            optimizer=optimizer,
             clip=self.build_clip(),
             precision=self.build_precision_once(),
             store=store,
@@ -312,7 +352,16 @@ class Builder:
             evaluator=evaluator,
             world=self.world,
             record=run_record(self.config, plan),
+            ema=self.build_ema(model, optimizer),
+            max_bad_steps=self.config.Global.max_bad_steps,
         )
+
+    def build_ema(self, model: Any, optimizer: Any) -> Optional[WeightAverage]:
+        """The average of the weights that ``optimizer`` updates, or None."""
+        settings = self.config.EMA
+        if settings is None:
+            return None
+        return WeightAverage(model, optimizer.named_weights, **vars(settings))
 
     def build_clip(self) -> Optional[ClipGradByGlobalNorm]:
         """Clipping by the norm over all parameters, or None."""
@@ -332,6 +381,12 @@ class Builder:
         if self._precision is None:
             self._precision = self.build_precision()
         return self._precision
+
+
+def _record_beside(weights: str) -> dict[str, Any]:
+    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
+    state = resolve_checkpoint(weights).state
+    return read_state(state.parent) if state is not None else {}
 
 
 def choose_device(wanted: str, where: str) -> str:

@@ -7,21 +7,24 @@ metrics; every process writes its own log.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import paddle
 
 import passl
+from passl.checkpoint.resolve import BEST_EMA, EMA_NAME
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch, Loader
 from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep
 from passl.engine.plan import RunPlan
+from passl.engine.skipped import BadStep
 from passl.engine.state import TrainState
 from passl.errors import PasslError
 from passl.logs import lines
@@ -172,8 +175,9 @@ class Reporter:
         rate: float,
         means: Mapping[str, float],
         precision: Precision,
+        settings: Mapping[str, float],
     ) -> None:
-        """The line and the record of a log window."""
+        """The line and the record of a log window; ``settings`` are those of its last step."""
         plan, speed = self._the_plan, self._speed
         self._last_loss, self._last_rate = means["loss"], rate
         losses, metrics = self._split(means)
@@ -185,7 +189,7 @@ class Reporter:
                 iteration=iteration,
                 num_iterations=plan.steps_per_epoch,
                 lr=rate,
-                metrics=metrics,
+                metrics={**settings, **metrics},
                 losses=losses,
                 batch_cost_s=speed.batch_cost_s,
                 reader_cost_s=speed.reader_cost_s,
@@ -201,11 +205,13 @@ class Reporter:
             epoch,
             {
                 "lr": rate,
+                **settings,
                 **losses,
                 **metrics,
                 "grad_norm": means["grad_norm"],
                 **scale,
                 "skipped_steps": state.skipped_steps,
+                "bad_steps": state.bad_steps,
                 "samples_seen": state.samples_seen,
                 "batch_cost": speed.batch_cost_s,
                 "reader_cost": speed.reader_cost_s,
@@ -226,9 +232,31 @@ class Reporter:
             )
         )
 
-    def saved(self, folder: Path, best: bool) -> None:
-        """A checkpoint is complete."""
-        self.log(f"saved {folder}{' (the best so far)' if best else ''}")
+    def bad_step(self, bad: BadStep, epoch: int, dataset: Any) -> None:
+        """A step was skipped because its numbers were not finite.
+
+        Every process names its own samples; those whose own loss was well say it in their log only.
+        """
+        own = not math.isfinite(bad.loss)
+        say = self._logger.warning if own or self.world.is_main else self._logger.info
+        say(bad.describe(dataset))
+        self._record(
+            "bad_step",
+            bad.step,
+            epoch,
+            {"loss": bad.loss, "grad_norm": bad.grad_norm, "in_row": bad.in_row},
+        )
+
+    def saved(self, folder: Path, best: Sequence[str] = ()) -> None:
+        """A checkpoint is complete.
+
+        Args:
+            folder: where it is.
+            best: links to what is the best so far that lead to it now.
+        """
+        said = {"best": "the best so far", "best_ema": "the best average so far"}
+        notes = ", ".join(said[name] for name in best)
+        self.log(f"saved {folder}{f' ({notes})' if notes else ''}")
 
     def finished(self, trainer: Trainer) -> None:
         """The last words of a training run: results, time, where things are, what to do next."""
@@ -250,6 +278,11 @@ class Reporter:
                 f"{state.best.epoch})"
             )
             self.log(f"last {name}: {state.last_eval['metric']:.5f}")
+            if state.best_ema is not None:
+                self.log(
+                    f"best {name} of the averaged weights: {state.best_ema.metric:.5f} at step "
+                    f"{state.best_ema.step} (epoch {state.best_ema.epoch})"
+                )
         self._say_where()
 
     def stopped(self, sentence: str) -> None:
@@ -264,6 +297,8 @@ class Reporter:
         best = run_dir / "best"
         shown = best if best.exists() else run_dir / "latest"
         self.log(f"weights: {shown}/model.pdparams   log: {run_dir}/train.log")
+        if (run_dir / BEST_EMA).exists():
+            self.log(f"averaged weights: {run_dir / BEST_EMA}/{EMA_NAME}")
         if self.config.Global.use_visualdl:
             self.log(
                 f"curves:  visualdl --logdir {run_dir}/vdl   (numbers: {run_dir}/metrics.jsonl)"
@@ -283,9 +318,16 @@ class Reporter:
 
     # -- evaluation --------------------------------------------------------------------------
 
-    def eval_step(self, step: EvalStep, epoch: int, num_batches: int) -> None:
-        """One batch of an evaluation that is due to be logged."""
-        losses, metrics = self._split(step.values)
+    def eval_step(self, step: EvalStep, epoch: int, num_batches: int, prefix: str = "") -> None:
+        """One batch of an evaluation that is due to be logged.
+
+        Args:
+            step: the batch.
+            epoch: that is evaluated.
+            num_batches: of the evaluation.
+            prefix: of the names, ``ema_`` for the averaged weights.
+        """
+        losses, metrics = self._split(step.values, prefix)
         self._logger.info(
             lines.eval_line(
                 epoch=epoch,
@@ -299,18 +341,47 @@ class Reporter:
             )
         )
 
-    def eval_average(self, state: TrainState, result: EvalResult, epoch: int) -> None:
-        """The result of an evaluation during training."""
+    def eval_average(
+        self,
+        state: TrainState,
+        result: EvalResult,
+        epoch: int,
+        settings: Mapping[str, float],
+        averaged: Optional[EvalResult] = None,
+    ) -> None:
+        """The result of an evaluation during training, with the settings it was made with.
+
+        Args:
+            state: of the run.
+            result: of the weights.
+            epoch: from 1.
+            settings: what besides the weights decides the result, by name.
+            averaged: the result of the averaged weights.
+        """
         self._log_result(result, epoch)
+        self.evaluated_with(settings)
         if state.best is not None:
             self._logger.info(lines.best_line(epoch=epoch, best=state.best.metric))
-        extra = {"best": state.best.metric} if state.best is not None else {}
+        values = dict(result.values)
+        if averaged is not None:
+            self._log_result(averaged, epoch, "ema_")
+            values.update({f"ema_{name}": value for name, value in averaged.values.items()})
+            if state.best_ema is not None:
+                best = state.best_ema.metric
+                self._logger.info(lines.best_line(epoch=epoch, best=best, what="ema_metric"))
+        bests = {"best": state.best, "best_ema": state.best_ema}
+        values.update({name: best.metric for name, best in bests.items() if best is not None})
         self._record(
             "eval",
             state.step,
             epoch,
-            {**result.values, **extra, "samples": result.samples, "ips": result.images_per_s},
+            {**values, **settings, "samples": result.samples, "ips": result.images_per_s},
         )
+
+    def evaluated_with(self, settings: Mapping[str, float]) -> None:
+        """State what besides the weights decides the result of an evaluation."""
+        for name, value in settings.items():
+            self.log(f"evaluation with {name} {value:g}")
 
     def eval_reporter(self, loader: Loader, loss_names: list[str]) -> Callable[[EvalStep], None]:
         """What to call during an evaluation that stands alone."""
@@ -325,8 +396,8 @@ class Reporter:
             f"({result.images_per_s:.1f} images/sec)"
         )
 
-    def _log_result(self, result: EvalResult, epoch: int) -> None:
-        losses, metrics = self._split(result.values)
+    def _log_result(self, result: EvalResult, epoch: int, prefix: str = "") -> None:
+        losses, metrics = self._split(result.values, prefix)
         self._logger.info(lines.eval_avg_line(epoch=epoch, losses=losses, metrics=metrics))
 
     # -- inside ------------------------------------------------------------------------------
@@ -336,8 +407,15 @@ class Reporter:
         assert self._plan is not None, "start() comes first"
         return self._plan
 
-    def _split(self, values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Losses, and metrics with PASSL's ``metric`` (the first one again) after the first."""
+    def _split(
+        self, values: Mapping[str, float], prefix: str = ""
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Losses, and metrics with PASSL's ``metric`` (the first one again) after the first.
+
+        Args:
+            values: by name.
+            prefix: put before every name of the result.
+        """
         losses = {name: value for name, value in values.items() if name in self._loss_names}
         metrics: dict[str, float] = {}
         for name, value in values.items():
@@ -346,7 +424,10 @@ class Reporter:
             metrics[name] = value
             if len(metrics) == 1:
                 metrics["metric"] = value
-        return losses, metrics
+        return (
+            {prefix + name: value for name, value in losses.items()},
+            {prefix + name: value for name, value in metrics.items()},
+        )
 
     def _record(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         if self._metrics is not None:

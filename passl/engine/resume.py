@@ -14,12 +14,13 @@ import paddle
 import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.resolve import EMA_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.hooks.base import hooks_by_name
+from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import TrainState
@@ -62,9 +63,11 @@ def restore(
     record = read_state(folder)
     state = TrainState.from_dict(record["state"], str(folder))
     check_continuable(record, plan, folder, config)
+    check_external(parts.model, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
     parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
     parts.precision.load_state_dict(state.scaler)
+    restore_average(parts, state, folder, reporter)
     hooks = hooks_by_name(parts.hooks)
     for name, hook_state in state.hooks.items():
         if name in hooks:
@@ -83,6 +86,23 @@ def restore(
         )
     reporter.resumed(folder, state, plan)
     return state
+
+
+def restore_average(parts: TrainParts, state: TrainState, folder: Path, reporter: Reporter) -> None:
+    """Put the averaged weights in place, or begin the average where the run had none.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+    """
+    if parts.ema is None:
+        if state.ema:
+            reporter.log(f"the averaged weights of {folder} are not used: there is no section EMA")
+    elif state.ema:
+        file = folder / EMA_NAME
+        parts.ema.load(read_arrays(file), state.ema, str(file))
+    else:
+        parts.ema.restart()
+        reporter.log(f"EMA: {folder} holds no averaged weights; the average begins here")
 
 
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:
@@ -116,7 +136,8 @@ def check_continuable(
             *(
                 (f"Model.{key}", before["Model"].get(key), now["Model"].get(key))
                 for key in model_keys
-                if not key.endswith("_rate")  # dropout changes no shape
+                # dropout changes no shape, and what a path leads to is compared by its SHA-256
+                if not key.endswith(("_rate", "_path"))
             ),
             ("Optimizer.name", before["Optimizer"]["name"], now["Optimizer"]["name"]),
             (

@@ -38,7 +38,7 @@ class TrainState:
         epoch: the epoch that the next step belongs to, from 1.
         samples_in_epoch: samples of that epoch already trained, over all ranks.
         samples_seen: samples trained in the whole run.
-        skipped_steps: steps whose update was left out because a gradient was not finite.
+        skipped_steps: steps whose update was left out: loss or gradients were not finite.
         best: the best evaluation, or None before the first.
         last_eval: values of the newest evaluation, with its ``step``.
         window: sums since the last log line, float64: see :mod:`passl.engine.meters`.
@@ -49,6 +49,10 @@ class TrainState:
         total_steps: length of the run when the state was saved.
         evaluation_due: the evaluation due after ``step`` is still to be made: the run was stopped
             before or in it.
+        bad_steps: those of the skipped steps that fp16's loss scale does not explain.
+        bad_steps_in_row: how many of them the newest steps are.
+        best_ema: the best evaluation of the averaged weights.
+        ema: counts of the average, see :class:`~passl.precision.ema.WeightAverage`.
     """
 
     step: int = 0
@@ -65,6 +69,10 @@ class TrainState:
     train_time_s: float = 0.0
     total_steps: int = 0
     evaluation_due: bool = False
+    bad_steps: int = 0
+    bad_steps_in_row: int = 0
+    best_ema: Optional[Best] = None
+    ema: dict[str, int] = field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -92,5 +100,6 @@ class TrainState:
                 "-o Global.output_dir=PATH Global.pretrained_model=<the checkpoint folder>"
             )
         values = dict(data)
-        values["best"] = Best(**values["best"]) if values["best"] else None
+        for name in ("best", "best_ema"):
+            values[name] = Best(**values[name]) if values[name] else None
         return cls(**values)

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
+from passl.checkpoint.resolve import EMA_NAME
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_gradients
@@ -24,16 +25,20 @@ from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
+from passl.engine.model_facts import checkpoint_weights, evaluation_settings, model_record
 from passl.engine.plan import RunPlan
+from passl.engine.postmortem import give_up
 from passl.engine.reporting import Reporter
+from passl.engine.skipped import SkippedSteps
 from passl.engine.state import Best, TrainState
 from passl.engine.stopping import RunStopped, StopWatch
 from passl.errors import PasslError
 from passl.losses.combined import CombinedLoss
 from passl.optim.clip import ClipGradByGlobalNorm, global_norm
 from passl.precision.amp import Precision
+from passl.precision.ema import WeightAverage
 
-__all__ = ["TrainParts", "Trainer"]
+__all__ = ["TrainParts", "Trainer", "step_seed"]
 
 
 @dataclass
@@ -54,6 +59,8 @@ class TrainParts:
     evaluator: Optional[Evaluator]
     world: World
     record: Mapping[str, Any]
+    ema: Optional[WeightAverage] = None
+    max_bad_steps: Optional[int] = None
 
 
 class Trainer:
@@ -71,6 +78,7 @@ class Trainer:
         names = [*parts.loss.names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
+        self.skipped = SkippedSteps(state, parts.max_bad_steps)
         self.stop_reason: Optional[str] = None
         self._started = time.perf_counter()
         self._saved_step: Optional[int] = state.step
@@ -95,8 +103,11 @@ class Trainer:
             while not self._is_over():
                 for batch in self._batches_of_epoch():
                     self.parts.reporter.data_ready()
+                    self._call_hooks("on_step_start", self)
                     self.train_step(batch)
                     self._advance(batch)
+                    if self.skipped.is_over:
+                        self._read_figures()
                     self._call_hooks("on_step_end", self)
                     self._log_if_due(batch)
                     if self._epoch_is_done():
@@ -140,37 +151,60 @@ class Trainer:
         any number of ranks alike.
         """
         parts, state = self.parts, self.state
-        paddle.seed(_step_seed(self.plan.seed, parts.world.rank, state.step))
+        paddle.seed(step_seed(self.plan.seed, parts.world.rank, state.step))
         sums = dict.fromkeys(self.meter.names, paddle.zeros([]))
-        for images, target in self._micro_batches(batch):
+        for images, target in self.micro_batches(batch):
             count = float(target.shape[0])
             with parts.precision.autocast():
                 logits = parts.model(images)
             logits = logits.astype("float32")
             losses = parts.loss(logits, target)
-            parts.precision.backward(losses["loss"] * (count / batch.global_size))
+            parts.precision.backward(losses["loss"], count / batch.global_size)
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
-        grad_norm, applied = self._update()
-        self.meter.add(sums, len(batch.labels), grad_norm, applied)
+        grad_norm, accepted = self._update()
+        self.meter.add(sums, len(batch.labels), grad_norm)
+        known = accepted if isinstance(accepted, bool) else None
+        self.skipped.add(batch.indices, known, parts.precision.shrinks_instead)
 
-    def _update(self) -> tuple[Tensor, bool]:
-        """Reduce, clip and apply the gradients.
+    def _update(self) -> tuple[Tensor, Union[bool, Tensor]]:
+        """Reduce, clip and apply the gradients, unless they or the loss are not finite.
 
         Returns:
-            their norm before clipping, and whether the weights were updated.
+            their norm before clipping, and whether the weights were updated: see
+            :meth:`~passl.precision.amp.Precision.accept`.
         """
-        parts, state = self.parts, self.state
+        parts = self.parts
         sum_gradients([parameter for _, parameter in self.parameters], parts.world)
         parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
         grad_norm = (parts.clip or global_norm)(self.parameters)
-        applied = parts.precision.accept(grad_norm)
-        if applied:
-            parts.optimizer.step(self.learning_rate)
-        else:
-            state.skipped_steps += 1
+        left_out = parts.clip.left_out(self.parameters) if parts.clip is not None else []
+        if left_out:  # not in the norm, but they must be finite as well
+            grad_norm = grad_norm + 0.0 * global_norm(left_out)
+        accepted = parts.precision.accept(grad_norm)
+        if accepted is not False:
+            on_device = None if accepted is True else accepted
+            parts.optimizer.step(self.learning_rate, on_device)
+            if parts.ema is not None:
+                parts.ema.update(on_device)
         parts.optimizer.clear_grad()
-        return grad_norm, applied
+        return grad_norm, accepted
+
+    def _read_figures(self) -> None:
+        """Read what the steps since the last reading left on the device; told are the bad ones.
+
+        Raises:
+            PasslError: there were too many bad steps in a row; a report is written.
+        """
+        parts = self.parts
+        decided, bad = self.skipped.learn(self.meter.flush())
+        parts.optimizer.settle(decided)
+        if parts.ema is not None:
+            parts.ema.settle(decided)
+        for step in bad:
+            parts.reporter.bad_step(step, self.plan.epoch_of(step.step), parts.loader.dataset)
+        if bad and self.skipped.is_over:
+            give_up(self)
 
     @property
     def learning_rate(self) -> float:
@@ -184,7 +218,7 @@ class Trainer:
         done = self.state.step % self.plan.steps_per_epoch
         return self.parts.loader.epoch(self.state.epoch, start_batch=done)
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and targets of each forward pass; none where this rank has no samples.
 
         The batch goes to the device in one piece, as bytes; a micro-batch becomes floats when it is
@@ -217,7 +251,7 @@ class Trainer:
         return self.state.step % self.plan.steps_per_epoch == 0
 
     def _end_epoch(self) -> None:
-        self.meter.flush(self.state.step)
+        self._read_figures()
         self.parts.reporter.epoch_average(self.state, self.meter.epoch_means())
         self._call_hooks("on_epoch_end", self)
         self.state.epoch += 1
@@ -230,9 +264,11 @@ class Trainer:
         reporter.step(state, batch)
         iteration = (state.step - 1) % self.plan.steps_per_epoch
         if iteration % self.plan.log_every == 0 or state.step == self.plan.last_step:
-            self.meter.flush(state.step)
+            self._read_figures()
             rate = float(self.parts.schedule(max(state.updates - 1, 0)))  # the one this step used
-            reporter.train(state, iteration, rate, self.meter.window_means(), self.parts.precision)
+            settings = {k: v for hook in self.parts.hooks for k, v in hook.settings().items()}
+            means = self.meter.window_means()
+            reporter.train(state, iteration, rate, means, self.parts.precision, settings)
 
     def _settle(self, resumed: bool = False) -> None:
         """Evaluate and save what is due after this step, unless the run is asked to stop.
@@ -252,7 +288,7 @@ class Trainer:
         except RunStopped:
             return
         if improved or self.plan.is_save_step(state.step):
-            self.save(best=improved)
+            self.save(improved)
             self.watch.poll()
 
     def _evaluation_is_due(self) -> bool:
@@ -261,8 +297,11 @@ class Trainer:
             self.plan.is_eval_step(self.state.step) or last
         )
 
-    def _evaluate_if_due(self) -> bool:
-        """Evaluate when it is time; True if the result is the best so far.
+    def _evaluate_if_due(self) -> tuple[str, ...]:
+        """Evaluate when it is time: the weights, and their average where there is one.
+
+        Returns:
+            Names of the links to what is the best so far: ``best``, ``best_ema``.
 
         Raises:
             RunStopped: the run was asked to stop meanwhile; nothing is recorded.
@@ -270,23 +309,43 @@ class Trainer:
         state = self.state
         if self.parts.evaluator is None or not state.evaluation_due:
             state.evaluation_due = False
-            return False
+            return ()
+        epoch = self.plan.epoch_of(state.step)
+        ema = self.parts.ema
         result = self.evaluate()
+        averaged = self.evaluate_ema() if ema is not None and ema.is_evaluated(epoch) else None
         state.evaluation_due = False
         self._saved_step = None  # what is saved of this step lacks the result
         state.last_eval = {**result.values, "step": float(state.step)}
-        value = result.values.get("metric")
-        # Not "is None or >": a first value of NaN must not be the best one for ever.
-        improved = value is not None and value > (state.best.metric if state.best else -math.inf)
-        if improved and value is not None:
-            state.best = Best(value, state.step, self.plan.epoch_of(state.step))
-        self.parts.reporter.eval_average(state, result, self.plan.epoch_of(state.step))
+        improved = []
+        if _is_better(result, state.best):
+            state.best = Best(result.values["metric"], state.step, epoch)
+            improved.append("best")
+        if averaged is not None and _is_better(averaged, state.best_ema):
+            state.best_ema = Best(averaged.values["metric"], state.step, epoch)
+            improved.append("best_ema")
+        settings = evaluation_settings(self.parts.model)
+        self.parts.reporter.eval_average(state, result, epoch, settings, averaged)
         self._call_hooks("on_eval_end", self, result)
         self.parts.reporter.pause_ended()
-        return improved
+        return tuple(improved)
 
     def evaluate(self) -> EvalResult:
         """Evaluate the model as it is now, logging as it goes."""
+        return self._evaluate("")
+
+    def evaluate_ema(self) -> EvalResult:
+        """Evaluate the averaged weights; the model has its own again afterwards, come what may.
+
+        Raises:
+            PasslError: the config has no ``EMA``.
+        """
+        if self.parts.ema is None:
+            raise PasslError("there is no average to evaluate: the config has no section EMA")
+        with self.parts.ema.swapped_in():
+            return self._evaluate("ema_")
+
+    def _evaluate(self, prefix: str) -> EvalResult:
         evaluator = self.parts.evaluator
         if evaluator is None:
             raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
@@ -294,30 +353,27 @@ class Trainer:
         total = evaluator.loader.num_batches
 
         def report(step: EvalStep) -> None:
-            self.parts.reporter.eval_step(step, epoch, total)
+            self.parts.reporter.eval_step(step, epoch, total, prefix)
 
         return evaluator.run(self.parts.model, report, self.plan.log_every, self.watch.poll)
 
-    def save(self, best: bool = False) -> None:
-        """Write a checkpoint of this step; ``best`` links it as the best one."""
+    def save(self, best: Sequence[str] = ()) -> None:
+        """Write a checkpoint of this step; ``latest`` and the links in ``best`` lead to it."""
         self._note_in_state()
         state = self.state
         if self.parts.world.is_main:
-            folder = self.parts.store.save(
-                state.step,
-                self._contents(),
-                links=("latest", "best") if best else ("latest",),
-            )
+            folder = self.parts.store.save(state.step, self._contents(), links=("latest", *best))
             self.parts.reporter.saved(folder, best)
         self._saved_step = state.step
         self.parts.reporter.pause_ended()
 
     def _note_in_state(self) -> None:
         """Bring what other parts remember into the state; every rank takes part."""
-        self.meter.flush(self.state.step)
+        self._read_figures()
         state = self.state
         state.window, state.epoch_sums = self.meter.state()
         state.scaler = self.parts.precision.state_dict()
+        state.ema = self.parts.ema.state_dict() if self.parts.ema is not None else {}
         named = hooks_by_name(self.parts.hooks)
         state.hooks = {name: hook.state_dict() for name, hook in named.items()}
         now = time.perf_counter()
@@ -328,10 +384,20 @@ class Trainer:
     def _contents(self) -> dict[str, Part]:
         """The files of a checkpoint, copied to the host's memory."""
         parts = self.parts
+        kept = checkpoint_weights(parts.model)
+        averaged: dict[str, Part] = {}
+        if parts.ema is not None:
+            average = parts.ema.weights()
+            averaged[EMA_NAME] = {k: _host(average[k]) for k in kept}
         return {
-            "model.pdparams": {k: _host(v) for k, v in parts.model.state_dict().items()},
+            "model.pdparams": {k: _host(v) for k, v in kept.items()},
+            **averaged,
             "optimizer.pdopt": {k: _host(v) for k, v in parts.optimizer.state_dict().items()},
-            "state.json": {"state": self.state.to_dict(), **parts.record},
+            "state.json": {
+                "state": self.state.to_dict(),
+                **parts.record,
+                **model_record(parts.model),
+            },
         }
 
     # -- hooks -------------------------------------------------------------------------------
@@ -356,10 +422,16 @@ class Trainer:
         self.parts.reporter.failed(error)
 
 
+def _is_better(result: EvalResult, best: Optional[Best]) -> bool:
+    """Strictly; a first value of NaN must not be the best one for ever."""
+    value = result.values.get("metric")
+    return value is not None and value > (best.metric if best is not None else -math.inf)
+
+
 def _host(value: Any) -> np.ndarray:
     return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
 
 
-def _step_seed(seed: int, rank: int, step: int) -> int:
+def step_seed(seed: int, rank: int, step: int) -> int:
     """Seed of the dropout and drop-path masks of one step on one rank."""
     return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]) >> 1

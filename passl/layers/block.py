@@ -12,6 +12,7 @@ from paddle import nn
 
 from passl.layers.attention import Attention
 from passl.layers.drop_path import DropPath
+from passl.layers.layer_scale import LayerScale
 from passl.layers.mlp import Mlp
 
 __all__ = ["Block"]
@@ -19,6 +20,9 @@ __all__ = ["Block"]
 
 class Block(nn.Layer):
     """``x [b, n, c] -> [b, n, c]``: ``x += attn(norm1(x))``, then ``x += mlp(norm2(x))``.
+
+    With ``init_values`` each branch is scaled, channel by channel, by ``ls1.gamma`` and
+    ``ls2.gamma`` [c].
 
     Args:
         dim: c.
@@ -29,7 +33,11 @@ class Block(nn.Layer):
         drop_rate: dropout after the attention's projection and both layers of the perceptron.
         attn_drop_rate: dropout of the attention probabilities.
         drop_path_rate: part of the samples for which a branch is skipped in training.
-        epsilon: added to the variance in both normalisations.
+        epsilon: added to the variance in the normalisations.
+        act: activation of the perceptron, as :class:`~passl.layers.mlp.Mlp` has them.
+        qk_norm: normalise queries and keys.
+        init_values: what the scales of the branches start with; None for no scales.
+        fused_attn: let the attention use Paddle's fused kernel.
     """
 
     def __init__(
@@ -44,6 +52,10 @@ class Block(nn.Layer):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         epsilon: float = 1e-6,
+        act: str = "gelu",
+        qk_norm: bool = False,
+        init_values: Optional[float] = None,
+        fused_attn: bool = True,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, epsilon=epsilon)
@@ -54,12 +66,17 @@ class Block(nn.Layer):
             qk_scale=qk_scale,
             attn_drop_rate=attn_drop_rate,
             drop_rate=drop_rate,
+            qk_norm=qk_norm,
+            epsilon=epsilon,
+            fused=fused_attn,
         )
+        self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.norm2 = nn.LayerNorm(dim, epsilon=epsilon)
-        self.mlp = Mlp(dim, hidden_dim, drop_rate=drop_rate)
+        self.mlp = Mlp(dim, hidden_dim, act=act, drop_rate=drop_rate)
+        self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x_bnc: paddle.Tensor) -> paddle.Tensor:
         """Apply both branches."""
-        x_bnc = x_bnc + self.drop_path(self.attn(self.norm1(x_bnc)))
-        return x_bnc + self.drop_path(self.mlp(self.norm2(x_bnc)))
+        x_bnc = x_bnc + self.drop_path(self.ls1(self.attn(self.norm1(x_bnc))))
+        return x_bnc + self.drop_path(self.ls2(self.mlp(self.norm2(x_bnc))))

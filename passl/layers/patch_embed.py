@@ -10,7 +10,7 @@ from paddle import nn
 
 from passl.layers.errors import InputShapeError, ModelArgumentError
 
-__all__ = ["PatchEmbed"]
+__all__ = ["PatchEmbed", "check_images"]
 
 
 class PatchEmbed(nn.Layer):
@@ -25,6 +25,7 @@ class PatchEmbed(nn.Layer):
         in_chans: channels of the images.
         embed_dim: channels of a token.
         ignore_border: let the last rows and columns that fill no patch go unseen.
+        bias: whether there is a ``proj.bias``.
 
     Raises:
         ModelArgumentError: the image is not a whole number of patches, or smaller than one.
@@ -38,6 +39,7 @@ class PatchEmbed(nn.Layer):
         embed_dim: int,
         *,
         ignore_border: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if min(img_size) < patch_size or (
@@ -54,7 +56,12 @@ class PatchEmbed(nn.Layer):
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         zero = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
         self.proj = nn.Conv2D(
-            in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=zero, bias_attr=zero
+            in_chans,
+            embed_dim,
+            patch_size,
+            stride=patch_size,
+            weight_attr=zero,
+            bias_attr=zero if bias else False,
         )
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
@@ -63,33 +70,38 @@ class PatchEmbed(nn.Layer):
         Raises:
             InputShapeError: the images are not of the size the model was built for.
         """
-        self._check(x_bchw)
+        check_images(x_bchw, self.in_chans, self.img_size)
         return self.proj(x_bchw).flatten(2).transpose([0, 2, 1])  # [b, c, r, c] -> [b, n, c]
 
-    def _check(self, x_bchw: paddle.Tensor) -> None:
-        found = [int(size) for size in x_bchw.shape]
-        wanted = [self.in_chans, *self.img_size]
-        if len(found) != 4:
-            raise InputShapeError(
-                f"the model takes a batch of images [batch, {', '.join(map(str, wanted))}], "
-                f"and was given an array of shape {found}"
-            )
-        # -1: an axis that a static graph leaves open
-        if all(have in (want, -1) for have, want in zip(found[1:], wanted)):
-            return
-        channels, height, width = found[1:]
-        if channels not in (self.in_chans, -1):
-            raise InputShapeError(
-                f"the images have {channels} channels (shape {found}, read as [batch, channels, "
-                f"height, width]) and the model takes {self.in_chans}; build it with "
-                f"in_chans={channels} (Model.in_chans in a config), or change the images"
-            )
+
+def check_images(x_bchw: paddle.Tensor, in_chans: int, img_size: tuple[int, int]) -> None:
+    """Refuse a batch that is not ``[b, in_chans, *img_size]``.
+
+    Raises:
+        InputShapeError: says what was given and what to change.
+    """
+    found = [int(size) for size in x_bchw.shape]
+    wanted = [in_chans, *img_size]
+    if len(found) != 4:
         raise InputShapeError(
-            f"the images are {height}x{width} pixels and the model was built for "
-            f"{self.img_size[0]}x{self.img_size[1]}; build it with "
-            f"img_size={_written([height, width])} (Model.img_size in a config), or resize the "
-            "images"
+            f"the model takes a batch of images [batch, {', '.join(map(str, wanted))}], "
+            f"and was given an array of shape {found}"
         )
+    # -1: an axis that a static graph leaves open
+    if all(have in (want, -1) for have, want in zip(found[1:], wanted)):
+        return
+    channels, height, width = found[1:]
+    if channels not in (in_chans, -1):
+        raise InputShapeError(
+            f"the images have {channels} channels (shape {found}, read as [batch, channels, "
+            f"height, width]) and the model takes {in_chans}; build it with "
+            f"in_chans={channels} (Model.in_chans in a config), or change the images"
+        )
+    raise InputShapeError(
+        f"the images are {height}x{width} pixels and the model was built for "
+        f"{img_size[0]}x{img_size[1]}; build it with img_size={_written([height, width])} "
+        "(Model.img_size in a config), or resize the images"
+    )
 
 
 def _written(size: list[int]) -> str:

@@ -89,9 +89,9 @@ def eval_avg_line(*, epoch: int, losses: Mapping[str, float], metrics: Mapping[s
     return f"[Eval][Epoch {epoch}][Avg]{', '.join(_pairs(losses) + _pairs(metrics))}"
 
 
-def best_line(*, epoch: int, best: float) -> str:
+def best_line(*, epoch: int, best: float, what: str = "metric") -> str:
     """The best value of the first metric so far, with all its digits."""
-    return f"[Eval][Epoch {epoch}][best metric: {float(best)!r}]"
+    return f"[Eval][Epoch {epoch}][best {what}: {float(best)!r}]"
 
 
 def format_eta(seconds: float) -> str:

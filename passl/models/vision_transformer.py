@@ -1,16 +1,12 @@
-"""The vision transformer, and the named sizes of PASSL, Google and timm.
+"""The vision transformer, with the options of PASSL's, Google's and timm's.
 
 Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition
-at Scale" (tiny to huge); Zhai et al. 2022, "Scaling Vision Transformers" (g, G).
-
-A name in PASSL's spelling (``ViT_base_patch16_224``) has PASSL's settings; timm's spelling
-(``vit_base_patch16_224``) and Google's (``ViT-B_16``) have theirs.  Where all agree they are
-aliases.  ``docs/models.md`` lists the differences.
+at Scale".  The named sizes are in :mod:`passl.models.vit_variants`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Literal, Optional, Union
 
 import paddle
 from paddle import nn
@@ -22,7 +18,7 @@ from passl.layers.linear import Linear
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.pre_logits import PreLogits
 from passl.models.vit_init import initialize
-from passl.registry import MODELS, Range
+from passl.registry import MODELS, Range, Runtime
 
 __all__ = ["VisionTransformer"]
 
@@ -32,7 +28,8 @@ class VisionTransformer(nn.Layer):
     """Images [b, in_chans, height, width] float32 -> logits [b, class_num].
 
     Patches become tokens, a class token goes first, positions are added, ``depth`` blocks mix
-    them, and the class token, normalised, is classified.
+    them, and the class token, normalised, is classified.  Options that PASSL does not have are
+    called as in timm.
 
     Args:
         img_size: side of the images in pixels, or [height, width]; a multiple of ``patch_size``.
@@ -51,24 +48,41 @@ class VisionTransformer(nn.Layer):
         drop_path_rate: part of the samples that skip a branch of the last block in training;
             grows linearly from 0 at the first block.
         epsilon: added to the variance in every normalisation.
-        representation_size: width of a layer (with tanh) between class token and classifier; null
-            for none.
+        representation_size: width of a layer (with tanh) between what is pooled and the classifier;
+            null for none.
         head_bias_init: initial bias of the classifier; null is the scheme's own (``passl``: -10
             behind a representation layer, else 0; the others: 0).
         init_scheme: how the weights start: as in PASSL, Google's vision_transformer or timm.
         ignore_border: accept an ``img_size`` that is no multiple of ``patch_size``; the last rows
             and columns, which fill no patch, go unseen.
+        global_pool: what is classified: the class ``token``, or the average (``avg``) of the
+            patches' tokens.
+        fc_norm: normalise what is pooled in place of every token (``fc_norm.*`` in place of
+            ``norm.*``); null does so where the average is pooled.
+        class_token: put a class token first.
+        reg_tokens: number of learned tokens (registers) after the class token.
+        no_embed_class: positions for the patches alone, not for the tokens before them.
+        pre_norm: normalise the tokens before the first block too (``norm_pre.*``); the projection
+            of the patches then has no bias.
+        init_values: what a learned factor for each channel of each branch (LayerScale) starts with;
+            null for no such factors.
+        qk_norm: normalise the queries and keys of each head.
+        act: activation of the perceptrons: exact GELU, or its approximation by tanh.
+        fused_attn: on a GPU in half precision, let Paddle's fused kernel compute the attention.
+        patch_embed: what makes tokens of images, in place of patches (given by a subclass).
 
     Raises:
-        ModelArgumentError: sizes that do not divide, or a number out of range.
+        ModelArgumentError: sizes that do not divide, a number out of range, or no class token
+            where one is to be classified.
 
     Attributes:
         num_features: width of what the classifier sees.
         grid_size: rows and columns of patches.
-        num_prefix_tokens: tokens before the patches (1, the class token).
+        num_prefix_tokens: tokens before the patches.
+        head_prefixes: how the names of parameters start that belong to the classes.
     """
 
-    num_prefix_tokens = 1
+    head_prefixes: tuple[str, ...] = ("head.", "pre_logits.")
 
     def __init__(
         self,
@@ -93,44 +107,93 @@ class VisionTransformer(nn.Layer):
         head_bias_init: Optional[float] = None,
         init_scheme: Literal["passl", "google", "timm"] = "passl",
         ignore_border: bool = False,
+        global_pool: Literal["token", "avg"] = "token",
+        fc_norm: Optional[bool] = None,
+        class_token: bool = True,
+        reg_tokens: Annotated[int, Range(min=0)] = 0,
+        no_embed_class: bool = False,
+        pre_norm: bool = False,
+        init_values: Optional[Annotated[float, Range(min=0.0)]] = None,
+        qk_norm: bool = False,
+        act: Literal["gelu", "gelu_tanh"] = "gelu",
+        fused_attn: bool = True,
+        patch_embed: Annotated[Optional[nn.Layer], Runtime()] = None,
     ) -> None:
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if global_pool == "token" and not class_token:
+            raise ModelArgumentError(
+                "class_token: false leaves no class token to classify; add global_pool: avg"
+            )
         self.class_num, self.embed_dim, self.depth = class_num, embed_dim, depth
-        self.num_features = representation_size or embed_dim
         hidden_dim = _hidden_dim(embed_dim, mlp_ratio)
-        zero = nn.initializer.Constant(0.0)
 
-        self.patch_embed = PatchEmbed(
-            (height, width), patch_size, in_chans, embed_dim, ignore_border=ignore_border
-        )
+        if patch_embed is None:
+            size = (img_size, img_size) if isinstance(img_size, int) else img_size
+            patch_embed = PatchEmbed(
+                size, patch_size, in_chans, embed_dim, ignore_border=ignore_border,
+                bias=not pre_norm,
+            )
+        self.patch_embed = patch_embed
         self.grid_size = self.patch_embed.grid_size
-        tokens = self.num_prefix_tokens + self.patch_embed.num_patches
-        self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=zero)
-        self.pos_embed = self.create_parameter([1, tokens, embed_dim], default_initializer=zero)
+        self.global_pool, self.no_embed_class = global_pool, no_embed_class
+        self._create_prefix_tokens(class_token, reg_tokens)
+        self._create_pos_embed()
         self.pos_drop = nn.Dropout(drop_rate)
-        self.blocks = nn.LayerList(
-            [
-                Block(
-                    embed_dim,
-                    num_heads,
-                    hidden_dim,
-                    qkv_bias=qkv_bias,
-                    qk_scale=qk_scale,
-                    drop_rate=drop_rate,
-                    attn_drop_rate=attn_drop_rate,
-                    drop_path_rate=rate,
-                    epsilon=epsilon,
-                )
-                for rate in drop_path_rates(drop_path_rate, depth)
-            ]
-        )
-        self.norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
-        self.pre_logits = (
-            PreLogits(embed_dim, representation_size) if representation_size else nn.Identity()
-        )
-        self.head = Linear(self.num_features, class_num) if class_num else nn.Identity()
+        self.norm_pre = nn.LayerNorm(embed_dim, epsilon=epsilon) if pre_norm else nn.Identity()
+        self.blocks = nn.LayerList([
+            Block(
+                embed_dim,
+                num_heads,
+                hidden_dim,
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                drop_rate=drop_rate,
+                attn_drop_rate=attn_drop_rate,
+                drop_path_rate=rate,
+                epsilon=epsilon,
+                act=act,
+                qk_norm=qk_norm,
+                init_values=init_values,
+                fused_attn=fused_attn,
+            )
+            for rate in drop_path_rates(drop_path_rate, depth)
+        ])
+        pooled_first = global_pool == "avg" if fc_norm is None else fc_norm
+        norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
+        self.norm, self.fc_norm = (nn.Identity(), norm) if pooled_first else (norm, nn.Identity())
+        self._create_heads(representation_size)
         initialize(self, init_scheme, head_bias_init)
+
+    def _create_prefix_tokens(self, class_token: bool, reg_tokens: int) -> None:
+        """Make the tokens that go before the patches, [1, 1 or reg_tokens, embed_dim] each."""
+        self._prefix_names = ("cls_token",) * class_token + ("reg_token",) * (reg_tokens > 0)
+        self.num_prefix_tokens = int(class_token) + reg_tokens
+        for name in self._prefix_names:
+            shape = [1, reg_tokens if name == "reg_token" else 1, self.embed_dim]
+            token = self.create_parameter(
+                shape, default_initializer=nn.initializer.Constant(0.0)
+            )
+            setattr(self, name, token)
+
+    def _create_pos_embed(self) -> None:
+        tokens = self.patch_embed.num_patches
+        if not self.no_embed_class:
+            tokens += self.num_prefix_tokens
+        self.pos_embed = self.create_parameter(
+            [1, tokens, self.embed_dim], default_initializer=nn.initializer.Constant(0.0)
+        )
+
+    def _create_heads(self, representation_size: Optional[int]) -> None:
+        """Make what follows the pooling and its normalisation."""
+        self.num_features = representation_size or self.embed_dim
+        self.pre_logits = (
+            PreLogits(self.embed_dim, representation_size)
+            if representation_size
+            else nn.Identity()
+        )
+        self.head = (
+            Linear(self.num_features, self.class_num) if self.class_num else nn.Identity()
+        )
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """Logits [b, class_num], or features [b, num_features] if there are no classes.
@@ -141,28 +204,43 @@ class VisionTransformer(nn.Layer):
         return self.forward_head(self.forward_features(x_bchw))
 
     def forward_features(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
-        """All tokens after the last normalisation, class token first [b, n, embed_dim]."""
-        x_bnc = self.patch_embed(x_bchw)
-        cls_b1c = self.cls_token.expand([x_bnc.shape[0], -1, -1])
-        x_bnc = paddle.concat([cls_b1c.astype(x_bnc.dtype), x_bnc], axis=1) + self.pos_embed
-        x_bnc = self.pos_drop(x_bnc)
+        """All tokens after the last normalisation, those before the patches first [b, n, c]."""
+        x_bnc = self.norm_pre(self.pos_drop(self.embed(x_bchw)))
         for block in self.blocks:
             x_bnc = block(x_bnc)
         return self.norm(x_bnc)
 
+    def embed(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
+        """Tokens of the images, with their positions [b, n, c]."""
+        x_bnc = self.patch_embed(x_bchw)
+        if self.no_embed_class:
+            return self._with_prefix(x_bnc + self.pos_embed)
+        return self._with_prefix(x_bnc) + self.pos_embed
+
+    def _with_prefix(self, x_bnc: paddle.Tensor) -> paddle.Tensor:
+        if not self._prefix_names:
+            return x_bnc
+        prefix = [getattr(self, name) for name in self._prefix_names]
+        tokens = [token.expand([x_bnc.shape[0], -1, -1]).astype(x_bnc.dtype) for token in prefix]
+        return paddle.concat([*tokens, x_bnc], axis=1)
+
     def forward_head(self, tokens_bnc: paddle.Tensor) -> paddle.Tensor:
-        """Classify the class token of what :meth:`forward_features` returns."""
-        return self.head(self.pre_logits(tokens_bnc[:, 0]))
+        """Pool and classify what :meth:`forward_features` returns."""
+        if self.global_pool == "token":
+            pooled_bc = tokens_bnc[:, 0]
+        else:
+            pooled_bc = tokens_bnc[:, self.num_prefix_tokens :].mean(axis=1)
+        return self.head(self.pre_logits(self.fc_norm(pooled_bc)))
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay should leave alone whatever the recipe's rules."""
-        return {"cls_token", "pos_embed"}
+        return {"pos_embed", *self._prefix_names}
 
     def layer_ids(self) -> dict[str, int]:
         """Depth of each parameter, 0 to depth + 1, for a learning rate that decays with depth.
 
-        The embeddings are 0, block ``i`` is ``i + 1``, the last normalisation belongs to the last
-        block, the classifier and its representation layer are ``depth + 1``.  Source: timm.
+        What comes before the blocks is 0, block ``i`` is ``i + 1``, the last normalisation belongs
+        to the last block, what comes after the pooling is ``depth + 1``.  Source: timm.
         """
         return {name: self._layer_id(name) for name, _ in self.named_parameters()}
 
@@ -172,7 +250,10 @@ class VisionTransformer(nn.Layer):
             return int(rest.partition(".")[0]) + 1
         if part == "norm":
             return self.depth
-        return self.depth + 1 if part in ("pre_logits", "head") else 0
+        return self.depth + 1 if part in _AFTER_POOLING else 0
+
+
+_AFTER_POOLING = ("fc_norm", "pre_logits", "head", "head_dist")
 
 
 def _hidden_dim(embed_dim: int, mlp_ratio: float) -> int:
@@ -183,299 +264,3 @@ def _hidden_dim(embed_dim: int, mlp_ratio: float) -> int:
             f"channel; mlp_ratio must be at least {1 / embed_dim:g}"
         )
     return hidden_dim
-
-
-_TINY: dict[str, Any] = {
-    "embed_dim": 192,
-    "depth": 12,
-    "num_heads": 3,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_SMALL: dict[str, Any] = {
-    "embed_dim": 384,
-    "depth": 12,
-    "num_heads": 6,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_BASE: dict[str, Any] = {
-    "embed_dim": 768,
-    "depth": 12,
-    "num_heads": 12,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_LARGE: dict[str, Any] = {
-    "embed_dim": 1024,
-    "depth": 24,
-    "num_heads": 16,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_HUGE: dict[str, Any] = {
-    "embed_dim": 1280,
-    "depth": 32,
-    "num_heads": 16,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-# PASSL's huge differs from its other sizes in two settings, which look like an oversight; kept,
-# because its checkpoints have no such biases.
-_PASSL_HUGE: dict[str, Any] = {
-    "embed_dim": 1280,
-    "depth": 32,
-    "num_heads": 16,
-    "qkv_bias": False,
-    "epsilon": 1e-5,
-}
-_GIANT: dict[str, Any] = {  # hidden 6144
-    "embed_dim": 1408,
-    "depth": 40,
-    "num_heads": 16,
-    "mlp_ratio": 4.364,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_GIGANTIC: dict[str, Any] = {  # hidden 8192
-    "embed_dim": 1664,
-    "depth": 48,
-    "num_heads": 16,
-    "mlp_ratio": 4.9231,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-_6B: dict[str, Any] = {  # hidden 11495
-    "embed_dim": 2320,
-    "depth": 80,
-    "num_heads": 16,
-    "mlp_ratio": 4.955,
-    "qkv_bias": True,
-    "epsilon": 1e-6,
-}
-
-# PASSL's, and the sizes on which everybody agrees.
-MODELS.variant(
-    "ViT_tiny_patch16_224",
-    VisionTransformer,
-    **_TINY,
-    patch_size=16,
-    img_size=224,
-    aliases=("vit_tiny_patch16_224", "ViT-Ti_16"),
-)
-MODELS.variant(
-    "ViT_tiny_patch16_384",
-    VisionTransformer,
-    **_TINY,
-    patch_size=16,
-    img_size=384,
-    aliases=("vit_tiny_patch16_384",),
-)
-MODELS.variant(
-    "ViT_small_patch8_224",
-    VisionTransformer,
-    **_SMALL,
-    patch_size=8,
-    img_size=224,
-    aliases=("vit_small_patch8_224",),
-)
-MODELS.variant(
-    "ViT_small_patch16_224",
-    VisionTransformer,
-    **_SMALL,
-    patch_size=16,
-    img_size=224,
-    aliases=("vit_small_patch16_224", "ViT-S_16"),
-)
-MODELS.variant(
-    "ViT_small_patch16_384",
-    VisionTransformer,
-    **_SMALL,
-    patch_size=16,
-    img_size=384,
-    aliases=("vit_small_patch16_384",),
-)
-MODELS.variant(
-    "ViT_small_patch32_224",
-    VisionTransformer,
-    **_SMALL,
-    patch_size=32,
-    img_size=224,
-    aliases=("vit_small_patch32_224", "ViT-S_32"),
-)
-MODELS.variant(
-    "ViT_small_patch32_384",
-    VisionTransformer,
-    **_SMALL,
-    patch_size=32,
-    img_size=384,
-    aliases=("vit_small_patch32_384",),
-)
-MODELS.variant(
-    "ViT_base_patch8_224",
-    VisionTransformer,
-    **_BASE,
-    patch_size=8,
-    img_size=224,
-    aliases=("vit_base_patch8_224", "ViT-B_8"),
-)
-MODELS.variant(
-    "ViT_base_patch16_224",
-    VisionTransformer,
-    **_BASE,
-    patch_size=16,
-    img_size=224,
-    representation_size=768,
-)
-MODELS.variant(
-    "ViT_base_patch16_384",
-    VisionTransformer,
-    **_BASE,
-    patch_size=16,
-    img_size=384,
-    aliases=("vit_base_patch16_384",),
-)
-MODELS.variant(
-    "ViT_base_patch32_224",
-    VisionTransformer,
-    **_BASE,
-    patch_size=32,
-    img_size=224,
-    representation_size=768,
-)
-MODELS.variant(
-    "ViT_base_patch32_384",
-    VisionTransformer,
-    **_BASE,
-    patch_size=32,
-    img_size=384,
-    aliases=("vit_base_patch32_384",),
-)
-MODELS.variant(
-    "ViT_large_patch14_224",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=14,
-    img_size=224,
-    aliases=("vit_large_patch14_224",),
-)
-MODELS.variant(
-    "ViT_large_patch16_224",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=16,
-    img_size=224,
-    representation_size=1024,
-)
-MODELS.variant(
-    "ViT_large_patch16_384",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=16,
-    img_size=384,
-    aliases=("vit_large_patch16_384",),
-)
-MODELS.variant(
-    "ViT_large_patch32_224",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=32,
-    img_size=224,
-    representation_size=1024,
-)
-MODELS.variant(
-    "ViT_large_patch32_384",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=32,
-    img_size=384,
-    aliases=("vit_large_patch32_384",),
-)
-MODELS.variant(
-    "ViT_huge_patch14_224",
-    VisionTransformer,
-    **_PASSL_HUGE,
-    patch_size=14,
-    img_size=224,
-    representation_size=1280,
-)
-# 384 pixels are 27 patches and 6 pixels, which PASSL's convolution leaves out.
-MODELS.variant(
-    "ViT_huge_patch14_384",
-    VisionTransformer,
-    **_PASSL_HUGE,
-    patch_size=14,
-    img_size=384,
-    ignore_border=True,
-)
-MODELS.variant(
-    "ViT_g_patch14_224",
-    VisionTransformer,
-    **_GIANT,
-    patch_size=14,
-    img_size=224,
-    representation_size=1408,
-)
-MODELS.variant(
-    "ViT_G_patch14_224",
-    VisionTransformer,
-    **_GIGANTIC,
-    patch_size=14,
-    img_size=224,
-    representation_size=1664,
-)
-MODELS.variant(
-    "ViT_6B_patch14_224",
-    VisionTransformer,
-    **_6B,
-    patch_size=14,
-    img_size=224,
-    representation_size=2320,
-)
-
-# timm's and Google's, where PASSL's model of that size has a representation layer.
-MODELS.variant(
-    "vit_base_patch16_224",
-    VisionTransformer,
-    **_BASE,
-    patch_size=16,
-    img_size=224,
-    aliases=("ViT-B_16",),
-)
-MODELS.variant(
-    "vit_base_patch32_224",
-    VisionTransformer,
-    **_BASE,
-    patch_size=32,
-    img_size=224,
-    aliases=("ViT-B_32",),
-)
-MODELS.variant("vit_large_patch16_224", VisionTransformer, **_LARGE, patch_size=16, img_size=224)
-MODELS.variant(
-    "vit_large_patch32_224",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=32,
-    img_size=224,
-    aliases=("ViT-L_32",),
-)
-MODELS.variant("vit_huge_patch14_224", VisionTransformer, **_HUGE, patch_size=14, img_size=224)
-MODELS.variant("vit_giant_patch14_224", VisionTransformer, **_GIANT, patch_size=14, img_size=224)
-MODELS.variant(
-    "vit_gigantic_patch14_224",
-    VisionTransformer,
-    **_GIGANTIC,
-    patch_size=14,
-    img_size=224,
-)
-
-# Google's with dropout.
-MODELS.variant(
-    "ViT-L_16",
-    VisionTransformer,
-    **_LARGE,
-    patch_size=16,
-    img_size=224,
-    drop_rate=0.1,
-)
-MODELS.variant("ViT-H_14", VisionTransformer, **_HUGE, patch_size=14, img_size=224, drop_rate=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Optional
@@ -18,6 +18,10 @@ from passl.optim.groups import ParamGroup
 __all__ = ["Optimizer", "ParamState", "current_gradient", "write_back"]
 
 _STEP = "__step__"
+
+#: Masked updates are made on at most about this many numbers at a time: it bounds the memory of the
+#: copies (64 MiB a tensor kind), and a chunk is still large enough to fill a device.
+_CHUNK_NUMEL = 16 * 2**20
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Optimizer(ABC):
     def __init__(self, groups: Sequence[ParamGroup]) -> None:
         self.groups = groups
         self.num_steps = 0
+        self._unsettled: list[list[ParamState]] = []
         with paddle.no_grad():
             self._states = [
                 self._new_state(name, param, group)
@@ -80,8 +85,19 @@ class Optimizer(ABC):
         """``(structured name, parameter)`` of all groups, what a gradient clip wants."""
         return [(state.name, state.param) for state in self._states]
 
-    def step(self, lr: float) -> None:
-        """One update with learning rate ``lr``; nothing waits for the device."""
+    @property
+    def named_weights(self) -> list[tuple[str, paddle.Tensor]]:
+        """``(structured name, float32 tensor that is updated)``: masters where there are some."""
+        return [(state.name, state.weights) for state in self._states]
+
+    def step(self, lr: float, accepted: Optional[paddle.Tensor] = None) -> None:
+        """One update with learning rate ``lr``; nothing waits for the device.
+
+        Args:
+            lr: learning rate.
+            accepted: bool [] on the device; where it is false, weights and state keep every bit.
+                The update is counted all the same, until :meth:`settle` hears what it was.
+        """
         self.num_steps += 1
         due: list[tuple[ParamState, paddle.Tensor]] = []
         for state in self._states:
@@ -90,7 +106,25 @@ class Optimizer(ABC):
                 state.num_updates += 1
                 due.append((state, grad))
         with paddle.no_grad():
-            self._update(due, lr)
+            if accepted is None:
+                self._update(due, lr)
+                return
+            self._unsettled.append([state for state, _ in due])
+            for chunk in _chunks(due):
+                self._update_if(accepted, chunk, lr)
+
+    def settle(self, applied: Sequence[bool]) -> None:
+        """Take back the counts of the updates that ``accepted`` turned down.
+
+        Args:
+            applied: for each masked :meth:`step` since the last call, in their order.
+        """
+        for states, was_applied in zip(self._unsettled, applied):
+            if not was_applied:
+                self.num_steps -= 1
+                for state in states:
+                    state.num_updates -= 1
+        del self._unsettled[: len(applied)]
 
     def clear_grad(self) -> None:
         """Drop all gradients (to None, not to zeros, so that an unused parameter stays unused)."""
@@ -134,6 +168,25 @@ class Optimizer(ABC):
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
         """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
 
+    def _update_if(
+        self,
+        accepted: paddle.Tensor,
+        due: Sequence[tuple[ParamState, paddle.Tensor]],
+        lr: float,
+    ) -> None:
+        """:meth:`_update`, and what it wrote is put back where ``accepted`` is false.
+
+        Putting back is exact whatever the update computes, and holds for every optimizer; masking
+        its inputs is not: zero gradients still let moments and weights decay.
+        """
+        written = [tensor for state, _ in due for tensor in (state.weights, *state.slots.values())]
+        before = [tensor.clone() for tensor in written]
+        self._update(due, lr)
+        for tensor, value in zip(written, before):
+            paddle.where_(accepted.expand(tensor.shape), tensor, value)
+        for state, _ in due:
+            write_back(state)
+
     def _new_state(self, name: str, param: paddle.Tensor, group: ParamGroup) -> ParamState:
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
         if param.dtype != paddle.float32:
@@ -165,6 +218,21 @@ class Optimizer(ABC):
                 + "; ".join(problems[:6])
                 + (f"; and {len(problems) - 6} more differences" if len(problems) > 6 else "")
             )
+
+
+def _chunks(
+    due: Sequence[tuple[ParamState, paddle.Tensor]],
+) -> Iterator[list[tuple[ParamState, paddle.Tensor]]]:
+    chunk: list[tuple[ParamState, paddle.Tensor]] = []
+    filled = 0
+    for state, grad in due:
+        if chunk and filled + state.size > _CHUNK_NUMEL:
+            yield chunk
+            chunk, filled = [], 0
+        chunk.append((state, grad))
+        filled += state.size
+    if chunk:
+        yield chunk
 
 
 def current_gradient(grad: paddle.Tensor) -> paddle.Tensor:

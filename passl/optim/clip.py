@@ -85,6 +85,15 @@ class ClipGradByGlobalNorm:
         _multiply(grads, scaled)
         return norm
 
+    def left_out(self, params: Iterable[Parameter]) -> list[Parameter]:
+        """Those of ``params`` that ``no_clip_list`` keeps out of the norm."""
+        if not self.no_clip_list:
+            return []
+        return [item for item in params if self._is_left_out(_name(item))]
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(part in name for part in self.no_clip_list)
+
     def _factor(self, norm: float) -> float:
         """What the gradients are multiplied by, in Python; 1.0 for none."""
         if math.isnan(norm) or (norm <= self.clip_norm and not self.always_clip):
@@ -95,8 +104,8 @@ class ClipGradByGlobalNorm:
     def _gradients(self, params: Iterable[Parameter]) -> list[paddle.Tensor]:
         grads = []
         for item in params:
-            name, param = item if isinstance(item, tuple) else (item.name, item)
-            if param.grad is not None and not any(part in name for part in self.no_clip_list):
+            param = item[1] if isinstance(item, tuple) else item
+            if param.grad is not None and not self._is_left_out(_name(item)):
                 grads.append(param.grad)
         return grads
 
@@ -111,6 +120,10 @@ def global_norm(params: Iterable[Parameter]) -> paddle.Tensor:
             if param.grad is not None
         ]
     )
+
+
+def _name(item: Parameter) -> str:
+    return str(item[0] if isinstance(item, tuple) else item.name)
 
 
 def _norm(grads: Sequence[paddle.Tensor]) -> paddle.Tensor:

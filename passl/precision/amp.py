@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import paddle
 from paddle import Tensor
 
 from passl.errors import PasslError
+from passl.optim.parallel import on_cpu
 
 __all__ = ["LossScaler", "Precision"]
 
@@ -65,6 +66,11 @@ class LossScaler:
         self._dynamic = use_dynamic_loss_scaling
         self._good = self._bad = 0
         self._stuck = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """The newest step was bad, and the scale could not shrink further."""
+        return self._stuck > 0
 
     @property
     def is_hopeless(self) -> bool:
@@ -135,9 +141,21 @@ class Precision:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.level, dtype=self.dtype, **self._lists)
 
-    def backward(self, loss: Tensor) -> None:
-        """Back-propagate the (scaled) loss; gradients add up."""
-        (loss * self.scaler.scale if self.scaler else loss).backward()
+    def backward(self, loss: Tensor, share: float = 1.0) -> None:
+        """Back-propagate ``share`` times the (scaled) loss; gradients add up.
+
+        A loss that is not finite makes every gradient NaN, also where its derivative happens to be
+        finite: so it is part of the gradients' norm, on this rank and, once they are summed, on
+        all.
+
+        Args:
+            loss: float32 scalar.
+            share: its weight in the step, such as samples of the micro-batch over those of the
+                global batch.
+        """
+        weight = paddle.scale(loss.detach(), 0.0, bias=share)  # 0 times infinity is NaN
+        weighted = loss * weight
+        (weighted * self.scaler.scale if self.scaler else weighted).backward()
 
     def unscale(self, gradients: Iterable[Optional[Tensor]]) -> None:
         """Divide gradients by the scale in place; nothing to do without one."""
@@ -147,18 +165,24 @@ class Precision:
                     if gradient is not None:
                         gradient.scale_(1.0 / self.scaler.scale)
 
-    def accept(self, grad_norm: Tensor) -> bool:
+    def accept(self, grad_norm: Tensor) -> Union[bool, Tensor]:
         """Whether this step's update may be applied; moves the scale.
 
-        Only fp16 asks the device (one number); other formats always answer yes, and a loss that is
-        not finite is noticed at the next log line.
+        Args:
+            grad_norm: norm of the gradients summed over all ranks, so that all decide alike.
+
+        Returns:
+            The answer on a CPU, where reading costs nothing, and for fp16, whose scale must know
+            it at once (one read a step); else a bool tensor [] that only the device knows so far.
 
         Raises:
             PasslError: no step is accepted any more, at the smallest scale.
         """
-        if self.scaler is None:
-            return True
+        if self.scaler is None and not on_cpu():
+            return paddle.isfinite(grad_norm)
         finite = math.isfinite(float(grad_norm.item()))
+        if self.scaler is None:
+            return finite
         self.scaler.update(finite)
         if self.scaler.is_hopeless:
             raise PasslError(
@@ -168,6 +192,11 @@ class Precision:
                 "from before are kept"
             )
         return finite
+
+    @property
+    def shrinks_instead(self) -> bool:
+        """A step that was not accepted only overflowed fp16: the scale goes down, no more to it."""
+        return self.scaler is not None and not self.scaler.is_stuck
 
     def state_dict(self) -> dict[str, float]:
         """The scale's state; empty without one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_run import RunFolder
+from spoiled import spoiled_data
+
+from passl.checkpoint.files import read_arrays
 
 pytestmark = pytest.mark.slow
 
@@ -149,17 +153,54 @@ class BadLoss(Hook):
             }
             trainer.parts.loss.names = loss.names
 
-run = passl.build_run(passl.load_config(sys.argv[1], []))
+run = passl.build_run(passl.load_config(sys.argv[1], ["Global.max_bad_steps=2"]))
 run.trainer.parts.hooks = [BadLoss()]
 run.fit()
 """
 
 
-def test_a_bad_loss_of_one_process_ends_all_of_them(make_run, repo, user_environment, tmp_path):
+def test_a_bad_loss_of_one_process_is_skipped_and_told_by_all(
+    make_run, repo, user_environment, tmp_path
+):
     run = make_run("bad")
     script = tmp_path / "one_bad_loss.py"
     script.write_text(ONE_BAD_LOSS)
     status, logs = launch_script(run, repo, user_environment, script, str(run.config_file))
     assert status != 0
-    assert "another process met a loss that is not finite after step" in logs[1]
-    assert "the loss became inf at step 4" in logs[2]
+    for log in logs[1:3]:
+        assert "2 steps in a row (the first: step 4) had a loss" in log
+    assert "step 4 was skipped, the weights are as before it: the norm of the gradients" in logs[1]
+    assert "step 4 was skipped, the weights are as before it: the loss was inf" in logs[2]
+    reports = [
+        json.loads((run.dir / "nan_step_00000004" / name).read_text())
+        for name in ("report.json", "rank_1.json")
+    ]
+    assert [report["processes_with_bad_numbers"] for report in reports] == [[1], [1]]
+    assert [report["rank"] for report in reports] == [0, 1]
+    assert reports[0]["first_bad_layer"] is None
+    assert reports[1]["first_bad_layer"]["name"] == "loss"
+    # Each process reports its own half of the batch.
+    ours, theirs = ({sample["index"] for sample in report["samples"]} for report in reports)
+    assert len(ours) == len(theirs) == 256
+    assert not ours & theirs
+
+
+def test_two_processes_skip_the_bad_step_that_one_would_skip(make_run, repo, user_environment):
+    helpers = str(repo / "tests" / "helpers")
+    environment = {**user_environment, "PYTHONPATH": f"{helpers}:{user_environment['PYTHONPATH']}"}
+    options = (
+        *spoiled_data(5), *EXACT, "EMA={decay: 0.9}", "~DataLoader.Train.sampler.batch_size",
+        "Global.print_batch_step=1",
+    )  # fmt: skip
+    one, two = make_run("one"), make_run("two")
+    assert one.train(*options) == 0
+    launch(two, repo, environment, *options)
+    for field in ("step", "skipped_steps", "bad_steps", "ema"):
+        assert two.state()[field] == one.state()[field], field
+    assert one.state()["bad_steps"] == 2  # once an epoch
+    for file in ("model.pdparams", "ema.pdparams"):
+        mine, theirs = (read_arrays(run.dir / "latest" / file) for run in (one, two))
+        for name, value in mine.items():
+            np.testing.assert_allclose(theirs[name], value, rtol=0, atol=2e-5, err_msg=name)
+    steps = [record["step"] for record in one.records("bad_step")]
+    assert [record["step"] for record in two.records("bad_step")] == steps

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from small_run import RunFolder, assert_same_arrays
+from spoiled import spoiled_data
 from started import StartedRun
 
 from passl.engine.supervise import read_attempt
@@ -138,3 +139,14 @@ def test_a_command_that_notes_nothing_is_judged_by_its_status(tmp_path):
     assert read_attempt(tmp_path, 0).status == 0
     assert read_attempt(tmp_path, 75).status == 75
     assert read_attempt(tmp_path, -9).status == 1
+
+
+@pytest.mark.slow
+def test_bad_numbers_are_not_tried_for_ever(run_folder, repo, environment):
+    everywhere = spoiled_data(*range(700, 720))  # every batch of 256 has some of them
+    overrides = (*everywhere[1:], "Global.imports=[spoiled]", "Global.max_bad_steps=2")
+    command = [part for part in supervised(run_folder, repo, *overrides) if part != SHORT[1]]
+    done = run(command, environment)
+    assert done.returncode == 1, done.stderr
+    assert "not started again: it failed twice" in done.stderr
+    assert "2 steps in a row" in done.stderr

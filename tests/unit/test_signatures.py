@@ -63,6 +63,20 @@ def test_a_variant_is_its_class_with_other_defaults(tmp_path):
     assert {p.name: p.default for p in net.params} == {"depth": 12, "width": 768, "act": "gelu"}
     assert net.aliases == ("net",)
     assert net.qualname == "Net"
+    assert net.defined_in == net.module
+
+
+def test_a_variant_of_an_imported_class_is_declared_here_and_defined_there(tmp_path, monkeypatch):
+    (tmp_path / "variant_target.py").write_text(
+        "_WIDTH = 8\n"
+        "class Far:\n    def __init__(self, width: int = _WIDTH, depth: int = 1): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from variant_target import Far\nMODELS.variant('Far_deep', Far, depth=9)\n"
+    far = scan(tmp_path, source)["Far_deep"]
+    assert {param.name: param.default for param in far.params} == {"width": 8, "depth": 9}
+    assert (far.module, far.defined_in, far.qualname) == ("module", "variant_target", "Far")
+    assert far.where.endswith("module.py:2")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +97,8 @@ def test_a_variant_is_its_class_with_other_defaults(tmp_path):
         ),
         (
             "MODELS.variant('N', Elsewhere, depth=1)\n",
-            "1: variant 'N': its class must be defined in the same module",
+            "1: variant 'N': its class must be defined in this module, or imported into it by "
+            "`from module import Class`",
         ),
         (
             "class N:\n    def __init__(self, a: int = 1): pass\nMODELS.variant('N1', N, b=2)\n",

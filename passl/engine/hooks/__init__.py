@@ -1,1 +1,1 @@
-"""What a user may add to the loop without touching it: six calls, in the order of the config."""
+"""What a user may add to the loop without touching it: seven calls, in the order of the config."""

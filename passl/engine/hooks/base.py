@@ -1,4 +1,4 @@
-"""The six moments of a run at which hooks are called."""
+"""The seven moments of a run at which hooks are called."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Hook:
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this start of the run."""
 
+    def on_step_start(self, trainer: Trainer) -> None:
+        """Before each optimizer step; ``trainer.state.step`` is its number, from 0."""
+
     def on_step_end(self, trainer: Trainer) -> None:
         """After each optimizer step; reading a tensor here waits for the device."""
 
@@ -36,6 +39,10 @@ class Hook:
 
     def on_finish(self, trainer: Trainer) -> None:
         """After the final evaluation and checkpoint."""
+
+    def settings(self) -> dict[str, float]:
+        """Numbers that the hook sets, by name, for the log lines of training."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What to save in checkpoints: JSON-able."""

@@ -237,9 +237,9 @@ IN_FILE = {
         "DataLoader: {Train: {dataset: {name: ClassyData, class_num: 9}}}\n",
         "x.yaml:3: DataLoader.Train.dataset.class_num: 9 contradicts Model.class_num=10 (x.yaml:2)",
     ),
-    "EMA": (
-        "EMA: {decay: 0.999}\n",
-        "x.yaml:3: EMA: EMA is not available yet in this version; remove the section",
+    "a momentum for a decay": (
+        "EMA: {decay: 0.0001}\n",
+        "x.yaml:3: EMA.decay: expected a number of at least 0.9 and below 1, found 0.0001",
     ),
     "sharding": (
         "DistributedStrategy: {data_sharding: true}\n",

@@ -138,10 +138,24 @@ def test_what_says_nothing_is_dropped_in_silence(load):
 
 
 @pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{}", (0.9999, True, 1, 0)),
+        ("{decay: 0.99, thres_steps: False}", (0.99, False, 1, 0)),
+        ("{ema_eval: True, eval_start_epoch: 295}", (0.9999, True, 1, 295)),
+        ("{ema_eval: False, eval_start_epoch: 295}", (0.9999, True, 1, None)),
+    ],
+)
+def test_the_keys_of_passls_average_are_read(load, written, expected):
+    ema = load(f"{HEAD}EMA: {written}\n").EMA
+    assert (ema.decay, ema.warmup, ema.every, ema.eval_start_epoch) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("EMA: {decay: 0.9999}",
-         "EMA: EMA is not available yet in this version; remove the section"),
+        ("EMA: {ema_eval: 3}",
+         "EMA.ema_eval: 3 is neither true nor false; write eval_start_epoch instead"),
         ("DistributedStrategy: {data_sharding: True}",
          "DistributedStrategy.data_sharding: data_sharding is not available yet in this version; "
          "write false"),

@@ -42,8 +42,10 @@ def reads(monkeypatch) -> Counter:
     for name in READS:
         original = getattr(paddle.Tensor, name)
         monkeypatch.setattr(paddle.Tensor, name, counted(name, original))
-    # Clipping reads the norm where that is free, on a CPU; here it shall do as on a GPU.
+    # Clipping and the decision on the step read the norm where that is free, on a CPU; here they
+    # shall do as on a GPU.
     monkeypatch.setattr("passl.optim.clip.on_cpu", lambda: False)
+    monkeypatch.setattr("passl.precision.amp.on_cpu", lambda: False)
     return counts
 
 
@@ -61,7 +63,11 @@ def built(run_folder, reads, *overrides):
     return run, counter
 
 
-@pytest.mark.parametrize("overrides", [(), ("Global.accum_steps=4",)], ids=["whole", "accumulated"])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("Global.accum_steps=4",), ("EMA={decay: 0.99}",)],
+    ids=["whole", "accumulated", "averaged"],
+)
 def test_no_step_reads_from_the_device_and_a_log_line_reads_once(run_folder, reads, overrides):
     run, counter = built(run_folder, reads, *overrides)
     run.fit()

@@ -145,10 +145,18 @@ def test_layer_ids_follow_depth():
     assert {ids[name] for name in ("pre_logits.fc.weight", "head.bias")} == {3}
 
 
-def test_no_weight_decay_names_are_parameters():
-    model = VisionTransformer(**SMALL)
-    assert model.no_weight_decay() == {"cls_token", "pos_embed"}
-    assert model.no_weight_decay() <= {name for name, _ in model.named_parameters()}
+@pytest.mark.parametrize(
+    ("options", "spared"),
+    [
+        ({}, {"cls_token", "pos_embed"}),
+        ({"reg_tokens": 2}, {"cls_token", "reg_token", "pos_embed"}),
+        ({"class_token": False, "global_pool": "avg"}, {"pos_embed"}),
+    ],
+)
+def test_no_weight_decay_names_are_parameters(options: dict, spared: set[str]):
+    model = VisionTransformer(**SMALL, **options)
+    assert model.no_weight_decay() == spared
+    assert spared <= {name for name, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +168,9 @@ def test_no_weight_decay_names_are_parameters():
                            "for example 4 or 6"),
         ({"mlp_ratio": 0.01}, "mlp_ratio 0.01 of embed_dim 48 leaves the perceptron no hidden "
                               "channel; mlp_ratio must be at least 0.0208333"),
+        ({"class_token": False}, "class_token: false leaves no class token to classify; add "
+                                 "global_pool: avg"),
+        ({"act": "relu"}, "act 'relu' is no activation of the perceptron; gelu or gelu_tanh"),
     ],
 )
 def test_sizes_that_contradict_are_refused(argument: dict, message: str):
@@ -255,6 +266,20 @@ def test_timm_scheme():
     patch = np.abs(weights["patch_embed.proj.weight"]).max()
     assert patch == pytest.approx(192**-0.5, rel=0.01)
     assert weights["patch_embed.proj.bias"].any()
+
+
+@pytest.mark.parametrize("scheme", ["passl", "google", "timm"])
+def test_what_only_timm_has_starts_as_in_timm(scheme: str):
+    weights = _weights(
+        0, init_scheme=scheme, reg_tokens=4, init_values=0.3, qk_norm=True, pre_norm=True,
+        global_pool="avg",
+    )
+    assert (weights["blocks.1.ls2.gamma"] == np.float32(0.3)).all()
+    for name in ("norm_pre", "fc_norm", "blocks.0.attn.q_norm", "blocks.0.attn.k_norm"):
+        assert (weights[f"{name}.weight"] == 1).all(), name
+        assert not weights[f"{name}.bias"].any(), name
+    assert np.abs(weights["reg_token"]).max() < 1e-5
+    assert weights["reg_token"].any() == (scheme == "timm")
 
 
 @pytest.mark.parametrize("scheme", ["passl", "google", "timm"])

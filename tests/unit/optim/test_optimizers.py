@@ -290,3 +290,33 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
 def test_the_kernels_of_this_paddle_are_known():
     # A new Paddle falls back on slow public operations; extend _signatures after trying it.
     assert kernels._signatures() in ("3", "2.6")
+
+
+@pytest.mark.parametrize("optimizer", [AdamW, Momentum])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_update_that_the_device_turns_down_changes_no_bit(
+    make_parameters, make_groups, set_gradients, monkeypatch, optimizer, dtype
+):
+    monkeypatch.setattr("passl.optim.base._CHUNK_NUMEL", 16)  # several chunks
+    shapes = {"scale": [], "weight": [5, 3], "bias": [3], "unused": [2]}
+    plain, masked = (make_parameters(dtype=dtype, shapes=shapes) for _ in range(2))
+    one, two = (optimizer(groups=make_groups(each, weight_decay=0.1)) for each in (plain, masked))
+    verdicts = [True, False, False, True, True]
+    for step, accepted in enumerate(verdicts):
+        before = {k: v.numpy().copy() for k, v in two.state_dict().items() if "updates" not in k}
+        for parameters in (plain, masked):
+            set_gradients(parameters, seed=step, scale=1.0 if accepted else np.inf)
+            parameters["unused"].clear_gradient(False)
+        if accepted:
+            one.step(0.1)
+        two.step(0.1, paddle.to_tensor(accepted))
+        two.settle([accepted])
+        if not accepted:
+            for name, value in before.items():
+                np.testing.assert_array_equal(two.state_dict()[name].numpy(), value, err_msg=name)
+    for name in shapes:
+        np.testing.assert_array_equal(plain[name].numpy(), masked[name].numpy(), err_msg=name)
+    wanted, got = one.state_dict(), two.state_dict()
+    assert wanted.keys() == got.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(got[name].numpy(), wanted[name].numpy(), err_msg=name)

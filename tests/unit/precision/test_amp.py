@@ -81,11 +81,18 @@ def test_backward_scales_and_accept_skips_what_is_not_finite():
 
 
 @pytest.mark.parametrize(("level", "dtype"), [("O0", "float16"), ("O2", "bfloat16")])
-def test_fp32_and_bf16_have_no_scale_and_never_ask_the_device(level, dtype):
+@pytest.mark.parametrize("norm", [1.0, math.nan, math.inf])
+def test_fp32_and_bf16_have_no_scale_and_leave_the_answer_on_the_device(
+    monkeypatch, level, dtype, norm
+):
     precision = Precision(level, dtype, LossScaler())
     assert precision.scaler is None
-    assert precision.accept(paddle.to_tensor(math.nan))
     assert precision.state_dict() == {}
+    assert precision.accept(paddle.to_tensor(norm)) is math.isfinite(norm)  # free on a CPU
+    monkeypatch.setattr("passl.precision.amp.on_cpu", lambda: False)
+    answer = precision.accept(paddle.to_tensor(norm))
+    assert isinstance(answer, paddle.Tensor)
+    assert bool(answer.item()) is math.isfinite(norm)
 
 
 def test_the_summary_says_what_runs():

@@ -1,0 +1,87 @@
+"""The mean of the weights of several checkpoints.
+
+Sums are float64, and one file is in memory at a time.
+
+Source: averaging points of one run, arXiv:1803.05407; of several fine-tuned ones, arXiv:2203.05482.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from passl.checkpoint.files import bfloat16_to_float32, read_arrays, write_arrays
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.errors import CheckpointError
+
+__all__ = ["average_checkpoints"]
+
+
+def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Path]) -> list[Path]:
+    """Write the mean of the weights at ``paths`` to ``output``, which appears whole or not at all.
+
+    Args:
+        paths: checkpoint folders, links such as ``best_ema``, files; the same one may come again.
+        output: a ``.pdparams`` file; floats are float32 in it.
+
+    Returns:
+        The files that were read.
+
+    Raises:
+        CheckpointError: a file is damaged, has other tensors than the first, or one that is not
+            finite; whole numbers that differ between them.  Nothing is written then.
+    """
+    if not paths:
+        raise CheckpointError("there is nothing to average: name at least one checkpoint")
+    if Path(output).suffix != ".pdparams":
+        raise CheckpointError(f"{output}: the file of averaged weights must end in .pdparams")
+    files: list[Path] = []
+    sums: dict[str, np.ndarray] = {}
+    for path in paths:
+        resolved = resolve_checkpoint(path)
+        resolved.verify(only_weights=True)
+        arrays = read_arrays(resolved.weights)
+        if files:
+            _refuse_others(sums, arrays, files[0], resolved.weights)
+        for name, array in arrays.items():
+            _add(sums, name, array, resolved.weights)
+        files.append(resolved.weights)
+    means = {
+        name: (total / len(files)).astype(np.float32) if total.dtype.kind == "f" else total
+        for name, total in sums.items()
+    }
+    write_arrays(output, means)
+    return files
+
+
+def _add(sums: dict[str, np.ndarray], name: str, array: np.ndarray, file: Path) -> None:
+    if array.dtype == np.uint16:
+        array = bfloat16_to_float32(array)
+    if array.dtype.kind != "f":
+        if not np.array_equal(sums.setdefault(name, array), array):
+            raise CheckpointError(f"{file}: the whole numbers of {name} differ from the first's")
+        return
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{file}: {name} has values that are not finite; leave this one out")
+    if name in sums:
+        sums[name] += array
+    else:
+        sums[name] = array.astype(np.float64)
+
+
+def _refuse_others(
+    sums: dict[str, np.ndarray], arrays: dict[str, np.ndarray], first: Path, file: Path
+) -> None:
+    shapes = {name: value.shape for name, value in sums.items()}
+    found = {name: value.shape for name, value in arrays.items()}
+    different = sorted(
+        name for name in {*shapes, *found} if shapes.get(name) != found.get(name)
+    )
+    if different:
+        raise CheckpointError(
+            f"{file} and {first} are of different models: {len(different)} tensors differ in name "
+            f"or shape ({', '.join(different[:5])}{', ...' if len(different) > 5 else ''})"
+        )
