@@ -9,7 +9,6 @@ from typing import Any, Optional
 import paddle
 
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
 from passl.data.loader import Loader
@@ -26,10 +25,10 @@ from passl.engine.model_facts import (
 )
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
-from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
+from passl.engine.resume import check_agreement, find_state, restore, run_record
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
-from passl.engine.weights import weights_to_evaluate
+from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
 from passl.errors import ConfigError
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
@@ -131,7 +130,7 @@ class Builder:
         arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
         if self.mode == "eval":
             weights = self.weights_to_evaluate()
-            arguments, notes = without_external_files(arguments, _record_beside(weights), weights)
+            arguments, notes = without_external_files(arguments, record_beside(weights), weights)
             self.reporter.log("\n".join(notes))
         try:
             model = create_model(
@@ -149,7 +148,7 @@ class Builder:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
         settings = self.config.Global
         if not settings.finetune:  # fine-tuning may exchange what the weights were trained beside
-            check_external(model, _record_beside(path), Path(path))
+            check_external(model, record_beside(path), Path(path))
         method = settings.pos_embed_resize
         report = load_pretrained(
             model,
@@ -164,7 +163,7 @@ class Builder:
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
         path = self.weights_to_evaluate()
-        record = _record_beside(path)
+        record = record_beside(path)
         check_external(model, record, Path(path))
         report = load_pretrained(model, path, finetune=False)
         self.reporter.log(str(report))
@@ -176,14 +175,9 @@ class Builder:
 
     def say_settings(self, model: Any, record: Mapping[str, Any]) -> None:
         """State what besides the weights decides the result, and what it was while training."""
-        settings, before = evaluation_settings(model), record.get("evaluation_settings", {})
-        self.reporter.evaluated_with(settings)
-        for name, value in settings.items():
-            if before.get(name, value) != value:
-                self.reporter.warn(
-                    f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
-                    f"as they were trained, use -o Model.{name}={before[name]:g}"
-                )
+        self.reporter.evaluated_with(evaluation_settings(model))
+        for warning in differing_settings(model, record):
+            self.reporter.warn(warning)
 
     def check_weights(self, model: Any) -> None:
         """Refuse to go on without weights that no training can give.
@@ -381,12 +375,6 @@ class Builder:
         if self._precision is None:
             self._precision = self.build_precision()
         return self._precision
-
-
-def _record_beside(weights: str) -> dict[str, Any]:
-    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
-    state = resolve_checkpoint(weights).state
-    return read_state(state.parent) if state is not None else {}
 
 
 def choose_device(wanted: str, where: str) -> str:

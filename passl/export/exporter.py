@@ -84,7 +84,7 @@ def export_model(
     samples = gather_samples(config, plan, preprocessor, dataset, photos)
     say(f"compared on {samples.origin}")
 
-    from passl.export.graph import ExportGraph, store_in_half
+    from passl.export.graph import ExportGraph, settle_layers, store_in_half
     from passl.export.sessions import LiveSession
 
     live_outputs = [LiveSession(live.layer).run(batch) for batch in samples.model]
@@ -92,6 +92,7 @@ def export_model(
     normalize = preprocessor.normalize if preprocessor is not None else None
     graph = ExportGraph(live.layer, normalize, plan.channels, plan.softmax)
     graph.eval()
+    settle_layers(graph)
     card = _card(config, plan, live, preprocessor, class_names(config, dataset), samples, wanted)
     with _beside(out) as (folder, scratch):
         result = ExportResult(out, card)

@@ -89,7 +89,7 @@ def write_onnx(job: WriteJob) -> dict[str, str]:
     from passl.export.onnx_graph import finish
 
     name = f"{STEM}.onnx"
-    finish(made, job.folder / name, job.plan)
+    finish(made, job.folder / name, job.plan, _group_epsilons(job.graph))
     return {"model": name}
 
 
@@ -136,6 +136,15 @@ def _paddle2onnx(folder: Path, names: dict[str, str], made: Path, opset: int) ->
         f"{done.returncode}; it said: {said}). Try another Export.opset, and the paddle2onnx for "
         "this Paddle (docs/deploy.md); --format paddle does without it"
     )
+
+
+def _group_epsilons(graph: Any) -> set[float]:
+    """What the group normalisations of a network add to the variance."""
+    from paddle import nn
+
+    return {
+        float(layer._epsilon) for layer in graph.sublayers() if isinstance(layer, nn.GroupNorm)
+    }
 
 
 def _has(name: str) -> bool:

@@ -9,8 +9,9 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl.data.transforms.normalize import NormalizeImage
+from passl.layers.rms_norm import RMSNorm
 
-__all__ = ["ExportGraph", "store_in_half"]
+__all__ = ["ExportGraph", "settle_layers", "store_in_half"]
 
 
 class ExportGraph(nn.Layer):
@@ -43,6 +44,23 @@ class ExportGraph(nn.Layer):
             image = (image * self.scale - self.mean) / self.std
         output = self.model(image)
         return F.softmax(output, axis=-1) if self.softmax else output
+
+
+def settle_layers(layer: nn.Layer) -> None:
+    """Change layers into equal ones that survive the export; the model can no longer be trained.
+
+    What a layer computes of its weights alone, and offers as ``fold()``, is computed once: in the
+    graph it would cost time at every input, and in half precision its epsilon of 1e-8 vanishes.
+    """
+    for part in layer.sublayers(include_self=True):
+        fold = getattr(part, "fold", None)
+        if callable(fold):
+            fold()
+        if isinstance(part, RMSNorm) and isinstance(part.epsilon, float):
+            # As a tensor: paddle2onnx 1.3.1 takes the addition of a number below 1e-5 for none.
+            epsilon = paddle.to_tensor([part.epsilon], dtype="float32")
+            del part.epsilon
+            part.register_buffer("epsilon", epsilon)
 
 
 def store_in_half(layer: nn.Layer) -> None:

@@ -10,7 +10,8 @@ from passl.checkpoint.disk import digest_of
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config, load_config
 from passl.engine.build import run_dir_of
-from passl.engine.weights import weights_to_evaluate
+from passl.engine.model_facts import check_external, check_weights, without_external_files
+from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
 from passl.errors import CheckpointError, ConfigError, DataError
 from passl.registry import DATASETS, import_user_modules
 from passl.runtime import import_paddle, prepare
@@ -34,7 +35,7 @@ class LiveModel:
         layer: in evaluation mode.
         weights: the file they are from.
         sha256: of that file.
-        report: what became of its tensors.
+        report: what became of its tensors, and what is odd.
     """
 
     layer: Any
@@ -112,13 +113,18 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
     from passl.models import create_model
 
     arguments = {key: value for key, value in config.Model.items() if key != "name"}
+    record = record_beside(path)
+    arguments, notes = without_external_files(arguments, record, path)
     try:
         layer = create_model(config.Model["name"], seed=config.Global.seed, **arguments)
+        check_external(layer, record, Path(path))
+        notes.append(str(load_pretrained(layer, path)))
+        check_weights(layer)
     except ConfigError as error:
         raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
-    report = str(load_pretrained(layer, path))
+    notes += differing_settings(layer, record)
     layer.eval()
-    return LiveModel(layer, resolved.weights, digest_of(resolved.weights).sha256, report)
+    return LiveModel(layer, resolved.weights, digest_of(resolved.weights).sha256, "\n".join(notes))
 
 
 def build_dataset(config: Config) -> Optional[Any]:

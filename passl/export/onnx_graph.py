@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ __all__ = ["finish"]
 _BATCH = "batch"
 
 
-def finish(made: Path, target: Path, plan: ExportPlan) -> None:
+def finish(made: Path, target: Path, plan: ExportPlan, epsilons: AbstractSet[float]) -> None:
     """Read ``made``, give it plain names, and write ``target``.
 
     Args:
         made: what paddle2onnx wrote.
         target: the file to write.
         plan: what was asked for.
+        epsilons: of the network's group normalisations.
 
     Raises:
         PasslError: a tool refused the graph.
@@ -31,6 +33,7 @@ def finish(made: Path, target: Path, plan: ExportPlan) -> None:
     model = onnx.load(str(made))
     _drop_unused(model)
     _name_ends(model, plan)
+    _mend_epsilons(model, epsilons)
     if plan.simplify:
         model = _simplified(model)
     if plan.dtype == "float16":
@@ -55,6 +58,28 @@ def _name_ends(model: Any, plan: ExportPlan) -> None:
             axis = end.type.tensor_type.shape.dim[0]
             axis.Clear()
             axis.dim_param = _BATCH
+
+
+def _mend_epsilons(model: Any, epsilons: AbstractSet[float]) -> None:
+    """Write the epsilon of group normalisations, which become InstanceNormalization.
+
+    paddle2onnx 2.1.0 leaves there what the memory happened to hold (-0.39 was seen).
+
+    Raises:
+        PasslError: the network has several epsilons, and nobody says which is whose.
+    """
+    nodes = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
+    if not nodes:
+        return
+    if len(epsilons) != 1:
+        raise PasslError(
+            f"the network's group normalisations have {len(epsilons)} different epsilons, which "
+            "paddle2onnx does not carry over; give them one, or use --format paddle"
+        )
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.name == "epsilon":
+                attribute.f = next(iter(epsilons))
 
 
 def _drop_unused(model: Any) -> None:
