@@ -24,7 +24,6 @@ __all__ = ["FORMATS", "WriteJob", "check_tools"]
 
 STEM = "model"
 INPUT_NAME = "image"
-_HOW = "pip install 'passl[export]', or `pip install {}`"
 _TIMEOUT_S = 1800
 
 
@@ -57,7 +56,7 @@ def check_tools(plan: ExportPlan) -> None:
     if needed:
         raise PasslError(
             f"an export to ONNX needs {' and '.join(needed)}, which {_is(needed)} not installed; "
-            f"{_HOW.format(' '.join(_pinned(name) for name in needed))}"
+            f"pip install {' '.join(_pinned(name) for name in needed)}"
         )
     if plan.simplify and not (_has("onnxsim") or _has("onnxoptimizer")):
         raise PasslError(
