@@ -10,8 +10,6 @@ from passl.checkpoint.disk import digest_of
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config, load_config
 from passl.engine.build import run_dir_of
-from passl.engine.model_facts import check_external, check_weights, without_external_files
-from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
 from passl.errors import CheckpointError, ConfigError, DataError
 from passl.registry import DATASETS, import_user_modules
 from passl.runtime import import_paddle, prepare
@@ -103,15 +101,17 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
         CheckpointError: there are no weights, or they do not fit.
         ConfigError: the model cannot be built so.
     """
-    path = weights or weights_to_evaluate(config, run_dir_of(config))
-    resolved = resolve_checkpoint(path)
     prepare(config.Global.num_threads, device=device)
     paddle = import_paddle()
-    import_user_modules(config.Global.imports, execute=True)
-    paddle.set_device(device)
     from passl.checkpoint.pretrained import load_pretrained
+    from passl.engine.model_facts import check_external, check_weights, without_external_files
+    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
     from passl.models import create_model
 
+    path = weights or weights_to_evaluate(config, run_dir_of(config))
+    resolved = resolve_checkpoint(path)
+    import_user_modules(config.Global.imports, execute=True)
+    paddle.set_device(device)
     arguments = {key: value for key, value in config.Model.items() if key != "name"}
     record = record_beside(path)
     arguments, notes = without_external_files(arguments, record, path)

@@ -178,7 +178,7 @@ def open_session(
 
 @contextlib.contextmanager
 def _stdout_of_c_dropped() -> Iterator[None]:
-    """Drop what C++ prints: Paddle 3.3 names a check of kernels on the output that our results go to."""
+    """Drop what C++ prints: Paddle 3.3 writes names of checks where our results go."""
     try:
         kept = os.dup(1)
     except OSError:  # there is no standard output

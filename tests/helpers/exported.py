@@ -43,7 +43,7 @@ class Trained:
         return np.stack([self.pixels(index) for index in range(len(self.digits))])
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
-        """What the model takes, float32 [n, 1, 8, 8]: the closed form of the config's transforms."""
+        """What the model takes, float32 [n, 1, 8, 8], by the closed form of the transforms."""
         return ((pixels.astype(np.float32) / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2).copy()
 
     def export(self, out: Path, *settings: str, photos: Sequence[str] = ()) -> ExportResult:

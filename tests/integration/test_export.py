@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -130,6 +132,11 @@ def test_onnx_runtime_computes_the_live_model_at_any_batch(trained, logits, sett
     for batch in (7, 359):
         found = run(tmp_path / "out", inputs, batch, "onnx")
         np.testing.assert_allclose(found, expected, atol=1e-5)
+    code = (
+        f"import sys, passl; passl.load_model({str(tmp_path / 'out')!r}).predict("
+        f"{str(trained.pictures / '0.png')!r}); sys.exit('paddle' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     graph = onnx.load(str(tmp_path / "out/model.onnx")).graph
     assert graph.input[0].name == "image"
     assert graph.output[0].name == ("probabilities" if settings else "logits")
@@ -148,8 +155,13 @@ def test_onnx_keeps_opset_batch_half_and_simplified_graphs(trained, logits, tmp_
     model = onnx.load(str(tmp_path / "out/model.onnx"))
     assert {item.domain: item.version for item in model.opset_import}[""] == 13
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
-    kinds = {onnx.TensorProto.DataType.Name(item.data_type) for item in model.graph.initializer}
-    assert "FLOAT16" in kinds
+    stored = [*model.graph.initializer, *(
+        attribute.t for node in model.graph.node if node.op_type == "Constant"
+        for attribute in node.attribute if attribute.name == "value"
+    )]
+    matrices = [item.data_type for item in stored if len(item.dims) == 2]
+    assert len(matrices) == 2 * 4 + 1  # of two blocks, and the classifier's
+    assert set(matrices) == {onnx.TensorProto.FLOAT16}
     found = run(tmp_path / "out", trained.inputs(trained.all_pixels())[:8], 2, "onnx")
     assert np.abs(found - logits[:8]).max() < 1e-2
 

@@ -51,7 +51,7 @@ def test_json_lines_keep_the_order_and_tell_of_broken_pictures(trained, expected
     output, errors = capsys.readouterr()
     lines = [json.loads(line) for line in output.splitlines()]
     names = [Path(line["source"]).name for line in lines]
-    assert names == ["0.png", "1.png", "2.png", "3.png", "3_broken.png", *"4.png 5.png 6.png".split()]
+    assert names == [f"{name}.png" for name in (0, 1, 2, 3, "3_broken", 4, 5, 6)]
     assert "truncated or broken" in lines.pop(4)["error"]
     for line, row in zip(lines, expected):
         found = {guess["label"]: guess["probability"] for guess in line["top"]}
