@@ -133,15 +133,16 @@ def _attention(arguments: argparse.Namespace) -> list[Path]:
     config, weights = source.find_config(arguments.run, arguments.config, arguments.override)
     transforms = source.eval_transforms(config)
     dataset = source.eval_dataset(config) if arguments.sample else None
-    names = source.class_names(config, dataset)
     channels = int(config.Model.get("in_chans", 3))
     pictures = read_pictures(arguments.input, arguments.sample, dataset, channels)
     trained = source.trained_model(config, weights)
     for note in trained.notes:
         print(note)
 
+    from passl.export.live import class_names
     from passl.visualize import attention_sheet as sheets
 
+    names = class_names(config, dataset)
     written: list[Path] = []
     for picture in pictures:
         maps = sheets.look(
@@ -330,11 +331,12 @@ def _confusion(arguments: argparse.Namespace) -> list[Path]:
     )
     loader = source.eval_loader(config)
     trained = source.trained_model(config, weights)
-    names = source.class_names(config, loader.dataset)
 
+    from passl.export.live import class_names
     from passl.visualize.confusion import confuse, save_confusions, save_mistakes
     from passl.visualize.confusion_sheet import draw_confusion, draw_mistakes
 
+    names = class_names(config, loader.dataset)
     confusion = confuse(trained.layer, loader)
     print(f"top1 {confusion.accuracy:.5f} of {confusion.samples} samples")
     out, title = Path(arguments.out) / trained.name, trained.title()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +11,6 @@ from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config, load_config, plan_batches
 from passl.config.cross import Mode
 from passl.data.build import build_loader
-from passl.data.class_names import read_class_names
 from passl.data.loader import Loader
 from passl.engine.build import run_dir_of
 from passl.errors import CheckpointError, ConfigError, DataError
@@ -20,7 +19,6 @@ from passl.runtime import import_paddle, prepare
 
 __all__ = [
     "Trained",
-    "class_names",
     "eval_dataset",
     "eval_loader",
     "eval_transforms",
@@ -104,26 +102,24 @@ def trained_model(config: Config, weights: Optional[str] = None) -> Trained:
 
     Args:
         config: checked.
-        weights: where they are; None: what ``-o Global.pretrained_model`` names, else what the
-            config's own run trained, else ``Global.pretrained_model`` of the file.
+        weights: where they are; None: as ``passl-eval`` chooses.
 
     Raises:
         CheckpointError: there are none, or they do not fit.
         ConfigError: the model cannot be built so.
     """
-    path = weights if weights is not None else _weights_of(config)
-    resolved = resolve_checkpoint(path)
     prepare(config.Global.num_threads, device=config.Global.device)
     paddle = import_paddle()
     from passl.checkpoint.pretrained import load_pretrained
     from passl.engine.model_facts import check_external, check_weights, without_external_files
     from passl.engine.parts import choose_device
-    from passl.engine.resume import read_state
+    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
     from passl.models import create_model
 
+    path = weights if weights is not None else weights_to_evaluate(config, run_dir_of(config))
     import_user_modules(config.Global.imports, execute=True)
     paddle.set_device(choose_device(config.Global.device, config.origin("Global.device")))
-    record: Mapping[str, Any] = read_state(resolved.state.parent) if resolved.state else {}
+    record = record_beside(path)
     arguments = {key: value for key, value in config.Model.items() if key != "name"}
     arguments, notes = without_external_files(arguments, record, path)
     try:
@@ -141,10 +137,12 @@ def trained_model(config: Config, weights: Optional[str] = None) -> Trained:
             f"{path}: the classifier does not fit the model ({name}: {reason}), and one that was "
             "never trained shows nothing; set Model.class_num to that of the weights, or to 0"
         )
+    notes += differing_settings(layer, record)
     notes += [f"resized {name}: {sizes}" for name, sizes in report.resized.items()]
     layer.eval()
     step = record["state"]["step"] if record else None
-    return Trained(layer, config.Model["name"], Path(resolved.weights), step, tuple(notes))
+    file = resolve_checkpoint(path).weights
+    return Trained(layer, config.Model["name"], file, step, tuple(notes))
 
 
 def eval_dataset(config: Config) -> Any:
@@ -194,27 +192,6 @@ def eval_transforms(config: Config) -> list[Any]:
     return [TRANSFORMS.build(item) for item in section.dataset.get("transform_ops") or ()]
 
 
-def class_names(config: Config, dataset: Optional[Any] = None) -> Optional[list[str]]:
-    """Names by class: the data set's, or those of ``classes.txt`` beside its list; else None."""
-    names = list(getattr(dataset, "classes", None) or ())
-    section = config.DataLoader.Eval
-    if not names and section is not None:
-        names = _names_beside_the_list(section.dataset)
-    wanted = config.Model.get("class_num")
-    return [str(name) for name in names] if names and wanted in (None, len(names)) else None
-
-
-def _names_beside_the_list(dataset: Mapping[str, Any]) -> list[str]:
-    """``classes.txt`` as ``passl-data`` leaves it beside a list of images; empty without one."""
-    listed = dataset.get("cls_label_path")
-    if not isinstance(listed, str):
-        return []
-    for folder in (Path(listed).parent, Path(str(dataset.get("image_root") or "."))):
-        if (folder / "classes.txt").is_file():
-            return read_class_names(str(folder / "classes.txt"))
-    return []
-
-
 def _eval_section(config: Config) -> Any:
     section = config.DataLoader.Eval
     if section is None:
@@ -233,18 +210,3 @@ def _is_typed(config: Config) -> bool:
     """``-o Global.pretrained_model`` stands on the command line."""
     origin = config.origin("Global.pretrained_model")
     return config.Global.pretrained_model is not None and origin.startswith("-o")
-
-
-def _weights_of(config: Config) -> str:
-    settings, run_dir = config.Global, run_dir_of(config)
-    if _is_typed(config):
-        return str(settings.pretrained_model)
-    for link in _LINKS:
-        if (run_dir / link).exists():
-            return str(run_dir / link)
-    if settings.pretrained_model is None:
-        raise CheckpointError(
-            f"there are no weights to look at: {run_dir} holds no checkpoint yet; name some with "
-            "-o Global.pretrained_model=PATH, or train first"
-        )
-    return str(settings.pretrained_model)

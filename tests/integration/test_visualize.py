@@ -128,7 +128,7 @@ def test_augmentation_is_drawn_as_by_passl_data(run, tmp_path, capsys):
         (["filters"], "name the folder of a run"),
         (["filters", "RUN", "-c", "CONFIG"], "name the folder of a run"),
         (["filters", "nowhere"], "no config.yaml there"),
-        (["filters", "-c", "CONFIG", "-o", "Global.output_dir=nowhere"], "there are no weights"),
+        (["filters", "-c", "CONFIG", "-o", "Global.output_dir=nowhere"], "nothing to evaluate"),
         (["filters", "RUN", "-o", "Model.class_num=7"], "never trained shows nothing"),
         (["schedule", "RUN", "--steps-per-epoch", "0"], "at least 1"),
         (["compare", "nowhere"], "no metrics.jsonl"),

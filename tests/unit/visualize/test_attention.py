@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -18,6 +19,8 @@ from passl.models.illama import ILlama
 from passl.models.vision_transformer import VisionTransformer
 from passl.models.vit_llama import ViTLlama
 from passl.visualize.attention import attention_layers, attention_of
+from passl.visualize.attention_sheet import draw_attention, look
+from passl.visualize.inputs import Picture
 from passl.visualize.rollout import rollout, token_layout
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -134,6 +137,19 @@ def test_llamas_block_comes_after_the_blocks_of_the_vision_transformer():
     assert list(found) == ["blocks.0.attn", "blocks.1.attn", "llama.layers.0.attention"]
     assert found["llama.layers.0.attention"].shape == (1, 4, 17, 17)
     np.testing.assert_allclose(found["llama.layers.0.attention"].sum(axis=-1), 1.0, atol=1e-5)
+
+
+def test_the_rollout_passes_llamas_block_on_request(tmp_path):
+    model = ViTLlama(**{**SMALL, "img_size": [16, 32]}, llama_path=str(GOLDEN / "llama_7b_layout"))
+    model.eval()
+    picture = Picture("x", "x.png", np.full([16, 32, 3], 90, np.uint8))
+    chain = [lambda image, rng: image.astype(np.float32).transpose(2, 0, 1) / 255]
+    without, beyond = (look(model, picture, chain, with_llama=way) for way in (False, True))
+    assert [maps.rollout.shape for maps in (without, beyond)] == [(2, 2, 4), (3, 2, 4)]
+    np.testing.assert_array_equal(beyond.rollout[:2], without.rollout)
+    assert beyond.heads(-1).shape == (4, 2, 4)
+    image = cv2.imread(str(draw_attention(beyond, tmp_path / "x.png", title="model")))
+    assert image.std() > 10
 
 
 def test_the_forward_pass_is_the_same_bit_for_bit_and_hooks_are_gone_afterwards():
