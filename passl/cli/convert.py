@@ -261,7 +261,7 @@ def _describe(
     for name, reason in conversion.dropped.items():
         print(f"dropped {name}: {reason}")
     for name, kind in source.ignored.items():
-        print(f"not weights: {name} ({kind})")
+        print(f"left out: {name} ({kind})")
     for name in missing:
         print(f"stays as initialised: {name}")
     for note in conversion.notes:

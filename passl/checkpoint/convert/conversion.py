@@ -146,7 +146,8 @@ def convert_source(
     Args:
         source: the file, which must stay open while arrays are read.
         family: name of the table to use; None to recognise it.
-        allow: regular expressions of names in the file that no table needs to know.
+        allow: regular expressions of names in the file that no table needs to know, and of our
+            names that a block of the file need not have.
         allow_non_finite: let NaN and infinity pass.
 
     Raises:
@@ -160,11 +161,12 @@ def convert_source(
     table = FAMILIES[name]
     if family is not None:
         _refuse_wrong_family(source, table)
+    patterns = _compiled(allow)
     names = Names.of(source.names(), table)
     shapes = {stored: tuple(source.shape(stored)) for stored in source.names()}
     try:
-        plan = make_plan(table, names, shapes)
-        _refuse_unknown(plan, source, allow)
+        plan = make_plan(table, names, shapes, patterns)
+        _refuse_unknown(plan, source, patterns)
         _refuse_integers(plan, source)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path} (read as {name!r}): {error}") from error
@@ -259,8 +261,9 @@ def _refuse_wrong_family(source: TensorSource, table: Family) -> None:
         )
 
 
-def _refuse_unknown(plan: Plan, source: TensorSource, allow: Sequence[str]) -> None:
-    patterns = _compiled(allow)
+def _refuse_unknown(
+    plan: Plan, source: TensorSource, patterns: Sequence[re.Pattern[str]]
+) -> None:
     unknown = []
     for name in plan.unknown:
         if any(pattern.search(name) for pattern in patterns):

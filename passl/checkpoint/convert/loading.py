@@ -50,7 +50,8 @@ def read_weights(
     Args:
         path: a file.
         shapes: parameter of the model -> shape.
-        allow: regular expressions of names in the file that no table needs to know.
+        allow: regular expressions of names in the file that no table needs to know, and of the
+            model's that a block of the file need not have.
 
     Raises:
         CheckpointError: it cannot be read, or no table knows its names.

@@ -101,13 +101,19 @@ class Plan:
     unknown: list[str] = field(default_factory=list)
 
 
-def make_plan(family: Family, names: Names, shapes: Mapping[str, Shape]) -> Plan:
+def make_plan(
+    family: Family,
+    names: Names,
+    shapes: Mapping[str, Shape],
+    may_be_missing: Sequence[re.Pattern[str]] = (),
+) -> Plan:
     """Apply the rows of ``family``.
 
     Args:
         family: the table.
         names: of the file.
         shapes: name in the file -> shape.
+        may_be_missing: our names which a block of the file need not have, though others do.
 
     Raises:
         CheckpointError: a row has some of its sources and not all, or a shape it is not for.
@@ -126,7 +132,7 @@ def make_plan(family: Family, names: Names, shapes: Mapping[str, Shape]) -> Plan
             plan.unknown.append(stored)
         else:
             plan.dropped[stored] = reason
-    _refuse_gaps(plan)
+    _refuse_gaps(plan, may_be_missing)
     return plan
 
 
@@ -207,8 +213,8 @@ def _fits(pattern: str, name: str) -> bool:
     return matcher(pattern).fullmatch(name) is not None
 
 
-def _refuse_gaps(plan: Plan) -> None:
-    """Blocks are numbered without a gap and hold the same tensors each."""
+def _refuse_gaps(plan: Plan, may_be_missing: Sequence[re.Pattern[str]]) -> None:
+    """Blocks are numbered without a gap and hold the same tensors each, but for what may miss."""
     parts: dict[int, set[str]] = {}
     for target in plan.uses:
         match = _BLOCK.fullmatch(target)
@@ -216,17 +222,25 @@ def _refuse_gaps(plan: Plan) -> None:
             parts.setdefault(int(match[1]), set()).add(match[2])
     if not parts:
         return
-    missing = sorted(set(range(max(parts) + 1)) - set(parts))
+    usual = set(Counter(frozenset(part) for part in parts.values()).most_common(1)[0][0])
+    gaps = {
+        number: [
+            name
+            for name in sorted(usual - parts.get(number, set()))
+            if not any(each.search(f"blocks.{number}.{name}") for each in may_be_missing)
+        ]
+        for number in range(max(parts) + 1)
+    }
+    missing = [number for number, gap in gaps.items() if gap and number not in parts]
     if missing:
         raise CheckpointError(
             f"block {', '.join(map(str, missing))} is missing: the file has blocks up to "
             f"{max(parts)}. Was it saved whole?"
         )
-    usual = set(Counter(frozenset(part) for part in parts.values()).most_common(1)[0][0])
     problems = [
         f"blocks.{number}.{name} is missing, which other blocks have"
-        for number, part in sorted(parts.items())
-        for name in sorted(usual - part)
+        for number, gap in gaps.items()
+        for name in gap
     ]
     if problems:
         more = len(problems) - _NUM_LISTED

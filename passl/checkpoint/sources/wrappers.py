@@ -119,7 +119,11 @@ def _descend(
     """Note what is left behind beside ``key``."""
     for other, value in table.items():
         if other != key:
-            ignored["/".join([*keys, _text(other)])] = _describe(value, to_tensor)
+            path = "/".join([*keys, _text(other)])
+            what = _describe(value, to_tensor)
+            if _text(other) in WRAPPERS and _holds_tensors(value, to_tensor):
+                what += f", weights too: --wrapper {path} takes them instead"
+            ignored[path] = what
     keys.append(key)
 
 
