@@ -38,6 +38,24 @@ _RESIZED_PREFIXES = ("pos_embed", "patch_embed.")
 #: How PASSL resizes position embeddings, for weights of which nothing else is known.
 _POS_EMBED_METHOD = "bicubic"
 _NUM_LISTED = 10
+#: What depends on the pooling: the normalisation after it or before, and the class token.
+_POOLING_PREFIXES = ("norm.", "fc_norm.", "cls_token")
+_COMPARE = "Compare Model.name and its arguments with those the weights were trained with."
+#: The last normalisation that a file lacks -> how a model does without it.
+_OTHER_POOLING = {
+    "fc_norm": (
+        "The file normalises the tokens, the model their average. Model.fc_norm=false normalises "
+        "before the average and takes the file's norm; "
+        r"Global.allow_missing=['^norm\.','^fc_norm\.'] "
+        "starts fc_norm anew."
+    ),
+    "norm": (
+        "The file normalises the average of the tokens, the model the tokens. "
+        "Model.global_pool=avg with Model.fc_norm=true takes the file's fc_norm; "
+        r"Global.allow_missing=['^norm\.','^fc_norm\.'] "
+        "starts norm anew."
+    ),
+}
 
 
 @dataclass
@@ -71,6 +89,8 @@ class LoadReport:
     external: list[str] = field(default_factory=list)
     #: Conversions: stored type -> number of tensors.
     converted: dict[str, int] = field(default_factory=dict)
+    #: What is particular about weights of this origin.
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
@@ -89,6 +109,7 @@ class LoadReport:
         lines += [f"converted from {kind}: {n} tensors" for kind, n in self.converted.items()]
         if self.external:
             lines.append(f"from files of their own: {len(self.external)} tensors")
+        lines += [f"note: {note}" for note in self.notes]
         return "\n  ".join(lines)
 
 
@@ -140,6 +161,7 @@ def load_pretrained(
     )
     report.table = read.table
     report.dropped.update(read.dropped)
+    report.notes += read.notes
     return report
 
 
@@ -307,7 +329,9 @@ def _advice(names: Sequence[str], finetune: bool) -> str:
             "Only the head or what depends on the image size differs: Global.finetune=true starts "
             "a new head and resizes the embeddings."
         )
-    return "Compare Model.name and its arguments with those the weights were trained with."
+    if all(name.startswith(_POOLING_PREFIXES) for name in names):
+        return _OTHER_POOLING.get(names[0].partition(".")[0], _COMPARE)
+    return _COMPARE
 
 
 def _refuse_other_heads(model: nn.Layer, num_heads: Optional[int], origin: str) -> None:

@@ -31,6 +31,7 @@ class ReadWeights:
         pos_embed_method: how their origin resizes positions; None if the file does not tell.
         dropped: name in the file -> why it is not used.
         num_heads: heads of the attentions where the file shows them.
+        notes: what a user of weights of this origin must know.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,6 +39,7 @@ class ReadWeights:
     pos_embed_method: Optional[str] = None
     dropped: dict[str, str] = field(default_factory=dict)
     num_heads: Optional[int] = None
+    notes: tuple[str, ...] = ()
 
 
 def read_weights(
@@ -67,6 +69,7 @@ def read_weights(
             pos_embed_method=conversion.pos_embed_method,
             dropped=conversion.dropped,
             num_heads=conversion.num_heads,
+            notes=tuple(conversion.notes),
         )
 
 

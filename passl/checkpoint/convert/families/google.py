@@ -126,7 +126,7 @@ GOOGLE = Family(
     pos_embed_method="zoom",
     notes=(
         "Google's own code uses the tanh form of GELU; the erf form, as timm uses it, differs from "
-        "it by up to 4.7e-4.",
+        "it by up to 4.7e-4. Give the model act=gelu_tanh for Google's.",
     ),
     source="google-research/vision_transformer, google-research/big_vision",
 )

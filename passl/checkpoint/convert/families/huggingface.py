@@ -55,7 +55,7 @@ HUGGINGFACE = Family(
     pos_embed_method="bicubic",
     notes=(
         "Hugging Face's ViT normalises with an epsilon of 1e-12 (layer_norm_eps of its "
-        "config.json): give -o epsilon=1e-12 for logits equal to the last digit.",
+        "config.json): give the model epsilon=1e-12 for logits equal to the last digit.",
     ),
     source="transformers, modeling_vit.py and modeling_deit.py",
 )

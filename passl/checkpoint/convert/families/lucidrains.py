@@ -44,6 +44,6 @@ LUCIDRAINS = Family(
     strip=r"vit\.",
     epsilon=1e-5,
     pos_embed_method="bicubic",
-    notes=("Normalises with an epsilon of 1e-5: give -o epsilon=1e-5.",),
+    notes=("Normalises with an epsilon of 1e-5: give the model epsilon=1e-5.",),
     source="MyrtleSoftware/myrtle-vision, classification",
 )

@@ -79,8 +79,8 @@ TIMM = Family(
     rows=vit_rows("transpose"),
     pos_embed_method="bicubic_antialias",
     hybrid_notes=(
-        "timm's hybrids have other constants than Google's: give -o hybrid_style=timm for weights "
-        "that were trained with timm.",
+        "timm's hybrids have other constants than Google's: give the model hybrid_style=timm for "
+        "weights that were trained with timm.",
     ),
     source="timm 1.0.31, state dicts of its vision transformers",
 )

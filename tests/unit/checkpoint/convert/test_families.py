@@ -389,6 +389,7 @@ def test_load_pretrained_converts_on_the_fly_and_says_so(tmp_path):
     np.testing.assert_allclose(logits(model, expected["x"]), expected["logits"], **TOLERANCE)
     assert "converted by table huggingface-1" in str(report)
     assert "not used vit.embeddings.mask_token: the token of masked patches" in str(report)
+    assert "note: Hugging Face's ViT normalises with an epsilon of 1e-12" in str(report)
 
 
 def test_finetuning_a_google_file_resizes_as_google_does():
@@ -396,6 +397,47 @@ def test_finetuning_a_google_file_resizes_as_google_does():
     report = load_pretrained(model, GOLDEN / "google_vit.npz", finetune=True)
     assert "zoom" in report.resized["pos_embed"]
     assert set(report.reinitialised) == {"head.weight", "head.bias"}
+    assert "the tanh form of GELU" in str(report)
+
+
+def test_positions_of_a_google_file_are_resized_as_timm_does_it_on_request():
+    expected = np.load(GOLDEN / "google_vit_grid_resize_expected.npz")
+    model = create_model("VisionTransformer", **foreign.TINY)  # 4 x 4 patches, the file has 6 x 6
+    file = GOLDEN / "google_vit_grid_resize.npz"
+    report = load_pretrained(model, file, finetune=True, pos_embed_method="bilinear")
+    assert report.resized == {"pos_embed": "grid 6x6 -> 4x4, bilinear"}
+    np.testing.assert_allclose(model.pos_embed.numpy(), expected["pos_embed"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(logits(model, expected["x"]), expected["logits"], **TOLERANCE)
+    # Google's own way is another: the tolerance tells the two apart
+    load_pretrained(model, file, finetune=True)
+    assert np.abs(logits(model, expected["x"]) - expected["logits"]).max() > 1e-3
+
+
+def test_a_file_of_the_other_pooling_is_refused_with_the_setting_that_takes_it():
+    params = foreign.timm_params()
+    text = _load_problem(params, global_pool="avg")
+    assert "Model.fc_norm=false normalises before the average and takes the file's norm" in text
+    assert _load(params, global_pool="avg", fc_norm=False).missing == []
+    averaged = {name.replace("norm.", "fc_norm.", name.startswith("norm.")): array
+                for name, array in params.items()}
+    text = _load_problem(averaged)
+    assert "Model.global_pool=avg with Model.fc_norm=true takes the file's fc_norm" in text
+    assert _load(averaged, global_pool="avg", fc_norm=True).missing == []
+    allowed = [r"^norm\.", r"^fc_norm\."]
+    assert _load(averaged, allow_missing=allowed).missing == ["norm.weight", "norm.bias"]
+
+
+def _load(arrays, allow_missing=(), **args):
+    with tempfile.TemporaryDirectory() as folder:
+        path = foreign.save(Path(folder) / "x.safetensors", arrays)
+        model = create_model("VisionTransformer", **foreign.TINY, **args)
+        return load_pretrained(model, path, finetune=True, allow_missing=allow_missing)
+
+
+def _load_problem(arrays, **args) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        _load(arrays, **args)
+    return str(caught.value)
 
 
 def test_another_number_of_heads_is_refused_where_the_file_shows_it():

@@ -82,7 +82,8 @@ def test_a_deit_checkpoint_gives_the_model_and_lists_what_lies_beside_it():
             "epoch": "int 7",
             "args": "argparse.Namespace",
             "optimizer": "dict of 2 entries",
-            "model_ema": f"dict of {len(expected)} entries",
+            "model_ema": f"dict of {len(expected)} entries, "
+            "weights too: --wrapper model_ema takes them instead",
         }
 
 
