@@ -16,6 +16,10 @@ from passl.models.known_weights import KNOWN_WEIGHTS, KnownWeights, list_weights
 
 __all__ = ["print_weights_of", "show_weights", "weights_table"]
 
+#: Columns of a table, and the least that the name of a file has of them.
+_LINE = 120
+_MIN_FILE = 24
+
 
 def weights_table(pattern: str, *, as_json: bool) -> int:
     """Print the known weights whose name, model or file matches ``pattern``.
@@ -32,7 +36,7 @@ def weights_table(pattern: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([_as_json(weights) for weights in found], indent=2))
         return EXIT_OK
-    rows = [("name", "top-1", "image", "model", "file", "address")]
+    rows = [("name", "top-1", "image", "model", "file")]
     rows += [
         (
             weights.name,
@@ -40,17 +44,18 @@ def weights_table(pattern: str, *, as_json: bool) -> int:
             str(weights.resolution),
             weights.model,
             weights.file or "-",
-            weights.url,
         )
         for weights in found
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]
+    room = max(_LINE - sum(width + 2 for width in widths[:-1]), _MIN_FILE)
     for row in rows:
         cells = [
             cell.rjust(width) if index == 1 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
+            for index, (cell, width) in enumerate(zip(row[:-1], widths))
         ]
-        print("  ".join(cells).rstrip())
+        print("  ".join([*cells, _shortened(row[-1], room)]))
+    print("address, whole file name, command: passl-models show NAME; of all of them: --json")
     return EXIT_OK
 
 
@@ -103,6 +108,14 @@ def _how_to(weights: KnownWeights) -> str:
         command.append("--download")
     what = "convert" if is_page else "fetch and convert"
     return f"{what}:\n  {' '.join(command)}"
+
+
+def _shortened(text: str, room: int) -> str:
+    """The beginning and the end: names of files differ in both."""
+    if len(text) <= room:
+        return text
+    end = room // 2
+    return f"{text[: room - end - 3]}...{text[-end:]}"
 
 
 def _as_json(weights: KnownWeights) -> dict[str, object]:

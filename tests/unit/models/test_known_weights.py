@@ -57,11 +57,25 @@ def test_weights_are_found_by_name_file_and_address():
 def test_the_command_lists_weights(capsys):
     assert main(["--pretrained", "deit_base*"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "top-1", "image", "model", "file", "address"]
-    assert len(lines) == 5
+    assert lines[0].split() == ["name", "top-1", "image", "model", "file"]
+    assert len(lines) == 6
     assert "81.8" in lines[1]
     assert main(["--pretrained", "nothing*"]) == 2
     assert "no weights match 'nothing*'" in capsys.readouterr().err
+
+
+def test_the_table_of_all_weights_fits_into_120_columns_and_json_has_the_addresses(capsys):
+    assert main(["--pretrained"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    (augreg,) = [line for line in lines if line.startswith("augreg-i21k-Ti_16-384 ")]
+    assert "Ti_16-i21k" in augreg
+    assert augreg.endswith("res_384.npz")
+    assert "passl-models show NAME" in lines[-1]
+    assert main(["--pretrained", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed) == len(lines) - 2
+    assert all(weights["url"].startswith("https://") for weights in listed)
 
 
 def test_the_command_shows_how_to_fetch_and_convert(capsys):
