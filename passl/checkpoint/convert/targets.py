@@ -22,6 +22,7 @@ __all__ = ["Target", "find_models", "fit", "target_of"]
 _NUM_LISTED = 10
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _POS_EMBED = "pos_embed"
+_PROJECTION = "patch_embed.proj.weight"
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,18 @@ def _longest_name_in(file_name: str, model: str) -> int:
 
 
 def _may_fit(name: str, conversion: Conversion) -> bool:
-    """Cheap signs, so that few models are built: width and depth."""
+    """Cheap signs, so that few models are built: width, depth, patch and scales of layers."""
     spec = model_spec(name)
     defaults = {param.name: param.default for param in spec.params if not param.required}
     positions = conversion.shapes.get(_POS_EMBED)
+    kernel = conversion.shapes.get(_PROJECTION)
+    patch = defaults.get("patch_size")
+    if kernel is not None and isinstance(patch, int) and kernel[-1] != patch:
+        return False
+    if "init_values" in defaults:
+        is_scaled = "blocks.0.ls1.gamma" in conversion.shapes
+        if is_scaled != (defaults["init_values"] is not None):
+            return False
     return (
         positions is not None
         and defaults.get("embed_dim") == positions[-1]
@@ -266,8 +275,8 @@ def _difference(conversion: Conversion, target: Target) -> str:
         return f"the file has {depths[0]} blocks, the model {depths[1]}."
     for name, axis, what in (
         (_POS_EMBED, -1, "width"),
-        ("patch_embed.proj.weight", -1, "patch size"),
-        ("patch_embed.proj.weight", 1, "number of channels"),
+        (_PROJECTION, -1, "patch size"),
+        (_PROJECTION, 1, "number of channels"),
         (_POS_EMBED, 1, "number of positions"),
     ):
         stored, wanted = conversion.shapes.get(name), target.shapes.get(name)
