@@ -83,8 +83,7 @@ def download(
                 break
             if attempt == _NUM_ATTEMPTS:
                 raise CheckpointError(
-                    f"{url}: {problem} ({_NUM_ATTEMPTS} attempts). "
-                    f"{human_size(part.size())} are kept; run the same command again to go on."
+                    f"{url}: {problem} ({_NUM_ATTEMPTS} attempts). {_how_to_go_on(part)}"
                 )
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
@@ -129,6 +128,17 @@ class _Part:
         os.replace(self.path, path)
         sync_folder(path.parent)
         self.remove()
+
+
+def _how_to_go_on(part: _Part) -> str:
+    if part.size() == 0:
+        return "Nothing came; run the same command again, or fetch the file with a browser."
+    if not part.validator():
+        return (
+            "The server does not say which version of the file it sends, so the same command "
+            "begins anew; fetch the file with another tool if that does not help."
+        )
+    return f"{human_size(part.size())} are kept; run the same command again to go on."
 
 
 def _fetch(url: str, part: _Part, progress: Callable[[int, Optional[int]], None]) -> str:

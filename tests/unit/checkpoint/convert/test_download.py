@@ -35,7 +35,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.send_header("ETag", server.etag)
+        if server.etag:
+            self.send_header("ETag", server.etag)
         self.end_headers()
         end = start + server.breaks.pop(0) if server.breaks else len(CONTENT)
         self.wfile.write(CONTENT[start:end])
@@ -89,6 +90,17 @@ def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
     assert [request.get("Range") for request in server.requests] == [
         None, "bytes=100000-", "bytes=150000-"
     ]
+
+
+@pytest.mark.parametrize(("etag", "breaks", "text"), [
+    ('"one"', [1000] * 5, r"4\.9 KB are kept; run the same command again to go on"),
+    ("", [1000] * 5, "so the same command begins anew"),
+    ("", [0] * 5, "Nothing came; run the same command again"),
+])
+def test_the_last_word_says_whether_what_came_is_of_use(etag, breaks, text, server, tmp_path):
+    server.etag, server.breaks = etag, breaks
+    with pytest.raises(CheckpointError, match=text):
+        download(server.url, tmp_path, pause_s=0.0)
 
 
 def test_another_version_on_the_server_is_fetched_from_its_start(server, tmp_path):
