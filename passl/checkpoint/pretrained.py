@@ -312,13 +312,17 @@ def _refuse_misfits(report: LoadReport, allow_missing: Sequence[str], finetune: 
         return
     lines = [
         f"{report.origin}: these weights are of another model, or of another setting of it: "
-        f"{len(problems)} tensors do not fit, {len(report.loaded)} of {report.num_tensors} would."
+        f"{_do_not_fit(len(problems))}, {len(report.loaded)} of {report.num_tensors} would."
     ]
     lines += [f"  {problem}" for problem in problems[:_NUM_LISTED]]
     if len(problems) > _NUM_LISTED:
         lines.append(f"  ... and {len(problems) - _NUM_LISTED} more")
     lines.append(_advice([*mismatched, *missing, *unexpected], finetune))
     raise CheckpointError("\n".join(line for line in lines if line))
+
+
+def _do_not_fit(count: int) -> str:
+    return "1 tensor does not fit" if count == 1 else f"{count} tensors do not fit"
 
 
 def _advice(names: Sequence[str], finetune: bool) -> str:

@@ -16,7 +16,7 @@ from passl.checkpoint.convert.casting import DTYPES, CastArrays
 from passl.checkpoint.convert.download import download, is_url
 from passl.checkpoint.convert.output import SUFFIXES, Destination, write_converted
 from passl.checkpoint.convert.record import Record, provenance_path
-from passl.checkpoint.convert.targets import Target, find_models, fit, target_of
+from passl.checkpoint.convert.targets import Target, find_models, fit, plain_vit_options, target_of
 from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.sources import TensorSource, open_source
@@ -225,9 +225,9 @@ def _for_model(
     if not found:
         raise CheckpointError(
             f"{source.path}: no registered model has these tensors ({_sizes(conversion)}). Name "
-            "the nearest with --model and give what differs with -o, for example --model "
-            "VisionTransformer -o embed_dim=48 depth=2 num_heads=4 patch_size=8 qkv_bias=true "
-            "epsilon=1e-6."
+            "the nearest with --model and give what differs with -o; a plain vision transformer "
+            f"of these sizes is --model VisionTransformer -o {plain_vit_options(conversion)}, but "
+            "a file does not always show the number of heads."
         )
     if len(found) > 1:
         print(f"fits {', '.join(str(target) for target in found)}; taken as the first")

@@ -291,6 +291,26 @@ def test_another_number_of_heads(out, capsys):
 def test_sizes_that_no_registered_model_has(timm_file, out, capsys):
     message = refused(capsys, out, timm_file, out)
     assert "no registered model has these tensors (width 48, 2 blocks" in message
+    options = message.partition("-o ")[2].partition(",")[0].replace("num_heads=...", "num_heads=4")
+    named = ["--model", "VisionTransformer", "-o", *options.split()]
+    assert run(capsys, timm_file, out, *named)[0] == 0
+    expected = foreign.golden()
+    arguments = json.loads(provenance_path(out).read_text())["model"]["args"]
+    model = create_model("VisionTransformer", **arguments)
+    load_pretrained(model, out)
+    model.eval()
+    with paddle.no_grad():
+        found = model(paddle.to_tensor(expected["x"])).numpy()
+    np.testing.assert_allclose(found, expected["logits"], rtol=1e-5, atol=5e-6)
+
+
+def test_an_epsilon_that_nobody_chose_is_noted(timm_file, out, capsys):
+    options = ["embed_dim=48", "depth=2", "num_heads=4", "patch_size=8", "qkv_bias=true"]
+    arguments = [timm_file, out, "--model", "VisionTransformer", "-o", *options]
+    status, text, _ = run(capsys, *arguments)
+    assert status == 0
+    assert "give -o epsilon=1e-06 if the original does" in text
+    assert "give -o epsilon" not in run(capsys, *arguments, "epsilon=1e-6", "--overwrite")[1]
 
 
 @pytest.mark.parametrize("name", ["blocks.1.norm2.weight", "norm.bias", "pos_embed"])

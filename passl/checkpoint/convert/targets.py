@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from passl.checkpoint.convert.conversion import Conversion
@@ -17,7 +17,7 @@ from passl.checkpoint.convert.operations import Shape
 from passl.errors import CheckpointError, PasslError
 from passl.models import check_arguments, create_model, list_models, model_spec
 
-__all__ = ["Target", "find_models", "fit", "target_of"]
+__all__ = ["Target", "find_models", "fit", "plain_vit_options", "target_of"]
 
 _NUM_LISTED = 10
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -154,7 +154,28 @@ def fit(
             f"{target.num_heads}: every tensor would fit and the model would compute nonsense. "
             f"Give -o num_heads={conversion.num_heads}."
         )
-    return conversion.without(dropped).ordered_as(target.shapes), missing
+    fitted = conversion.without(dropped).ordered_as(target.shapes)
+    return replace(fitted, notes=[*fitted.notes, *_epsilon_note(conversion, target)]), missing
+
+
+def plain_vit_options(conversion: Conversion) -> str:
+    """Arguments of ``VisionTransformer``, as on a command line, that the shapes of a file show."""
+    shapes = conversion.shapes
+    kernel = shapes.get(_PROJECTION, ())
+    width = shapes[_POS_EMBED][-1] if _POS_EMBED in shapes else None
+    hidden = shapes.get("blocks.0.mlp.fc1.bias")
+    options = {
+        "embed_dim": width or "...",
+        "depth": _depth(shapes),
+        "num_heads": conversion.num_heads or "...",
+        "patch_size": kernel[-1] if kernel else "...",
+        "mlp_ratio": f"{hidden[0] / width:g}" if hidden and width else "...",
+        "qkv_bias": str("blocks.0.attn.qkv.bias" in shapes).lower(),
+        "epsilon": f"{conversion.epsilon:g}",
+    }
+    if "fc_norm.weight" in shapes:
+        options["global_pool"] = "avg"
+    return " ".join(f"{key}={value}" for key, value in options.items())
 
 
 # -- inside ----------------------------------------------------------------------------------------
@@ -250,6 +271,19 @@ def _heads_differ(conversion: Conversion, target: Target) -> bool:
     return None not in (conversion.num_heads, target.num_heads) and (
         conversion.num_heads != target.num_heads
     )
+
+
+def _epsilon_note(conversion: Conversion, target: Target) -> list[str]:
+    """A word if the class itself was chosen, whose epsilon is nobody's choice for this file."""
+    is_ours = conversion.family == "passl"
+    if is_ours or target.name != model_spec(target.name).qualname:
+        return []
+    if target.epsilon in (None, conversion.epsilon):
+        return []
+    return [
+        f"{target.name} normalises with epsilon={target.epsilon:g}, most models of this origin "
+        f"with {conversion.epsilon:g}: give -o epsilon={conversion.epsilon:g} if the original does."
+    ]
 
 
 def _misfit(conversion: Conversion, target: Target, problems: Sequence[str]) -> str:
