@@ -10,7 +10,7 @@ import paddle
 
 from passl.optim.parallel import map_tensors, on_cpu
 
-__all__ = ["ClipGradByGlobalNorm", "global_norm"]
+__all__ = ["ClipGradByGlobalNorm", "global_norm", "sum_of_squares"]
 
 #: Keeps the quotient finite for a norm of 0; the same number as in PyTorch and PASSL.
 _TINY = 1e-6
@@ -129,11 +129,11 @@ def _name(item: Parameter) -> str:
 def _norm(grads: Sequence[paddle.Tensor]) -> paddle.Tensor:
     if not grads:
         return paddle.zeros([], dtype="float32")
-    squares = map_tensors(_sum_of_squares, grads, [grad.size for grad in grads])
+    squares = map_tensors(sum_of_squares, grads, [grad.size for grad in grads])
     return paddle.concat(squares).sum().sqrt()  # in the order of the parameters, always
 
 
-def _sum_of_squares(grad: paddle.Tensor) -> paddle.Tensor:
+def sum_of_squares(grad: paddle.Tensor) -> paddle.Tensor:
     """Float32 ``[1]``.
 
     The kernel under Paddle's own clipping: one pass, and pairwise sums, where ``paddle.dot`` adds
