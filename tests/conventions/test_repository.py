@@ -12,8 +12,15 @@ import pytest
 from docs_blocks import documentation_files
 
 REPO = Path(__file__).resolve().parents[2]
+
+
+def _is_installed(path: Path) -> bool:
+    """It belongs to a virtual environment, .venv or .venv-paddle26."""
+    return any(part.startswith(".venv") for part in path.parts)
+
+
 PAGES = [*documentation_files(REPO), *sorted(REPO.glob("*/**/README.md"))]
-PAGES = sorted({page for page in PAGES if ".venv" not in page.parts})
+PAGES = sorted({page for page in PAGES if not _is_installed(page)})
 
 # A home, a work folder or a package registry named in a file works on one machine only.
 _OF_ONE_MACHINE = re.compile(
@@ -32,7 +39,7 @@ def shipped_files() -> list[Path]:
     if listed.returncode == 0:
         names = [REPO / name for name in listed.stdout.split("\0") if name]
     else:
-        names = [path for path in REPO.rglob("*") if ".venv" not in path.parts]
+        names = [path for path in REPO.rglob("*") if not _is_installed(path)]
     return [path for path in names if path.is_file()]
 
 

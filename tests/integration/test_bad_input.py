@@ -255,10 +255,9 @@ def test_soft_targets_with_an_accuracy_of_classes(fails):
 
 def test_a_loss_that_is_not_finite(fails, run_folder):
     err = fails("LRScheduler.learning_rate=1e30", "~Optimizer.grad_clip", status=1)
-    assert err == (
-        "passl-train: the loss became nan at step 3; a lower learning rate, a longer warmup or "
-        "gradient clipping (Optimizer.grad_clip.clip_norm) usually mends it. Checkpoints from "
-        "before are kept"
+    assert err.startswith(
+        "passl-train: 10 steps in a row (the first: step 3) had a loss or gradients that are not "
+        "finite: the loss was nan. First bad layer: "
     )
     assert "the loss became nan at step 3" in run_folder.log()
 

@@ -253,7 +253,7 @@ class StopsAt:
         self.step, self.request = step, request
 
     def __getattr__(self, name: str):
-        return lambda *arguments: {} if name == "state_dict" else None
+        return lambda *arguments: {} if name in ("settings", "state_dict") else None
 
     def on_step_end(self, trainer) -> None:
         if trainer.state.step == self.step:
