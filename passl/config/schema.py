@@ -32,6 +32,7 @@ __all__ = [
     "ParamGroupRule",
     "SamplerSection",
     "Sections",
+    "ShardingSection",
     "WorkerSection",
 ]
 
@@ -82,6 +83,8 @@ class GlobalSection:
             are not finite (each is skipped); 1 stops at the first, null never.
         max_time: stop, saved and with exit status 75, so long after the start of the process:
             seconds, or text such as ``1h30m``.
+        recompute: keep only the inputs of blocks for the backward pass, and compute the rest again:
+            true for all blocks, or a number for every so-many-th.
         allow_config_change: keys, or patterns such as ``Model.*``, that may differ from the config
             of the checkpoint although a run cannot continue exactly with another value.
     """
@@ -117,6 +120,7 @@ class GlobalSection:
     num_threads: Annotated[Optional[int], Range(min=1)] = None
     max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
+    recompute: Union[bool, Annotated[int, Range(min=1)]] = False
     allow_config_change: list[str] = field(default_factory=list)
 
 
@@ -166,16 +170,31 @@ class FP16Section:
 
 
 @dataclass(frozen=True)
+class ShardingSection:
+    """What processes keep in parts instead of in copies.
+
+    Attributes:
+        stage: 1: the state of the optimizer.
+    """
+
+    stage: Annotated[int, Range(min=1, max=3)] = 1
+
+
+@dataclass(frozen=True)
 class DistributedStrategySection:
     """How several processes share the work.
 
     Attributes:
         data_parallel: each process takes a part of every batch; the only strategy there is.
-        data_sharding: not available.
+        data_sharding: PASSL's switch, which it refuses; see ``sharding``.
+        sharding: keep the optimizer's state in parts; null: every process has all of it.
+        overlap: send gradients while the backward pass goes on; null: on accelerators.
     """
 
     data_parallel: bool = True
     data_sharding: bool = False
+    sharding: Optional[ShardingSection] = None
+    overlap: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -380,12 +399,32 @@ class ExportSection:
     """How the trained model leaves.
 
     Attributes:
-        export_type: format of the file.
-        input_shape: of one input; null where the size is free.
+        export_type: format of the files: Paddle's inference format, ONNX, or both.
+        input_shape: of one input, [batch, channels, height, width]; null where the size is free
+            (the batch). Not given: a free batch of what the model takes.
+        batch_size: images of an input, in place of ``input_shape``'s; ``free`` takes any number.
+        dtype: of the stored weights. ``float16`` halves the files; docs/deploy.md says what
+            computes in it.
+        opset: version of ONNX's operators.
+        softmax: end in probabilities instead of logits.
+        preprocess: put the normalisation that ends ``DataLoader.Eval``'s transforms inside: the
+            input is uint8 [batch, height, width, channels].
+        labels: file of class names, one a line; null takes those of the data set, if it has any.
+        simplify: fold and fuse operators of the ONNX file with onnxsim or onnxoptimizer.
+        tolerance: largest difference to the live model, relative to its largest output (at least
+            1); null is 1e-4 for float32, 1e-2 for float16. Above it nothing is exported.
     """
 
-    export_type: Literal["paddle", "onnx"] = "paddle"
+    export_type: Literal["paddle", "onnx", "both"] = "paddle"
     input_shape: Optional[list[Annotated[Optional[int], Range(min=1)]]] = None
+    batch_size: Union[Annotated[int, Range(min=1)], Literal["free"], None] = None
+    dtype: Literal["float32", "float16"] = "float32"
+    opset: Annotated[int, Range(min=11, max=20)] = 17
+    softmax: bool = False
+    preprocess: bool = False
+    labels: Optional[str] = None
+    simplify: bool = False
+    tolerance: Annotated[Optional[float], Range(min=0.0, min_open=True)] = None
 
 
 @dataclass(frozen=True)
@@ -431,6 +470,7 @@ SECTIONS = {
         FP16Section,
         GradScalerSection,
         DistributedStrategySection,
+        ShardingSection,
         EMASection,
         LossSection,
         LossTerm,
