@@ -32,7 +32,8 @@ __all__ = ["OperatorTime", "StepProfile", "operator_times", "profiled"]
 WAIT, REST = "waiting for data", "rest of the step"
 BETWEEN = "between steps (log, evaluation, checkpoints)"
 _PHASES = (
-    WAIT, "forward", "loss", "backward", "unscale", "clip", "optimizer", "EMA", REST, BETWEEN,
+    WAIT, "forward", "loss", "backward", "sum over processes", "unscale", "clip",
+    "optimizer", "EMA", REST, BETWEEN,
 )  # fmt: skip
 _EVENT = "passl: "  # what the names of our events begin with in the trace
 _MOST_OPERATORS = 40
@@ -221,6 +222,7 @@ class _Recorder:
     def _wrap(self) -> None:
         """Put a clock around each part that a step calls."""
         parts = self._trainer.parts
+        self._wrap_method(self._trainer.reducer, "finish", "sum over processes")
         self._wrap_method(parts.model, "forward", "forward")
         self._wrap_method(parts.precision, "backward", "backward")
         self._wrap_method(parts.precision, "unscale", "unscale")
