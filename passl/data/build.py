@@ -61,7 +61,7 @@ def build_loader(
             f"than the global batch of {global_batch_size}, and sampler.drop_last leaves out a "
             f"batch that is not full; set {key}.sampler.drop_last=false or make the batch smaller"
         )
-    return Loader(
+    loader = Loader(
         dataset,
         sampler,
         batch_transforms=[
@@ -69,6 +69,8 @@ def build_loader(
             for item in section.batch_transform
         ],
         num_workers=section.loader.num_workers,
+        workers=section.loader.workers,
+        exact=section.loader.exact or mode == "eval",
         prefetch_batches=section.loader.prefetch_batches,
         seed=seed,
         rank=rank,
@@ -79,6 +81,8 @@ def build_loader(
         bad_samples_file=None if run_dir is None else run_dir / "bad_samples.txt",
         timeout_s=section.loader.timeout_s,
     )
+    loader.start_workers()
+    return loader
 
 
 def _class_num(dataset: Dataset, class_num: Optional[int]) -> Optional[int]:
