@@ -18,6 +18,7 @@ from passl.config.compat_actions import (
     dataset_classes,
     decay_unit,
     drop,
+    drop_argument,
     dynamic_axes,
     ema_eval,
     lift,
@@ -27,6 +28,7 @@ from passl.config.compat_actions import (
     op_sampler,
     optimizer_lr,
     optimizer_unit,
+    recompute,
     refuse_unless,
     regular_expression,
     rename,
@@ -43,14 +45,9 @@ NOT_AVAILABLE = frozenset(
         "Adan",
         "MomentumLARC",
         "MomentumLARS",
-        "RepeatedAugSampler",
         "mAP",
         "FewShotDataset",
         "SwAVMultiCropDataset",
-        "TimmAutoAugment",
-        "RandomErasing",
-        "ColorJitter",
-        "RandomGrayscale",
         "SimCLRGaussianBlur",
         "BYOLSolarize",
         "RandomApply",
@@ -109,7 +106,6 @@ def table_markdown() -> str:
 
 
 _MASTER = "master weights and optimizer state are always float32 here"
-_UNSUPPORTED_RECOMPUTE = not_yet("recompute")
 
 #: The table. Order matters only where one row feeds another (``lr`` before ``decay_unit``).
 RULES: tuple[Rule, ...] = (
@@ -144,13 +140,17 @@ RULES: tuple[Rule, ...] = (
         "DistributedStrategy.data_sharding",
         "must be false",
         "as in PASSL",
-        require(False, not_yet("data_sharding") + "; write false"),
+        require(
+            False,
+            "PASSL's own switch, which it refuses as well; write false, and "
+            "DistributedStrategy.sharding: {stage: 1} to keep the optimizer's state in parts",
+        ),
     ),
     Rule(
         "DistributedStrategy.recompute",
-        "refused",
-        "not available yet",
-        refuse_unless({}, message=_UNSUPPORTED_RECOMPUTE),
+        "layerlist_interval is read as Global.recompute; names is refused",
+        "PASSL ignores it on a single device",
+        recompute,
     ),
     Rule("EMA.thres_steps", "read as warmup", "the same formula", rename("warmup")),
     Rule(
@@ -282,6 +282,27 @@ RULES: tuple[Rule, ...] = (
         "a quoted '1.0/255.0' of NormalizeImage is the number",
         "PASSL evaluates the text",
         normalize_scale,
+    ),
+    Rule(
+        "DataLoader.*.dataset.transform_ops.*.img_size",
+        "dropped from TimmAutoAugment",
+        "no policy shifts by a number of pixels",
+        drop_argument("TimmAutoAugment"),
+    ),
+    *(
+        Rule(
+            f"DataLoader.*.dataset.transform_ops.*.{old}",
+            f"read as {new} of RandomErasing",
+            "a name that says what it is",
+            rename(new, "transforms"),
+        )
+        for old, new in (
+            ("EPSILON", "prob"),
+            ("sl", "min_area"),
+            ("sh", "max_area"),
+            ("r1", "min_aspect"),
+            ("attempt", "attempts"),
+        )
     ),
     Rule(
         "DataLoader.*.sampler.name",

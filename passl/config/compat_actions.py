@@ -17,6 +17,7 @@ __all__ = [
     "dataset_classes",
     "decay_unit",
     "drop",
+    "drop_argument",
     "dynamic_axes",
     "ema_eval",
     "lift",
@@ -26,6 +27,7 @@ __all__ = [
     "op_sampler",
     "optimizer_lr",
     "optimizer_unit",
+    "recompute",
     "refuse_unless",
     "regular_expression",
     "rename",
@@ -76,6 +78,19 @@ def drop(spot: Spot) -> bool:
     """Remove the key, whatever it says."""
     spot.pop()
     return True
+
+
+def drop_argument(component: str) -> Action:
+    """Remove an argument of ``component``, whatever it says; others keep theirs."""
+
+    def action(spot: Spot) -> bool:
+        name = spot.parent.entries.get("name")
+        if name is None or plain(name) != component:
+            return False
+        spot.pop()
+        return True
+
+    return action
 
 
 def refuse_unless(*harmless: Any, message: str) -> Action:
@@ -205,6 +220,24 @@ def lift(new: str) -> Action:
         return True
 
     return action
+
+
+def recompute(spot: Spot) -> bool:
+    """``DistributedStrategy.recompute: {layerlist_interval: k}`` -> ``Global.recompute: k``."""
+    value, node = spot.value, spot.pop()
+    if not value:
+        return False
+    asked = dict(value) if isinstance(value, dict) else {}
+    interval = asked.pop("layerlist_interval", 1)
+    if asked.pop("names", []) or asked or not isinstance(value, dict):
+        spot.refuse("only layerlist_interval is available, as Global.recompute; remove the rest")
+        return False
+    section = spot.tree.entries.setdefault("Global", MapNode({}, node.origin, node.key_origin))
+    if not isinstance(section, MapNode) or "recompute" in section.entries:
+        spot.refuse("Global.recompute says the same; keep one of them")
+        return False
+    section.entries["recompute"] = Leaf(interval, node.origin, node.key_origin)
+    return True
 
 
 def op_sampler(spot: Spot) -> bool:

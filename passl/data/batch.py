@@ -12,7 +12,7 @@ import numpy as np
 from passl.data.dataset import Label
 from passl.data.processes import ProcessPool
 from passl.data.rng import batch_rng
-from passl.data.samplers import rank_slice
+from passl.data.samplers import repeats_of_rank, share_of_rank
 from passl.data.threads import ThreadPool
 from passl.data.watch import CALLER, WorkerWatch
 from passl.errors import DataError
@@ -61,7 +61,12 @@ class BatchJob:
         self._watch, self._processes = watch, processes
         self._global_size = len(indices)
         # A copy: a substitute writes its own number here.
-        self._indices = rank_slice(indices, loader.rank, loader.world_size).astype(np.int64)
+        self._indices = share_of_rank(
+            loader.sampler, indices, loader.rank, loader.world_size
+        ).astype(np.int64)
+        self._repeats = repeats_of_rank(
+            loader.sampler, epoch, number, loader.rank, loader.world_size
+        )
         self._labels: list[Label] = [0] * len(self._indices)
         self._images: Optional[np.ndarray] = None
         self._error: Optional[tuple[int, BaseException]] = None
@@ -130,7 +135,10 @@ class BatchJob:
 
     def _make(self, position: int, worker: int) -> None:
         loader = self._loader
-        sample = loader.fetch(self._epoch, int(self._indices[position]), worker, self._processes)
+        repeat = 0 if self._repeats is None else int(self._repeats[position])
+        sample = loader.fetch(
+            self._epoch, int(self._indices[position]), repeat, worker, self._processes
+        )
         image, index = sample.image, sample.index
         self._labels[position], self._indices[position] = sample.label, index
         with self._lock:
@@ -178,10 +186,12 @@ class BatchJob:
         if loader.batch_transforms and len(self._indices):
             rng = batch_rng(loader.seed, self._epoch, self._number)
             for transform in loader.batch_transforms:
-                images, labels = transform(images, labels, rng)
+                in_epoch = getattr(transform, "in_epoch", None)
+                act = transform if in_epoch is None else in_epoch(self._epoch)
+                images, labels = act(images, labels, rng)
         return Batch(images, labels, self._indices, self._global_size)
 
     def _no_images(self, worker: int) -> np.ndarray:
         """A batch with nothing for this rank, in the shape that the others have."""
-        sample = self._loader.fetch(self._epoch, 0, worker, self._processes)
+        sample = self._loader.fetch(self._epoch, 0, 0, worker, self._processes)
         return self._allocate(sample.image, sample.index)

@@ -10,6 +10,7 @@ import numpy as np
 from passl.data.loader import Loader
 from passl.errors import ConfigError
 from passl.registry import BATCH_TRANSFORMS, DATASETS, SAMPLERS
+from passl.runtime import keep_image_blocks
 
 if TYPE_CHECKING:
     from passl.config.schema import LoaderSection
@@ -45,6 +46,7 @@ def build_loader(
         ConfigError: the parts do not fit together.
     """
     key = f"DataLoader.{mode.capitalize()}"
+    keep_image_blocks()
     dataset = DATASETS.build(section.dataset, class_num=class_num)
     _check_class_num(dataset, class_num, key)
     sampler = SAMPLERS.build(

@@ -146,17 +146,29 @@ class Loader:
         )
 
     def fetch(
-        self, epoch: int, index: int, worker: int, processes: Optional[ProcessPool]
+        self,
+        epoch: int,
+        index: int,
+        repeat: int = 0,
+        worker: int = CALLER,
+        processes: Optional[ProcessPool] = None,
     ) -> FetchedSample:
         """Sample ``index`` or its substitute, of which note is taken.
+
+        Args:
+            epoch: number of the epoch.
+            index: position in the data set.
+            repeat: how often the epoch had the sample before.
+            worker: number of the worker that asks.
+            processes: of which one makes it, unless the caller asks for itself.
 
         Raises:
             DataError: the sample cannot be used, or too many could not be.
         """
         if processes is not None and worker != CALLER:
-            fetched = processes.fetch(worker, epoch, index)
+            fetched = processes.fetch(worker, epoch, index, repeat)
         else:
-            fetched = self.fetcher.fetch(epoch, index)
+            fetched = self.fetcher.fetch(epoch, index, repeat)
         if fetched.bad:
             self._bad_samples.record(fetched)
         return fetched

@@ -36,11 +36,12 @@ from typing import Any, Optional
 import numpy as np
 
 from passl.data.faults import FetchedSample, SampleFetcher, is_out_of_memory, root_of
+from passl.runtime import keep_image_blocks
 
 __all__ = ["MAX_MESSAGE", "REQUEST", "serve"]
 
-#: A request: epoch and index.
-REQUEST = struct.Struct("<qq")
+#: A request: epoch, index and repeat.
+REQUEST = struct.Struct("<qqq")
 #: Bytes of the longest reply; images are not part of it.
 MAX_MESSAGE = 1 << 16
 
@@ -65,6 +66,7 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if parent is not None:
         _die_with(parent)
+    keep_image_blocks()
     channel = socket.socket(fileno=control)
     try:
         fetcher = _received(payload)

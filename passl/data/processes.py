@@ -128,8 +128,8 @@ class ProcessPool:
         """Process number of a worker."""
         return self._told.pids[worker]
 
-    def fetch(self, worker: int, epoch: int, index: int) -> FetchedSample:
-        """Have ``worker`` make a sample.
+    def fetch(self, worker: int, epoch: int, index: int, repeat: int) -> FetchedSample:
+        """Have ``worker`` make a sample; the rest as :meth:`SampleFetcher.fetch`.
 
         Raises:
             DataError: the sample cannot be used.
@@ -138,7 +138,7 @@ class ProcessPool:
         with self._locks[worker]:
             try:
                 sock = self._sockets[worker]
-                sock.sendall(REQUEST.pack(epoch, index))
+                sock.sendall(REQUEST.pack(epoch, index, repeat))
                 message, descriptors, _, _ = socket.recv_fds(sock, MAX_MESSAGE, 1)
             except OSError:
                 message, descriptors = b"", []
