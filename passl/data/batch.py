@@ -141,16 +141,24 @@ class BatchJob:
         )
         image, index = sample.image, sample.index
         self._labels[position], self._indices[position] = sample.label, index
+        normalize = loader.host_normalize
+        if normalize is not None and image.ndim != 3:
+            normalize = None  # which is refused below
+        shape = image.shape if normalize is None else (image.shape[2], *image.shape[:2])
         with self._lock:
             if self._images is None:
-                self._images = self._allocate(image, index)
-        if image.shape != self._images.shape[1:]:
+                first = image if normalize is None else normalize(image)
+                self._images = self._allocate(first, index)
+        if shape != self._images.shape[1:]:
             raise DataError(
-                f"sample {index} ({loader.dataset.path_of(index)}) has shape {image.shape} after "
+                f"sample {index} ({loader.dataset.path_of(index)}) has shape {shape} after "
                 f"the transforms, others of its batch {self._images.shape[1:]}; images of a batch "
                 "must be of one size: add a crop or a resize to both sides to transform_ops"
             )
-        self._images[position] = image
+        if normalize is None:
+            self._images[position] = image
+        else:
+            normalize.put(image, self._images[position])
 
     def _allocate(self, image: np.ndarray, index: int) -> np.ndarray:
         """Room for the batch, after a look at whether a model could take such images."""
@@ -194,4 +202,6 @@ class BatchJob:
     def _no_images(self, worker: int) -> np.ndarray:
         """A batch with nothing for this rank, in the shape that the others have."""
         sample = self._loader.fetch(self._epoch, 0, 0, worker, self._processes)
-        return self._allocate(sample.image, sample.index)
+        normalize = self._loader.host_normalize
+        image = sample.image if normalize is None else normalize(sample.image)
+        return self._allocate(image, sample.index)

@@ -24,7 +24,7 @@ from typing import Any, Optional
 from passl.data.bad_samples import BadSampleLog, limit_of
 from passl.data.batch import Batch, BatchJob
 from passl.data.dataset import Dataset
-from passl.data.device import DeviceNormalize, split_normalize
+from passl.data.device import DeviceNormalize, HostNormalize, split_normalize
 from passl.data.fast_decode import with_fast_decoding
 from passl.data.faults import FetchedSample, SampleFetcher
 from passl.data.memory import available_memory, processes_here, tight_memory
@@ -64,6 +64,7 @@ class Loader:
         num_batches: batches of an epoch.
         num_samples: samples of an epoch over all ranks.
         device_transform: what the caller must apply to a batch's images as a tensor, or None.
+        host_normalize: what replaces the end of the chain where a batch is put together, or None.
     """
 
     def __init__(
@@ -92,9 +93,14 @@ class Loader:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
         self.device_transform: Optional[DeviceNormalize] = None
-        if normalize_on_device and not self.batch_transforms:
-            kept, self.device_transform = split_normalize(dataset.transforms)
+        self.host_normalize: Optional[HostNormalize] = None
+        kept, at_the_end = split_normalize(dataset.transforms)
+        if at_the_end is not None:
             self.dataset.transforms = kept
+            if normalize_on_device and not self.batch_transforms:
+                self.device_transform = at_the_end
+            else:
+                self.host_normalize = HostNormalize(at_the_end.normalize)
         if not exact:
             self.dataset.transforms = with_fast_decoding(self.dataset.transforms)
         parts = [self.dataset, *dataset.transforms]
@@ -115,10 +121,12 @@ class Loader:
 
         Raises:
             DataError: a sample cannot be used; the iterator is closed by then.
+            WorkerError: the workers cannot be started.
+            ConfigError: worker processes cannot use the data set.
         """
         processes = self.start_workers()
         if processes is not None:
-            processes.wait_until_ready()
+            processes.wait_until_ready(self.timeout_s)
         running = _Epoch(self, epoch, start_batch, processes)
         self._epochs.add(running)
         return running

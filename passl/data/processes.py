@@ -30,7 +30,7 @@ import numpy as np
 from passl.data.faults import BadSample, FetchedSample, SampleFetcher
 from passl.data.memory import available_memory, gib
 from passl.data.process_worker import MAX_MESSAGE, REQUEST
-from passl.data.watch import EndedWorker
+from passl.data.watch import EndedWorker, WorkerError
 from passl.errors import ConfigError, DataError
 
 __all__ = ["ProcessPool", "wants_processes"]
@@ -99,6 +99,12 @@ class ProcessPool:
                 stdin=subprocess.DEVNULL,
                 env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ},
             )
+        except BaseException:
+            for sock in (control, *(pair[0] for pair in pairs)):
+                sock.close()
+            for stack in self._stacks:
+                os.close(stack)
+            raise
         finally:
             theirs.close()
             os.close(payload)
@@ -110,13 +116,23 @@ class ProcessPool:
         self._told = _Told(control)
         self.close = weakref.finalize(self, _end, keeper, control, self._sockets, self._stacks)
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the workers have the data set.
+
+        Args:
+            timeout_s: how long; 0: for ever.
 
         Raises:
             ConfigError: they cannot use it.
+            WorkerError: they take longer.
         """
-        self._told.wait_for("pids", None)
+        self._told.wait_for("pids", timeout_s or None)
+        if self._told.error is None and not self._told.pids:
+            raise WorkerError(
+                f"the worker processes did not get ready within {timeout_s:g} s "
+                "(loader.timeout_s); does Python or the data lie on a network disk that hangs? If "
+                "starting may take that long, raise loader.timeout_s"
+            )
         if self._told.error is not None:
             raise ConfigError(
                 f"worker processes cannot use the data set: {self._told.error}. They import its "

@@ -70,6 +70,16 @@ class HoldsTheLock:
         return np.full_like(image, os.getpid())
 
 
+class SlowToArrive:
+    """Takes an hour to be read in a worker process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"is": "slow"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        time.sleep(3600)
+
+
 def work_for_ever() -> None:
     """Write the numbers of the worker processes, then load and load."""
     from passl.data.loader import Loader

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from process_parts import Acting, HoldsTheLock, Several
+from process_parts import Acting, HoldsTheLock, Several, SlowToArrive
 
 from passl.data.datasets.imagenet import ImageNetDataset
 from passl.data.loader import Loader
@@ -158,7 +158,7 @@ def test_arrays_mapped_from_a_file_are_sent_as_its_name(tmp_path):
 def failing(act: str, **rest: Any) -> tuple[BaseException, list[int], float]:
     loader = make(Acting(act), num_workers=1, rank=2, world_size=3, batch_size=24, **rest)
     loader.start_workers()
-    loader._processes.wait_until_ready()  # type: ignore[union-attr]
+    loader._processes.wait_until_ready(60)  # type: ignore[union-attr]
     pids, started = pids_of(loader), time.monotonic()
     with pytest.raises(DataError) as error:
         run(loader, 40)  # sample 13 comes to this rank in one of them
@@ -233,6 +233,15 @@ def test_a_keeper_that_is_killed_takes_the_workers_along():
     assert end_of(pids) == []
     with pytest.raises(WorkerError, match=r"as did the process that keeps the workers|SIGKILL"):
         list(loader.epoch(1))
+    loader.close()
+
+
+def test_processes_that_do_not_get_ready_are_not_waited_for_for_ever():
+    dataset = Acting()
+    dataset.slow = SlowToArrive()  # type: ignore[attr-defined]
+    loader = make(dataset, timeout_s=0.3)
+    with pytest.raises(WorkerError, match=r"did not get ready within 0.3 s \(loader.timeout_s\)"):
+        loader.epoch(0)
     loader.close()
 
 
