@@ -93,7 +93,7 @@ def test_make_help_lists_every_target() -> None:
 
 def test_commands_of_setup_and_tools_are_the_same() -> None:
     setup = (REPO / "setup.py").read_text()
-    for name in ("train", "eval", "check"):
+    for name in ("train", "eval", "check", "export", "infer"):
         assert f"passl-{name}=passl.cli.{name}:main" in setup
         assert f"from passl.cli.{name} import main" in (REPO / f"tools/{name}.py").read_text()
 
