@@ -43,9 +43,9 @@ __all__ = ["MAX_MESSAGE", "REQUEST", "serve"]
 #: A request: epoch, index and repeat.
 REQUEST = struct.Struct("<qqq")
 #: Bytes of the longest reply; images are not part of it.
-MAX_MESSAGE = 1 << 16
+MAX_MESSAGE = 1 << 18
 
-_LONGEST_TEXT = 12000
+_LONGEST_TEXT = 3000  # of one text; they all must fit into a message, however they are escaped
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 _PREFERRED_VICTIM = "500"  # of the kernel, when memory runs out; Source: proc(5), oom_score_adj
