@@ -77,6 +77,7 @@ setup(
     entry_points={
         "console_scripts": [
             "passl-train=passl.cli.train:main",
+            "passl-benchmark=passl.cli.benchmark:main",
             "passl-eval=passl.cli.eval:main",
             "passl-check=passl.cli.check:main",
             "passl-data=passl.cli.data:main",
