@@ -321,7 +321,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "DataLoader.*.loader.use_shared_memory",
         "accepted and ignored",
-        "threads share memory anyway",
+        "nothing here needs /dev/shm",
         accept,
     ),
     Rule(

@@ -340,8 +340,12 @@ class WorkerSection:
     """How samples are fetched.
 
     Attributes:
-        num_workers: threads that load and transform; 0 does it in the training thread.
-        use_shared_memory: kept for PASSL's files; threads share memory anyway.
+        num_workers: how many load and transform; 0 does it in the training thread.
+        workers: ``threads``, or ``processes`` for transforms that hold Python's lock; null takes
+            processes only where a transform says so (``holds_lock = True``).
+        exact: decode and resize random crops as Pillow does, bit for bit; false is about twice as
+            fast and off by about one grey level of 255. Evaluation is always exact.
+        use_shared_memory: kept for PASSL's files; nothing here needs /dev/shm.
         collate_fn: kept for PASSL's files; there is one way to stack samples.
         prefetch_batches: batches prepared in advance.
         normalize_on_device: send images as uint8 and normalize them there, where the transforms
@@ -355,6 +359,8 @@ class WorkerSection:
     """
 
     num_workers: Annotated[int, Range(min=0)] = 4
+    workers: Optional[Literal["threads", "processes"]] = None
+    exact: bool = False
     use_shared_memory: bool = True
     collate_fn: Optional[str] = None
     prefetch_batches: Annotated[int, Range(min=1)] = 2
