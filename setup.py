@@ -69,6 +69,7 @@ setup(
             "passl-check=passl.cli.check:main",
             "passl-data=passl.cli.data:main",
             "passl-models=passl.cli.models:main",
+            "passl-convert=passl.cli.convert:main",
         ]
     },
     classifiers=[

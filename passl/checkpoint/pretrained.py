@@ -20,7 +20,8 @@ import paddle
 from paddle import nn
 
 from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions
-from passl.checkpoint.files import bfloat16_to_float32, read_arrays
+from passl.checkpoint.convert.loading import read_weights
+from passl.checkpoint.files import bfloat16_to_float32
 from passl.checkpoint.provenance import read_provenance
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.errors import CheckpointError
@@ -54,7 +55,9 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     #: Tensors of the head that start anew, with the reason.
     reinitialised: dict[str, str] = field(default_factory=dict)
-    #: Tensors of the file's head that the model has no place for, with the reason.
+    #: Table by which a file of another origin was converted; empty for one of ours.
+    table: str = ""
+    #: Tensors of the file that nothing here uses, with the reason.
     dropped: dict[str, str] = field(default_factory=dict)
     #: Tensors changed to fit the model's images, with the two sizes and the method.
     resized: dict[str, str] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class LoadReport:
         lines = [
             f"weights from {self.origin}: {len(self.loaded)} of {self.num_tensors} tensors loaded"
         ]
+        lines += [f"converted by table {self.table}"] if self.table else []
         lines += [f"resized {name}: {sizes}" for name, sizes in self.resized.items()]
         lines += [f"newly initialised {name}: {why}" for name, why in self.reinitialised.items()]
         lines += [f"kept as initialised {name}: not in the file" for name in self.missing]
@@ -102,7 +106,8 @@ def load_pretrained(
 
     Args:
         model: its parameters and buffers are overwritten; untouched if an error is raised.
-        path: a checkpoint folder, ``best``, a file, or a prefix without suffix.
+        path: a checkpoint folder, ``best``, a file, or a prefix without suffix.  A file of another
+            origin (timm, Google, Hugging Face, ...; see docs/convert.md) is converted on the fly.
         finetune: allow a head of another shape, which then starts anew as a whole, and images of
             another size, patch size or number of channels, for which ``pos_embed`` and the first
             convolution are resized.
@@ -110,7 +115,7 @@ def load_pretrained(
         allow_missing: regular expressions of names that need not fit: kept as initialised where
             the file has no such tensor or one of another shape, ignored where the model has none.
         pos_embed_method: ``bicubic``, ``bicubic_antialias``, ``bilinear`` or ``zoom``; None: as
-            the file's provenance says, else ``bicubic``.
+            the file's provenance says, else as its origin does, else ``bicubic``.
         source_grid: rows and columns of the file's positions; None: as the file's provenance
             says, else as the model's if there are as many, else a square.
 
@@ -119,18 +124,23 @@ def load_pretrained(
     """
     resolved = resolve_checkpoint(path)
     resolved.verify(only_weights=True)
-    arrays = read_arrays(resolved.weights)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    read = read_weights(resolved.weights, shapes, allow_missing)
+    _refuse_other_heads(model, read.num_heads, str(resolved.weights))
     known = read_provenance(resolved)
-    return load_arrays(
+    report = load_arrays(
         model,
-        arrays,
+        read.arrays,
         str(resolved.weights),
         finetune=finetune,
         keep_head=keep_head,
         allow_missing=allow_missing,
-        pos_embed_method=pos_embed_method or known.pos_embed_method,
+        pos_embed_method=pos_embed_method or known.pos_embed_method or read.pos_embed_method,
         source_grid=source_grid or known.grid_size,
     )
+    report.table = read.table
+    report.dropped.update(read.dropped)
+    return report
 
 
 def load_arrays(
@@ -298,6 +308,19 @@ def _advice(names: Sequence[str], finetune: bool) -> str:
             "a new head and resizes the embeddings."
         )
     return "Compare Model.name and its arguments with those the weights were trained with."
+
+
+def _refuse_other_heads(model: nn.Layer, num_heads: Optional[int], origin: str) -> None:
+    """Another number of heads has the same shapes and computes nonsense."""
+    if num_heads is None:
+        return
+    for layer in model.sublayers():
+        wanted = getattr(layer, "num_heads", num_heads)
+        if wanted != num_heads:
+            raise CheckpointError(
+                f"{origin}: its attentions have {num_heads} heads, the model's have {wanted}. "
+                f"Give Model.num_heads={num_heads}."
+            )
 
 
 def _refuse_non_finite(values: Mapping[str, np.ndarray], report: LoadReport) -> None:

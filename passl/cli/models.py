@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.weights import print_weights_of, show_weights, weights_table
 from passl.errors import EXIT_OK, ConfigError
 from passl.models import list_models, model_spec, nearest_models
 from passl.models.summary import cost, image_size
@@ -25,6 +26,8 @@ examples:
   passl-models 'ViT*_384'                by name or alias; upper and lower case are the same
   passl-models show ViT_base_patch16_224 its arguments, their defaults and what they mean
   passl-models 'vit_base*' --json        for programs
+  passl-models --pretrained 'deit*'      public weights by name, model or file
+  passl-models show deit_tiny_patch16_224-a1311bcf.pth   how to fetch and convert them
 """
 
 
@@ -36,6 +39,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.pattern == "show":
         return _show(args)
+    if args.pretrained and args.name is None:
+        return weights_table(args.pattern, as_json=args.json)
     if args.name is not None:
         raise ConfigError(
             f"one pattern at a time, please (in quotes, so that the shell leaves it alone): "
@@ -55,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "pattern", nargs="?", default="*", help="shell wildcards; or the word 'show' and a NAME"
     )
     parser.add_argument("name", nargs="?", help="with 'show': the model")
+    parser.add_argument(
+        "--pretrained", action="store_true", help="list public weights instead of models"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_traceback(parser)
     return parser
@@ -107,6 +115,10 @@ def _row(name: str) -> dict[str, Any]:
 def _show(args: argparse.Namespace) -> int:
     if args.name is None:
         raise ConfigError("which model? for example: passl-models show ViT_base_patch16_224")
+    if not list_models(args.name):
+        status = show_weights(args.name, as_json=args.json)
+        if status is not None:
+            return status
     spec = model_spec(args.name)
     row = _row(spec.name)
     if args.json:
@@ -128,6 +140,7 @@ def _show(args: argparse.Namespace) -> int:
         print(f"  {param.name} {value}  ({known['type']})")
         if param.doc:
             print(textwrap.fill(param.doc, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    print_weights_of(spec.name)
     return EXIT_OK
 
 
