@@ -39,7 +39,10 @@ EXTRAS = {
     ],
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
+    # Pictures of data and models: passl-data preview.
+    "visualize": ["matplotlib>=3.7"],
     "test": [
+        "matplotlib>=3.7",
         "mypy>=1.8",
         "pytest>=7.4",
         "pytest-xdist>=3.5",

@@ -15,7 +15,14 @@ from passl.engine.attempt import noting_the_end
 from passl.engine.stopping import StopRequest, catching_signals, process_age_s
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 
-__all__ = ["add_traceback", "config_parser", "load_from_args", "run_command", "run_stoppable"]
+__all__ = [
+    "add_config_options",
+    "add_traceback",
+    "config_parser",
+    "load_from_args",
+    "run_command",
+    "run_stoppable",
+]
 
 
 def config_parser(
@@ -28,6 +35,18 @@ def config_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_config_options(parser, required=required)
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the resolved config with the origin of every value, and stop",
+    )
+    add_traceback(parser)
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """``-c`` and ``-o``."""
     parser.add_argument(
         "-c", "--config", required=required, metavar="FILE", help="YAML file of the run"
     )
@@ -40,13 +59,6 @@ def config_parser(
         metavar="KEY=VALUE",
         help="set a key, e.g. -o Global.epochs=10 Model.drop_rate=0.0; ~KEY removes it; repeatable",
     )
-    parser.add_argument(
-        "--print-config",
-        action="store_true",
-        help="print the resolved config with the origin of every value, and stop",
-    )
-    add_traceback(parser)
-    return parser
 
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
 __all__ = ["main"]
@@ -20,6 +21,7 @@ _EPILOG = """examples:
   passl-data imagenet1k dataset/ILSVRC2012
   passl-data lists my_images --split train=0.8,val=0.2
   passl-data lists NWPU-RESISC45 --style myrtle
+  passl-data preview -c configs/quickstart/ViT_micro_digits.yaml --out digits.png
 
 Interrupted at any point, the same command goes on where it was.
 """
@@ -29,7 +31,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="passl-data",
-        description="Make lists and labels of downloaded data sets.",
+        description="Make lists and labels of downloaded data sets, and look at what models see.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,6 +40,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _add_imagenet21k(commands)
     _add_imagenet1k(commands)
     _add_lists(commands)
+    add_preview(commands)
     return run_command(parser, lambda arguments: int(arguments.act(arguments)), argv)
 
 

@@ -18,6 +18,7 @@ from passl.config.compat_actions import (
     dataset_classes,
     decay_unit,
     drop,
+    drop_argument,
     dynamic_axes,
     ema_eval,
     lift,
@@ -43,14 +44,9 @@ NOT_AVAILABLE = frozenset(
         "Adan",
         "MomentumLARC",
         "MomentumLARS",
-        "RepeatedAugSampler",
         "mAP",
         "FewShotDataset",
         "SwAVMultiCropDataset",
-        "TimmAutoAugment",
-        "RandomErasing",
-        "ColorJitter",
-        "RandomGrayscale",
         "SimCLRGaussianBlur",
         "BYOLSolarize",
         "RandomApply",
@@ -282,6 +278,27 @@ RULES: tuple[Rule, ...] = (
         "a quoted '1.0/255.0' of NormalizeImage is the number",
         "PASSL evaluates the text",
         normalize_scale,
+    ),
+    Rule(
+        "DataLoader.*.dataset.transform_ops.*.img_size",
+        "dropped from TimmAutoAugment",
+        "no policy shifts by a number of pixels",
+        drop_argument("TimmAutoAugment"),
+    ),
+    *(
+        Rule(
+            f"DataLoader.*.dataset.transform_ops.*.{old}",
+            f"read as {new} of RandomErasing",
+            "a name that says what it is",
+            rename(new, "transforms"),
+        )
+        for old, new in (
+            ("EPSILON", "prob"),
+            ("sl", "min_area"),
+            ("sh", "max_area"),
+            ("r1", "min_aspect"),
+            ("attempt", "attempts"),
+        )
     ),
     Rule(
         "DataLoader.*.sampler.name",

@@ -17,6 +17,7 @@ __all__ = [
     "dataset_classes",
     "decay_unit",
     "drop",
+    "drop_argument",
     "dynamic_axes",
     "ema_eval",
     "lift",
@@ -76,6 +77,19 @@ def drop(spot: Spot) -> bool:
     """Remove the key, whatever it says."""
     spot.pop()
     return True
+
+
+def drop_argument(component: str) -> Action:
+    """Remove an argument of ``component``, whatever it says; others keep theirs."""
+
+    def action(spot: Spot) -> bool:
+        name = spot.parent.entries.get("name")
+        if name is None or plain(name) != component:
+            return False
+        spot.pop()
+        return True
+
+    return action
 
 
 def refuse_unless(*harmless: Any, message: str) -> Action:

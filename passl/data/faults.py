@@ -94,21 +94,27 @@ class SampleFetcher:
     def __init__(self, dataset: Dataset, seed: int, *, skip: bool = False) -> None:
         self.dataset, self.seed, self.skip = dataset, seed, skip
 
-    def fetch(self, epoch: int, index: int) -> FetchedSample:
+    def fetch(self, epoch: int, index: int, repeat: int = 0) -> FetchedSample:
         """Sample ``index`` of ``epoch``, or what stands in for it.
+
+        Args:
+            epoch: number of the epoch.
+            index: position in the data set.
+            repeat: how often the epoch had the sample before.
 
         Raises:
             DataError: the sample cannot be used and must not be skipped, or none of
                 :data:`MAX_SUBSTITUTES` substitutes can be used either.
         """
         try:
-            image, label = self.dataset.sample(index, sample_rng(self.seed, epoch, index))
+            rng = sample_rng(self.seed, epoch, index, repeat)
+            image, label = self.dataset.sample(index, rng)
             return FetchedSample(image, label, index)
         except Exception as error:
             if not self._may_skip(error):
                 raise
             bad, last_error = [self._record(index, error)], error
-        rng = substitute_rng(self.seed, epoch, index)
+        rng = substitute_rng(self.seed, epoch, index, repeat)
         for other in _draw(len(self.dataset), index, rng):
             # Augmented by the same generator: not as the other looks at its own turn in the epoch.
             try:

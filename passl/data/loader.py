@@ -31,7 +31,7 @@ from passl.data.device import DeviceNormalize, split_normalize
 from passl.data.faults import FetchedSample, SampleFetcher
 from passl.data.memory import available_memory, processes_here, tight_memory
 from passl.data.rng import batch_rng
-from passl.data.samplers import rank_slice
+from passl.data.samplers import repeats_of_rank, share_of_rank
 from passl.data.threads import ThreadPool
 from passl.data.watch import CALLER, WorkerError, WorkerWatch, thread_stack
 from passl.errors import DataError
@@ -135,13 +135,18 @@ class Loader:
         self._epochs.add(running)
         return running
 
-    def fetch(self, epoch: int, index: int) -> FetchedSample:
+    def fetch(self, epoch: int, index: int, repeat: int = 0) -> FetchedSample:
         """Sample ``index`` or its substitute, of which note is taken.
+
+        Args:
+            epoch: number of the epoch.
+            index: position in the data set.
+            repeat: how often the epoch had the sample before.
 
         Raises:
             DataError: the sample cannot be used, or too many could not be.
         """
-        fetched = self.fetcher.fetch(epoch, index)
+        fetched = self.fetcher.fetch(epoch, index, repeat)
         if fetched.bad:
             self._bad_samples.record(fetched)
         return fetched
@@ -243,7 +248,12 @@ class _Job:
         self._watch = watch
         self._global_size = len(indices)
         # A copy: a substitute writes its own number here.
-        self._indices = rank_slice(indices, loader.rank, loader.world_size).astype(np.int64)
+        self._indices = share_of_rank(
+            loader.sampler, indices, loader.rank, loader.world_size
+        ).astype(np.int64)
+        self._repeats = repeats_of_rank(
+            loader.sampler, epoch, number, loader.rank, loader.world_size
+        )
         self._labels: list[Label] = [0] * len(self._indices)
         self._images: Optional[np.ndarray] = None
         self._error: Optional[tuple[int, BaseException]] = None
@@ -312,7 +322,8 @@ class _Job:
 
     def _make(self, position: int) -> None:
         loader = self._loader
-        sample = loader.fetch(self._epoch, int(self._indices[position]))
+        repeat = 0 if self._repeats is None else int(self._repeats[position])
+        sample = loader.fetch(self._epoch, int(self._indices[position]), repeat)
         image, index = sample.image, sample.index
         self._labels[position], self._indices[position] = sample.label, index
         with self._lock:
@@ -360,7 +371,9 @@ class _Job:
         if loader.batch_transforms and len(self._indices):
             rng = batch_rng(loader.seed, self._epoch, self._number)
             for transform in loader.batch_transforms:
-                images, labels = transform(images, labels, rng)
+                in_epoch = getattr(transform, "in_epoch", None)
+                act = transform if in_epoch is None else in_epoch(self._epoch)
+                images, labels = act(images, labels, rng)
         return Batch(images, labels, self._indices, self._global_size)
 
     def _no_images(self) -> np.ndarray:

@@ -21,9 +21,16 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(bits).permutation(num_samples)
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator for the transforms of sample ``index`` in ``epoch``."""
-    return _generator(seed, epoch, _SAMPLE, index)
+def sample_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
+    """The generator for the transforms of sample ``index`` in ``epoch``.
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch.
+        index: position in the data set.
+        repeat: how often the epoch had the sample before; each time it looks different.
+    """
+    return _generator(seed, epoch, _SAMPLE, index, repeat)
 
 
 def batch_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
@@ -31,11 +38,14 @@ def batch_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
     return _generator(seed, epoch, _BATCH, batch)
 
 
-def substitute_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+def substitute_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
     """The generator that chooses, and augments, what stands in for sample ``index``."""
-    return _generator(seed, epoch, _SUBSTITUTE, index)
+    return _generator(seed, epoch, _SUBSTITUTE, index, repeat)
 
 
-def _generator(seed: int, epoch: int, stream: int, number: int) -> np.random.Generator:
-    sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream, number))
+def _generator(
+    seed: int, epoch: int, stream: int, number: int, repeat: int = 0
+) -> np.random.Generator:
+    key = (stream, number, repeat) if repeat else (stream, number)
+    sequence = np.random.SeedSequence([seed, epoch], spawn_key=key)
     return np.random.Generator(np.random.PCG64(sequence))

@@ -17,10 +17,24 @@ import numpy as np
 from passl.errors import ConfigError, DataError
 from passl.registry import BATCH_TRANSFORMS, Component, Range, Runtime
 
+__all__ = [
+    "Box",
+    "Cutmix",
+    "Mixing",
+    "Mixup",
+    "TransformOpSampler",
+    "add_partners",
+    "draw_box",
+    "paste_partners",
+    "share_outside",
+]
+
+#: Top, bottom, left and right of a rectangle.
+Box = tuple[int, int, int, int]
 _Mixed = tuple[np.ndarray, np.ndarray]
 
 
-class _Mixing:
+class Mixing:
     """What Mixup and Cutmix share: the draw of the share, the soft targets."""
 
     def __init__(
@@ -71,9 +85,14 @@ class _Mixing:
         own = self.soft(labels)
         return own * np.float32(share) + own[::-1] * np.float32(1.0 - share)
 
+    def blend_each(self, labels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """The same with a share for each image, float32 [B]."""
+        own, shares = self.soft(labels), shares.astype(np.float32)[:, None]
+        return own * shares + own[::-1] * (1.0 - shares)
+
 
 @BATCH_TRANSFORMS.register()
-class Mixup(_Mixing):
+class Mixup(Mixing):
     """Blend pairs of images: ``share * image + (1 - share) * partner``, and their targets alike.
 
     Args:
@@ -101,14 +120,11 @@ class Mixup(_Mixing):
     def mix(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> _Mixed:
         """Blend a batch."""
         share = float(rng.beta(self.alpha, self.alpha))
-        partner = images[::-1] * np.float32(1.0 - share)
-        images *= np.float32(share)
-        images += partner
-        return images, self.blend(labels, share)
+        return add_partners(images, share), self.blend(labels, share)
 
 
 @BATCH_TRANSFORMS.register()
-class Cutmix(_Mixing):
+class Cutmix(Mixing):
     """Paste a rectangle of the partner into each image; targets follow the areas.
 
     A share is drawn from Beta(alpha, alpha); the rectangle has sides ``sqrt(1 - share)`` of the
@@ -138,20 +154,12 @@ class Cutmix(_Mixing):
     def mix(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> _Mixed:
         """Patch a batch."""
         height, width = images.shape[2:]
-        top, bottom, left, right = self.draw(height, width, rng)
-        partner = images[::-1, :, top:bottom, left:right].copy()
-        images[:, :, top:bottom, left:right] = partner
-        share = 1.0 - (bottom - top) * (right - left) / (height * width)
-        return images, self.blend(labels, share)
+        box = self.draw(height, width, rng)
+        return paste_partners(images, box), self.blend(labels, share_outside(box, height, width))
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """Top, bottom, left and right of a random rectangle."""
-        side = math.sqrt(1.0 - float(rng.beta(self.alpha, self.alpha)))
-        cut_height, cut_width = int(height * side), int(width * side)
-        y, x = int(rng.integers(height)), int(rng.integers(width))
-        top, left = max(y - cut_height // 2, 0), max(x - cut_width // 2, 0)
-        bottom, right = min(y + cut_height // 2, height), min(x + cut_width // 2, width)
-        return top, bottom, left, right
+        return draw_box(float(rng.beta(self.alpha, self.alpha)), height, width, rng)
 
 
 @BATCH_TRANSFORMS.register()
@@ -167,13 +175,13 @@ class TransformOpSampler:
     """
 
     def __init__(self, *, ops: Annotated[Sequence[Any], Component("batch_transforms")]) -> None:
-        lacking = [type(op).__name__ for op in ops if not isinstance(op, _Mixing)]
+        lacking = [type(op).__name__ for op in ops if not isinstance(op, (Mixup, Cutmix))]
         if lacking or not ops:
             raise ConfigError(
                 "TransformOpSampler: ops must be one or more of Mixup and Cutmix"
                 + (f"; {', '.join(lacking)} cannot be chosen by probability" if lacking else "")
             )
-        self.ops: list[_Mixing] = list(ops)
+        self.ops: list[Mixing] = list(ops)
         self.bounds = np.cumsum([op.prob for op in ops])
         if self.bounds[-1] > 1.0 + 1e-9:
             raise ConfigError(
@@ -186,3 +194,35 @@ class TransformOpSampler:
         if chosen < len(self.ops):
             return self.ops[chosen].mix(images, labels, rng)
         return images, self.ops[0].soft(labels)
+
+
+def add_partners(images: np.ndarray, share: float) -> np.ndarray:
+    """``share`` of each image and the rest of its partner, in place: float32 [B, C, H, W]."""
+    partners = images[::-1] * np.float32(1.0 - share)
+    images *= np.float32(share)
+    images += partners
+    return images
+
+
+def paste_partners(images: np.ndarray, box: Box) -> np.ndarray:
+    """The partner's pixels in ``box`` of each image, in place: float32 [B, C, H, W]."""
+    top, bottom, left, right = box
+    partners = images[::-1, :, top:bottom, left:right].copy()
+    images[:, :, top:bottom, left:right] = partners
+    return images
+
+
+def draw_box(share: float, height: int, width: int, rng: np.random.Generator) -> Box:
+    """A rectangle of ``1 - share`` of the area, with a uniform centre, cut off at the border."""
+    side = math.sqrt(1.0 - share)
+    cut_height, cut_width = int(height * side), int(width * side)
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    top, left = max(y - cut_height // 2, 0), max(x - cut_width // 2, 0)
+    bottom, right = min(y + cut_height // 2, height), min(x + cut_width // 2, width)
+    return top, bottom, left, right
+
+
+def share_outside(box: Box, height: int, width: int) -> float:
+    """The share of the area that is not in ``box``."""
+    top, bottom, left, right = box
+    return 1.0 - (bottom - top) * (right - left) / (height * width)

@@ -1,0 +1,1 @@
+"""Pictures of data and models, drawn with matplotlib (``pip install 'passl[visualize]'``)."""

@@ -1,0 +1,195 @@
+"""A sheet of pictures as a model sees them: augmented, mixed, with their targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+import numpy as np
+
+from passl.data.transforms.normalize import NormalizeImage
+from passl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from passl.data.dataset import Dataset
+    from passl.data.loader import Loader
+
+__all__ = ["Part", "draw_sheet", "parts_of_target", "visible"]
+
+_CELL = 1.75  # inches
+_DPI = 150
+_SHOWN = 3  # classes in a caption
+_FEW_PIXELS = 150  # a side below this is drawn with square pixels
+# Okabe and Ito's colours that differ most, also to the colour-blind: blue, orange, bluish green.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73")
+_REST = "#BBBBBB"
+
+
+class Part(NamedTuple):
+    """A class of a target and what the target says of it, 0..1."""
+
+    name: str
+    value: float
+
+
+def visible(images: np.ndarray, loader: Loader) -> np.ndarray:
+    """The images of a batch as pictures: uint8 [B, H, W, 3].
+
+    What ``NormalizeImage`` did is undone, and what then is not between black and white (erased
+    places, for example) cut off.  Floats of a chain without it are stretched to their own range.
+
+    Args:
+        images: uint8 [B, H, W, C] or float32 [B, C, H, W], as the loader gave them.
+        loader: it.
+    """
+    if images.dtype == np.uint8:
+        return _three_channels(images)
+    normalize = _normalize_of(loader.dataset)
+    pixels = images.transpose(0, 2, 3, 1).astype(np.float32)
+    if normalize is None:
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = (pixels - low) / ((high - low) or 1.0)
+    else:
+        pixels = pixels[..., :3] if normalize.channel_num == 4 else pixels
+        mean, std = normalize.per_channel(pixels.shape[-1])
+        pixels = (pixels * std + mean) / (float(normalize.scale) * 255.0)
+    return _three_channels(np.rint(np.clip(pixels, 0.0, 1.0) * 255).astype(np.uint8))
+
+
+def parts_of_target(target: np.ndarray, names: Optional[Sequence[str]] = None) -> list[Part]:
+    """The classes of one target, the strongest first; what smoothing gives to all is no part.
+
+    Args:
+        target: a class number, or one number a class.
+        names: of the classes; their numbers if not given.
+    """
+
+    def name(number: int) -> str:
+        return f"{number} {names[number]}" if names and number < len(names) else f"class {number}"
+
+    if target.ndim == 0:
+        return [Part(name(int(target)), 1.0)]
+    least = float(target.min())
+    order = np.argsort(-target, kind="stable")
+    return [Part(name(int(i)), float(target[i])) for i in order if target[i] > least + 1e-6]
+
+
+def draw_sheet(
+    images: np.ndarray, targets: Sequence[Sequence[Part]], title: str, note: str, path: Path
+) -> None:
+    """Write the sheet; the kind of file follows from the name's ending.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        targets: the parts of each target.
+        title: above the pictures.
+        note: below them.
+        path: of the file: png, pdf, svg or jpg.
+
+    Raises:
+        ConfigError: matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "pictures need matplotlib, which is not installed: pip install 'passl[visualize]'"
+        ) from error
+    columns = min(len(images), max(2, math.ceil(math.sqrt(1.5 * len(images)))))
+    rows = math.ceil(len(images) / columns)
+    lines = max([1, *(min(len(parts), _SHOWN + 1) for parts in targets)])
+    width = max(columns * _CELL, 2 * _CELL) + 0.3
+    title, note = _wrap(title, int(width * 12)), _wrap(note, int(width * 15))
+    head = 0.28 + 0.15 * (title.count("\n") + 1)
+    foot = 0.15 + 0.11 * (note.count("\n") + 1)
+    tall = _CELL * 0.94 * images.shape[1] / images.shape[2]  # of an image
+    cell = tall + 0.14 * lines + 0.2
+    height = head + rows * cell + foot
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure.text(0.15 / width, 1 - 0.16 / height, title, fontsize=9, weight="bold", va="top")
+    figure.text(0.15 / width, 0.1 / height, note, fontsize=6.5, color="#444444", va="bottom")
+    for number, (image, parts) in enumerate(zip(images, targets)):
+        row, column = divmod(number, columns)
+        left = (0.15 + column * _CELL) / width
+        top = height - head - row * cell
+        axes = figure.add_axes((left, (top - tall) / height, 0.94 * _CELL / width, tall / height))
+        _draw_image(axes, image)
+        _draw_target(axes, parts, tall)
+    try:
+        figure.savefig(str(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from error
+
+
+def _normalize_of(dataset: Dataset) -> Optional[NormalizeImage]:
+    found: list[Any] = [op for op in dataset.transforms if isinstance(op, NormalizeImage)]
+    return found[0] if found else None
+
+
+def _three_channels(images: np.ndarray) -> np.ndarray:
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images[..., :3]
+
+
+def _draw_image(axes: Axes, image: np.ndarray) -> None:
+    few = max(image.shape[:2]) < _FEW_PIXELS
+    axes.imshow(image, interpolation="nearest" if few else "auto", aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color="#888888", linewidth=0.4)
+
+
+def _draw_target(axes: Axes, parts: Sequence[Part], tall: float) -> None:
+    """A bar of the shares, where there are several, and the names below it; ``tall`` in inches."""
+    mixed = len(parts) > 1
+    if mixed:
+        total, start = sum(part.value for part in parts), 0.0
+        for part, colour in zip(parts, (*_COLOURS, *[_REST] * len(parts))):
+            share = part.value / total
+            axes.add_patch(_bar(axes, start, share, colour, tall))
+            start += share
+    shown = list(parts[:_SHOWN])
+    for line, part in enumerate(shown):
+        y = -(0.1 + 0.13 * line + 0.06 * mixed) / tall
+        value = "" if not mixed and part.value == 1.0 else f": {100 * part.value:.0f} %"
+        colour = _COLOURS[line] if mixed else "#000000"
+        mark = "\N{BLACK SQUARE} " if mixed else ""
+        axes.text(0, y, mark, transform=axes.transAxes, fontsize=6.5, color=colour, va="center")
+        text = f"{_short(part.name)}{value}"
+        shift = 0.075 if mixed else 0.0
+        axes.text(shift, y, text, transform=axes.transAxes, fontsize=6.5, va="center")
+    if len(parts) > _SHOWN:
+        y = -(0.1 + 0.13 * _SHOWN + 0.06) / tall
+        text = f"and {len(parts) - _SHOWN} more"
+        axes.text(0.075, y, text, transform=axes.transAxes, fontsize=6.5, va="center")
+    if not parts:
+        y = -0.1 / tall
+        axes.text(0, y, "no class", transform=axes.transAxes, fontsize=6.5, va="center")
+
+
+def _bar(axes: Axes, start: float, share: float, colour: str, tall: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(
+        (start, -0.075 / tall),
+        share,
+        0.045 / tall,
+        transform=axes.transAxes,
+        facecolor=colour,
+        edgecolor="none",
+        clip_on=False,
+    )
+
+
+def _short(name: str, limit: int = 22) -> str:
+    return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _wrap(text: str, columns: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, columns))
