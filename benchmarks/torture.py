@@ -2,12 +2,13 @@
 
     python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
-First one process is ended with SIGKILL: at a random moment, while it writes a checkpoint, or while
-it evaluates, and started again with the same command, until it is done; then the next run, until
-there were enough kills.  Then two processes under ``paddle.distributed.launch``, whose launcher
-gets SIGTERM.  After each kill every checkpoint that can be seen is compared with the one that the
-undisturbed run wrote at the same step, and the one that the next start loads must be the newest of
-them.  At the end weights, optimizer state, best, counters and recorded figures are compared.
+First one process is ended with SIGKILL: at a random moment, while its thread writes a checkpoint,
+or while it evaluates, and started again with the same command, until it is done; then the next
+run, until there were enough kills.  Then two processes under ``paddle.distributed.launch``, whose
+launcher gets SIGTERM.  After each kill every checkpoint that can be seen is compared with the one
+that the undisturbed run wrote at the same step, and the one that the next start loads must be the
+newest of them.  At the end weights, optimizer state, best, counters and recorded figures are
+compared.
 
 To save time most starts of the first part are forked from a process that has imported Paddle and
 done nothing with it; every ``--cold-every``-th is a new interpreter, and all are processes of their
@@ -403,8 +404,12 @@ def has_begun(job: Job) -> bool:
 
 
 def keep_all() -> Iterator[str]:
-    """The undisturbed run keeps a checkpoint of every step to compare with."""
+    """The undisturbed run keeps a checkpoint of every step to compare with.
+
+    It waits for each of them; the runs that are killed save beside training, as the default is.
+    """
     yield from ("Global.save_interval=1", "Global.max_num_latest_checkpoint=100000")
+    yield "Global.save_in_background=false"
 
 
 def has_ended(pid: int) -> bool:

@@ -10,11 +10,13 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import BinaryIO, Optional, Union
 
 from passl.errors import CheckpointError
 
@@ -31,6 +33,8 @@ __all__ = [
 
 _MAKE_ROOM = "Free some space or choose another Global.output_dir."
 _CHUNK_BYTES = 4 << 20
+#: Pieces that may wait to be hashed: enough to keep the thread busy, few enough to hold no memory.
+_MAX_UNHASHED = 4
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 
@@ -43,24 +47,52 @@ class FileDigest:
 
 
 class HashingFile:
-    """A binary file open for writing that hashes what passes, so that nothing is read back."""
+    """A binary file open for writing that hashes what passes, so that nothing is read back.
+
+    Large pieces are hashed by a thread while they are written; both release Python's lock, so the
+    hash costs time only where it is slower than the disk.  :meth:`close` ends the thread.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._sha256 = hashlib.sha256()
         self._size = 0
+        self._hasher: Optional[ThreadPoolExecutor] = None
+        self._newest: Optional[Future[None]] = None
+        self._room = threading.Semaphore(_MAX_UNHASHED)
 
     def write(self, data: Union[bytes, memoryview]) -> None:
-        """Append ``data`` (contiguous bytes), without a copy of it."""
+        """Append ``data`` (contiguous bytes), without a copy: it must not change until the end."""
         for start in range(0, len(data), _CHUNK_BYTES):
             piece = data[start : start + _CHUNK_BYTES]
-            self._sha256.update(piece)
+            self._hash(piece)
             self._file.write(piece)
         self._size += len(data)
 
     def digest(self) -> FileDigest:
         """Length and hash of everything written so far."""
+        if self._newest is not None:
+            self._newest.result()
         return FileDigest(self._size, self._sha256.hexdigest())
+
+    def close(self) -> None:
+        """Wait for what is still to be hashed and end the thread."""
+        if self._hasher is not None:
+            self._hasher.shutdown()
+
+    def _hash(self, piece: Union[bytes, memoryview]) -> None:
+        """Now, or after what was given to the thread before."""
+        if self._hasher is None:
+            if len(piece) < _CHUNK_BYTES:
+                self._sha256.update(piece)
+                return
+            self._hasher = ThreadPoolExecutor(1, thread_name_prefix="passl-sha256")
+        self._room.acquire()
+        self._newest = self._hasher.submit(self._hash_later, piece)
+
+    def _hash_later(self, piece: Union[bytes, memoryview]) -> None:
+        self._sha256.update(piece)
+        self._room.release()
 
 
 @contextmanager
@@ -74,8 +106,8 @@ def atomic_file(path: Path) -> Iterator[HashingFile]:
     """
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
-            yield HashingFile(file)
+        with open(beside, "wb") as file, closing(HashingFile(file)) as hashing:
+            yield hashing
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -145,6 +177,8 @@ def _reason(error: OSError, path: Path) -> str:
     code = error.errno
     if code == errno.ENOSPC:
         return f"the disk is full{_free_space(path)}. {_MAKE_ROOM}"
+    if code == errno.EFBIG:
+        return "a file may not grow this large here (ulimit -f, or a limit of the file system)."
     if code == errno.EDQUOT:
         return f"your disk quota is used up. {_MAKE_ROOM}"
     if code in (errno.EACCES, errno.EPERM):

@@ -7,7 +7,9 @@ All of these lead to the same weights::
     output/X/best/model.pdparams            a file
     output/X/best/model                     the same without its suffix, as PASSL always wrote it
 
-``output/X/best_ema`` leads to the averaged weights, the file ``ema.pdparams`` of its folder.
+Weights of another system are named by their file, by the ``*.index.json`` of their shards, or by
+the folder that holds either.  ``output/X/best_ema`` leads to the averaged weights, the file
+``ema.pdparams`` of its folder.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Optional, Union
 
 from passl.checkpoint.links import follow_link
 from passl.checkpoint.manifest import MANIFEST_NAME, Manifest
+from passl.checkpoint.sources.opening import holds_foreign_weights
+from passl.checkpoint.sources.shards import INDEX_SUFFIX
 from passl.errors import CheckpointError
 
 __all__ = [
@@ -46,7 +50,7 @@ class ResolvedCheckpoint:
 
     Args:
         folder: the checkpoint folder with its links followed; None for loose files.
-        weights: the file of weights; it exists.
+        weights: the file of weights, or the folder of another system's; it exists.
         optimizer: the optimizer's state, if there is one.
         state: ``state.json``, if there is one: only then can training be continued.
     """
@@ -114,6 +118,8 @@ def _from_folder(folder: Path, typed: Path) -> ResolvedCheckpoint:
                 f"{typed}: is a checkpoint without weights: {WEIGHTS_NAME} is missing."
             )
         return _complete(folder, weights, folder / OPTIMIZER_NAME)
+    if holds_foreign_weights(folder):
+        return ResolvedCheckpoint(folder=None, weights=folder)
     inside = ", ".join(str(path) for path in _candidates(folder)[:5])
     raise CheckpointError(
         f"{typed}: is a folder without a checkpoint (looked for {WEIGHTS_NAME}, {MANIFEST_NAME})."
@@ -122,6 +128,8 @@ def _from_folder(folder: Path, typed: Path) -> ResolvedCheckpoint:
 
 
 def _from_file(path: Path) -> ResolvedCheckpoint:
+    if path.name.endswith(INDEX_SUFFIX):
+        return ResolvedCheckpoint(folder=None, weights=path)
     if path.suffix in (".pdopt", ".pdstates", ".json"):
         raise CheckpointError(
             f"{path}: holds no weights. Give the .pdparams file beside it or the checkpoint folder."

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from passl.checkpoint.disk import (
 )
 from passl.checkpoint.files import stream_arrays
 from passl.checkpoint.links import follow_link, set_link
+from passl.checkpoint.lock import RunLock
 from passl.checkpoint.manifest import MANIFEST_NAME, Manifest, json_bytes
 from passl.checkpoint.resolve import ResolvedCheckpoint, resolve_checkpoint
 from passl.errors import CheckpointError
@@ -62,8 +63,9 @@ class SkippedCheckpoint:
 class CheckpointStore:
     """Writes, finds and prunes the checkpoints of one run.
 
-    Making a store touches nothing; the process that writes calls :meth:`prepare` first.  One
-    process at a time may write; within it, one thread at a time.
+    Making a store touches nothing; the process that writes calls :meth:`prepare` first and
+    :meth:`close` at the end.  One process at a time may write, which a lock sees to; within it, one
+    thread at a time.
 
     Args:
         run_dir: ``output/<Model.name>``.
@@ -77,15 +79,21 @@ class CheckpointStore:
         self.keep_latest = max(keep_latest, _MIN_KEPT)
         #: What the last call of :meth:`latest` passed over.
         self.skipped: list[SkippedCheckpoint] = []
+        self._lock = RunLock(self.run_dir)
 
-    def prepare(self) -> None:
-        """Make the folders and clean up after a process that was killed while it wrote.
+    def prepare(self) -> Optional[str]:
+        """Make the folders, lock them, and clean up after a process killed while it wrote.
+
+        Returns:
+            Why the folder cannot be locked, if its file system has no locks.
 
         Raises:
-            CheckpointError: nothing can be written there.
+            CheckpointError: nothing can be written there, or another run does.
         """
         with os_errors_become_sentences("use the run folder", self.run_dir):
             self.folder.mkdir(parents=True, exist_ok=True)
+        unlocked = self._lock.acquire()
+        with os_errors_become_sentences("use the run folder", self.run_dir):
             for entry in sorted(self.folder.iterdir()):
                 replaced = _REPLACED.fullmatch(entry.name)
                 if replaced and not (self.folder / replaced[1]).exists():
@@ -96,6 +104,11 @@ class CheckpointStore:
             probe = self.folder / f".step_0.tmp-{os.getpid()}"
             probe.mkdir()
             probe.rmdir()
+        return unlocked
+
+    def close(self) -> None:
+        """Let another run use the folder."""
+        self._lock.release()
 
     def save(
         self, step: int, parts: Mapping[str, Part], links: Sequence[str] = ("latest",)

@@ -11,7 +11,7 @@ import shlex
 from typing import Optional
 
 from passl.errors import EXIT_OK, ConfigError
-from passl.models import list_models, model_spec
+from passl.models import model_spec
 from passl.models.known_weights import KNOWN_WEIGHTS, KnownWeights, list_weights, weights_named
 
 __all__ = ["print_weights_of", "show_weights", "weights_table"]
@@ -94,8 +94,6 @@ def print_weights_of(model: str) -> None:
 
 
 def _how_to(weights: KnownWeights) -> str:
-    if not list_models(weights.model):
-        return f"The model {weights.model} is not in this version."
     is_page = not weights.file
     source = "FILE" if is_page else shlex.quote(weights.url)
     command = ["passl-convert", source, f"{weights.name}.pdparams", "--model", weights.model]

@@ -70,7 +70,8 @@ class GlobalSection:
         eval_interval: evaluate every so many ``eval_unit``.
         eval_unit: ``epoch`` or ``step``.
         save_interval: save every so many ``save_unit``, and at the end.
-        save_unit: ``epoch`` or ``step``.
+        save_unit: ``epoch``, ``step``, or ``minute`` of wall time since the last save.
+        save_in_background: train on while a checkpoint is written; false waits for each.
         max_num_latest_checkpoint: how many of the newest checkpoints to keep besides ``best``.
         print_batch_step: steps between log lines.
         use_visualdl: write curves for VisualDL.
@@ -81,6 +82,8 @@ class GlobalSection:
             are not finite (each is skipped); 1 stops at the first, null never.
         max_time: stop, saved and with exit status 75, so long after the start of the process:
             seconds, or text such as ``1h30m``.
+        allow_config_change: keys, or patterns such as ``Model.*``, that may differ from the config
+            of the checkpoint although a run cannot continue exactly with another value.
     """
 
     task_type: str = "classification"
@@ -104,8 +107,9 @@ class GlobalSection:
     eval_interval: Annotated[int, Range(min=1)] = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
     save_interval: Annotated[int, Range(min=1)] = 1
-    save_unit: Literal["epoch", "step"] = "epoch"
-    max_num_latest_checkpoint: int = 1
+    save_unit: Literal["epoch", "step", "minute"] = "epoch"
+    save_in_background: bool = True
+    max_num_latest_checkpoint: Annotated[int, Range(min=0)] = 1
     print_batch_step: Annotated[int, Range(min=1)] = 10
     use_visualdl: bool = True
     flags: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +117,7 @@ class GlobalSection:
     num_threads: Annotated[Optional[int], Range(min=1)] = None
     max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
+    allow_config_change: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

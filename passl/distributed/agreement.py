@@ -1,11 +1,13 @@
 """One answer for all ranks to a question that each may answer differently: is it time to stop?
 
 A signal reaches one process earlier than another, or only one of them.  Ranks that left the loop at
-different steps would wait for each other for ever, so they ask each other at fixed places.
+different steps would wait for each other for ever, so they ask each other at fixed places.  A save
+that a clock asks for goes the same way, as only one of the clocks can decide.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Optional
 
 import paddle
@@ -13,7 +15,20 @@ from paddle import Tensor
 
 from passl.distributed.world import World
 
-__all__ = ["Agreement"]
+__all__ = ["Agreement", "Answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the ranks agreed on.
+
+    Attributes:
+        stop: the highest rank that wants to stop, or None if none does.
+        save: a rank wants to save; it is not said where one wants to stop, which saves anyway.
+    """
+
+    stop: Optional[int] = None
+    save: bool = False
 
 
 class Agreement:
@@ -36,19 +51,21 @@ class Agreement:
         self._deferred = not paddle.get_device().startswith("cpu") if deferred is None else deferred
         self._previous: Optional[Tensor] = None
 
-    def __call__(self, wish: bool) -> Optional[int]:
-        """The highest rank that says yes, or None if none does.
+    def __call__(self, stop: bool, save: bool = False) -> Answer:
+        """What all ranks together want.
 
         Args:
-            wish: what this rank says.
+            stop, save: what this rank wants.
         """
         if not self._world.is_distributed:
-            return 0 if wish else None
-        answer = paddle.to_tensor([self._world.rank + 1 if wish else 0], dtype="int32")
+            return Answer(0 if stop else None, save and not stop)
+        # The largest wins: 0 for nothing, 1 for a save, the rank + 2 for a stop.
+        wish = self._world.rank + 2 if stop else int(save)
+        answer = paddle.to_tensor([wish], dtype="int32")
         paddle.distributed.all_reduce(answer, op=paddle.distributed.ReduceOp.MAX)
         if self._deferred:
             answer, self._previous = self._previous, answer
             if answer is None:
-                return None
+                return Answer()
         highest = int(answer.numpy()[0])
-        return highest - 1 if highest else None
+        return Answer(highest - 2 if highest > 1 else None, highest == 1)

@@ -96,6 +96,11 @@ class Run:
             self._reporter.stopped(sentence)
             raise RunStopped(sentence)
 
+    def close(self) -> None:
+        """Let another run use the folder; :meth:`fit` does it at its end."""
+        if self.trainer is not None:
+            self.trainer.parts.store.close()
+
     def evaluate(
         self, *, stop: Optional[StopRequest] = None, handle_signals: bool = True
     ) -> EvalResult:

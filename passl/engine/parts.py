@@ -10,6 +10,7 @@ import paddle
 
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
 from passl.data.loader import Loader
@@ -65,6 +66,13 @@ class Builder:
         """All parts of the mode, and the run they make."""
         self.set_device()
         store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
+        try:
+            return self._build(loaders, store)
+        except BaseException:
+            store.close()
+            raise
+
+    def _build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
         found = self.find_state(store) if self.mode == "train" else None
         model = self.build_model(with_pretrained=self.mode == "train" and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
@@ -118,7 +126,9 @@ class Builder:
     def find_state(self, store: CheckpointStore) -> Optional[Path]:
         """The training state to continue from, after the main process has tidied the folder."""
         if self.world.is_main:
-            store.prepare()
+            unlocked = store.prepare()
+            if unlocked is not None:
+                self.reporter.warn(unlocked)
         return find_state(self.config, store, self.reporter)
 
     def build_model(self, with_pretrained: bool) -> Any:
@@ -367,11 +377,16 @@ class Builder:
             clip=self.build_clip(),
             precision=self.build_precision_once(),
             store=store,
+            saver=Saver(
+                store,
+                self.reporter.save_ended,
+                in_background=self.config.Global.save_in_background,
+            ),
             reporter=self.reporter,
             hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
             evaluator=evaluator,
             world=self.world,
-            record=run_record(self.config, plan),
+            record=run_record(self.config, plan, loader.num_samples, self.world),
             ema=self.build_ema(model, optimizer),
             max_bad_steps=self.config.Global.max_bad_steps,
         )

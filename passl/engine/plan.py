@@ -21,6 +21,7 @@ class RunPlan:
         last_step: where this run ends: ``total_steps``, or ``max_train_step`` if that is less.
         log_every: steps between log lines.
         eval_every, save_every: steps between evaluations and checkpoints; None for never.
+        save_every_s: seconds between checkpoints, instead of steps.
     """
 
     seed: int
@@ -32,6 +33,7 @@ class RunPlan:
     log_every: int
     eval_every: Optional[int]
     save_every: Optional[int]
+    save_every_s: Optional[float] = None
 
     @property
     def num_epochs(self) -> int:
@@ -84,5 +86,6 @@ def plan_run(
         last_step=last,
         log_every=log_every,
         eval_every=None if eval_interval is None else eval_interval * in_steps[eval_unit],
-        save_every=save_interval * in_steps[save_unit],
+        save_every=save_interval * in_steps[save_unit] if save_unit in in_steps else None,
+        save_every_s=save_interval * 60.0 if save_unit == "minute" else None,
     )

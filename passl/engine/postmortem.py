@@ -42,6 +42,7 @@ def give_up(trainer: Trainer) -> NoReturn:
         PasslError: always: what happened, where the report is, what to do.
     """
     parts, row = trainer.parts, trainer.skipped.row
+    parts.saver.abandon()  # what it is still writing is the last checkpoint
     first = row[0]
     report = _report(trainer, first)
     ours = bool(report["first_bad_layer"]) or not math.isfinite(first.loss)

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import paddle
 
 import passl
+from passl.checkpoint.disk import os_errors_become_sentences
 from passl.checkpoint.resolve import BEST_EMA, EMA_NAME
+from passl.checkpoint.saver import SaveResult
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch, Loader
 from passl.distributed.world import World
@@ -100,11 +102,12 @@ class Reporter:
         if parts.evaluator is not None:
             self._loss_names.update(parts.evaluator.loss_names)
         if self._metrics is not None:
-            self._open_metrics(state)
+            with os_errors_become_sentences("write", self.run_dir / "metrics.jsonl"):
+                self._open_metrics(state)
             header = f"# command: {shlex.join(sys.argv)}\n"
-            (self.run_dir / "config.yaml").write_text(
-                header + self.config.to_yaml(origins=True), encoding="utf-8"
-            )
+            resolved = self.run_dir / "config.yaml"
+            with os_errors_become_sentences("write", resolved):
+                resolved.write_text(header + self.config.to_yaml(origins=True), encoding="utf-8")
         for note in self.config.notes:
             self.log(f"config: {note}")
         total = sum(int(parameter.size) for parameter in parts.model.parameters())
@@ -232,6 +235,23 @@ class Reporter:
             )
         )
 
+    def save_ended(self, result: SaveResult) -> None:
+        """A checkpoint is complete, or is given up while training goes on."""
+        if result.folder is not None:
+            said = {"best": "the best so far", "best_ema": "the best average so far"}
+            notes = ", ".join(text for name, text in said.items() if name in result.links)
+            again = f" at try {result.tries}" if result.tries > 1 else ""
+            self.log(f"saved {result.folder}{f' ({notes})' if notes else ''}{again}")
+            return
+        older = "".join(
+            f"; {link} keeps leading to an older one" for link in sorted(result.links - {"latest"})
+        )
+        tries = f" after {result.tries} tries" if result.tries > 1 else ""
+        self.warn(
+            f"step {result.step} is not saved{tries}, training goes on: {result.error} The "
+            f"checkpoints from before are kept{older}"
+        )
+
     def bad_step(self, bad: BadStep, epoch: int, dataset: Any) -> None:
         """A step was skipped because its numbers were not finite.
 
@@ -246,17 +266,6 @@ class Reporter:
             epoch,
             {"loss": bad.loss, "grad_norm": bad.grad_norm, "in_row": bad.in_row},
         )
-
-    def saved(self, folder: Path, best: Sequence[str] = ()) -> None:
-        """A checkpoint is complete.
-
-        Args:
-            folder: where it is.
-            best: links to what is the best so far that lead to it now.
-        """
-        said = {"best": "the best so far", "best_ema": "the best average so far"}
-        notes = ", ".join(said[name] for name in best)
-        self.log(f"saved {folder}{f' ({notes})' if notes else ''}")
 
     def finished(self, trainer: Trainer) -> None:
         """The last words of a training run: results, time, where things are, what to do next."""
@@ -283,6 +292,13 @@ class Reporter:
                     f"best {name} of the averaged weights: {state.best_ema.metric:.5f} at step "
                     f"{state.best_ema.step} (epoch {state.best_ema.epoch})"
                 )
+            for link, best in (("best", state.best), ("best_ema", state.best_ema)):
+                linked = trainer.parts.saver.scores.get(link)
+                if self.world.is_main and best is not None and linked != best.metric:
+                    where = "nowhere" if linked is None else f"to a checkpoint of {linked:.5f}"
+                    self.warn(
+                        f"{link} leads {where}: that of the best evaluation is not in this folder"
+                    )
         self._say_where()
 
     def stopped(self, sentence: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -13,12 +13,14 @@ import paddle
 
 import passl
 from passl.checkpoint.files import read_arrays
+from passl.checkpoint.links import follow_link
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import EMA_NAME, resolve_checkpoint
+from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
+from passl.engine.changes import Change, config_changes, is_allowed, model_changes
 from passl.engine.hooks.base import hooks_by_name
 from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
@@ -62,10 +64,16 @@ def restore(
     """
     record = read_state(folder)
     state = TrainState.from_dict(record["state"], str(folder))
-    check_continuable(record, plan, folder, config)
+    changes = config_changes(record["config"], config)
+    check_continuable(record, parts.record, changes, folder, config)
+    _tell_of_changes(record["plan"], parts.record["plan"], changes, config, reporter)
     check_external(parts.model, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
-    parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
+    if any(change.key == "Optimizer.name" for change in changes):
+        reporter.warn("the optimizer is another one: it begins anew, without its former state")
+    else:
+        parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
+    parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
     parts.precision.load_state_dict(state.scaler)
     restore_average(parts, state, folder, reporter)
     hooks = hooks_by_name(parts.hooks)
@@ -121,41 +129,112 @@ def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:
 
 
 def check_continuable(
-    record: Mapping[str, Any], plan: RunPlan, folder: Path, config: Config
+    record: Mapping[str, Any],
+    mine: Mapping[str, Any],
+    changes: Sequence[Change],
+    folder: Path,
+    config: Config,
 ) -> None:
     """Refuse to continue with another model or with steps that mean other samples.
 
+    Args:
+        record: the checkpoint's.
+        mine: what :func:`run_record` says of this run.
+        changes: what differs between the two configs.
+        folder: of the checkpoint.
+        config: of this run; ``Global.allow_config_change`` names what may differ all the same.
+
     Raises:
-        CheckpointError: naming what differs.
+        CheckpointError: naming what differs and what would allow it.
     """
-    before, now = record["config"], config.to_dict()
-    model_keys = sorted({*before["Model"], *now["Model"]})
-    different = [
-        f"{name} was {was!r} and is {now_is!r}"
-        for name, was, now_is in (
-            *(
-                (f"Model.{key}", before["Model"].get(key), now["Model"].get(key))
-                for key in model_keys
-                # dropout changes no shape, and what a path leads to is compared by its SHA-256
-                if not key.endswith(("_rate", "_path"))
-            ),
-            ("Optimizer.name", before["Optimizer"]["name"], now["Optimizer"]["name"]),
-            (
-                "the global batch size",
-                record["plan"]["global_batch_size"],
-                plan.global_batch_size,
-            ),
-            ("steps per epoch", record["plan"]["steps_per_epoch"], plan.steps_per_epoch),
-            ("Global.seed", record["plan"]["seed"], plan.seed),
-        )
-        if was != now_is
+    before, now = record["plan"], mine["plan"]
+    refused = [*model_changes(changes)]
+    refused += [change for change in changes if change.key == "Optimizer.name"]
+    refused += [
+        Change(key, before[name], now[name])
+        for name, key in _PLAN_KEYS.items()
+        if before.get(name, now[name]) != now[name]
     ]
-    if different:
-        raise CheckpointError(
-            f"{folder} cannot be continued with this config: {'; '.join(different)}. Set them "
-            "back, or start a new run in another folder with -o Global.output_dir=PATH "
-            f"(Global.pretrained_model={folder} starts it from these weights)"
+    patterns = config.Global.allow_config_change
+    refused = [change for change in refused if not is_allowed(change.key, patterns)]
+    if before["steps_per_epoch"] != now["steps_per_epoch"]:
+        refused.append(Change("steps per epoch", before["steps_per_epoch"], now["steps_per_epoch"]))
+    if not refused:
+        return
+    keys = [change.key for change in refused if "." in change.key]
+    allow = f", allow the change with -o Global.allow_config_change=[{','.join(keys)}]"
+    raise CheckpointError(
+        f"{folder} cannot be continued with this config: {'; '.join(map(str, refused))}. Set them "
+        f"back{_batch_hint(before, now)}{allow if len(keys) == len(refused) else ''}, or start a "
+        "new run in another folder with -o Global.output_dir=PATH "
+        f"(Global.pretrained_model={folder} starts it from these weights)"
+    )
+
+
+#: Lengths that decide which samples a step trains on -> the key that a user knows them by.
+_PLAN_KEYS = {
+    "global_batch_size": "Global.global_batch_size",
+    "num_samples": "DataLoader.Train.dataset",
+    "seed": "Global.seed",
+}
+#: The most lines about changed keys.
+_MAX_CHANGES = 40
+
+
+def _batch_hint(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What keeps the batch when only the number of processes changed."""
+    was, size = before.get("num_processes"), before["global_batch_size"]
+    if was in (None, now["num_processes"]) or size == now["global_batch_size"]:
+        return ""
+    return (
+        f" (the run had {was} processes and has {now['num_processes']} now: "
+        f"-o Global.global_batch_size={size} keeps its batch)"
+    )
+
+
+def _tell_of_changes(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    changes: Sequence[Change],
+    config: Config,
+    reporter: Reporter,
+) -> None:
+    """One line for every key that differs, and what another number of processes means."""
+    for change in changes[:_MAX_CHANGES]:
+        reporter.log(f"changed since the checkpoint: {change} ({config.origin(change.key)})")
+    if len(changes) > _MAX_CHANGES:
+        reporter.log(f"changed since the checkpoint: {len(changes) - _MAX_CHANGES} more keys")
+    was = before.get("num_processes", now["num_processes"])
+    if was != now["num_processes"]:
+        reporter.log(
+            f"the run had {was} process{'es' * (was != 1)} and has {now['num_processes']} now: it "
+            "goes on at the same sample with the same global batch; sums are made in another "
+            "order, so losses and weights agree to rounding, not bit for bit"
         )
+
+
+def _scores_of_links(run_dir: Path) -> dict[str, float]:
+    """The values of the evaluations for which ``best`` and ``best_ema`` lead where they lead."""
+    scores: dict[str, float] = {}
+    best = _state_behind(run_dir / "best")
+    measured_here = best is not None and best.last_eval.get("step") == float(best.step)
+    if best is not None and measured_here and "metric" in best.last_eval:
+        scores["best"] = best.last_eval["metric"]
+    averaged = _state_behind(run_dir / BEST_EMA)
+    if averaged is not None and averaged.best_ema and averaged.best_ema.step == averaged.step:
+        scores[BEST_EMA] = averaged.best_ema.metric
+    return scores
+
+
+def _state_behind(link: Path) -> Optional[TrainState]:
+    """The state in the checkpoint that a link leads to; None if it is damaged or not there."""
+    target = follow_link(link)
+    if target is None:
+        return None
+    try:
+        return TrainState.from_dict(read_state(target)["state"], str(target))
+    except CheckpointError:  # the next evaluation is better than that
+        return None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -177,14 +256,22 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def run_record(config: Config, plan: RunPlan) -> dict[str, Any]:
-    """What a checkpoint remembers of its run beside the state: config, lengths, versions."""
+def run_record(config: Config, plan: RunPlan, num_samples: int, world: World) -> dict[str, Any]:
+    """What a checkpoint remembers of its run beside the state: config, lengths, versions.
+
+    Args:
+        config, plan: of the run.
+        num_samples: samples of an epoch.
+        world: its processes.
+    """
     return {
         "config": config.to_dict(),
         "plan": {
             "seed": plan.seed,
             "global_batch_size": plan.global_batch_size,
             "steps_per_epoch": plan.steps_per_epoch,
+            "num_samples": num_samples,
+            "num_processes": world.size,
         },
         "versions": versions(),
     }

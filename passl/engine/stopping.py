@@ -20,11 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from passl.distributed.world import World
 from passl.engine.attempt import Attempt
 from passl.errors import EXIT_STOPPED, PasslError
+
+if TYPE_CHECKING:
+    from passl.distributed.agreement import Answer
 
 __all__ = [
     "STOP_FILE",
@@ -75,7 +78,7 @@ class StopWatch:
         world: this process among all.
         stop_file: the file that asks the run to stop; only the main process looks for it.
         max_time_s: seconds after ``request.started_s`` at which to stop.
-        agree: maps the wish of this rank to the rank whose wish counts, or None.
+        agree: maps the wishes of this rank, to stop and to save, to those of all; None: alone.
         attempt: where the progress is noted for a supervisor.
     """
 
@@ -86,30 +89,45 @@ class StopWatch:
         *,
         stop_file: Optional[Path] = None,
         max_time_s: Optional[float] = None,
-        agree: Optional[Callable[[bool], Optional[int]]] = None,
+        agree: Optional[Callable[[bool, bool], Answer]] = None,
         attempt: Optional[Attempt] = None,
     ) -> None:
         self.request = request or StopRequest()
         self._world = world or World()
         self._stop_file = stop_file if self._world.is_main else None
         self._max_time_s = max_time_s
-        self._agree = agree or (lambda wish: self._world.rank if wish else None)
+        self._agree = agree
+        self._save_is_due = False
         self.attempt = attempt or Attempt(None, self._world.rank)
         #: Why the run stops; None while it goes on.  Set by :meth:`poll`, on all ranks together.
         self.reason: Optional[str] = None
 
-    def poll(self) -> bool:
+    def poll(self, save: bool = False) -> bool:
         """Whether the run is to stop here; every rank must ask equally often.
 
         Once true it stays true, without asking the other ranks again.
+
+        Args:
+            save: this rank wants a checkpoint: :meth:`take_save` tells all ranks of it together.
         """
         if self.reason is None:
             self._look()
-            rank = self._agree(self.request.reason is not None)
+            stop = self.request.reason is not None
+            if self._agree is None:
+                rank, agreed = (self._world.rank if stop else None), save
+            else:
+                answer = self._agree(stop, save)
+                rank, agreed = answer.stop, answer.save
+            self._save_is_due = self._save_is_due or agreed
             if rank is not None:
                 asked = self.request.reason or f"process {rank} was asked to"
                 self.reason = asked
         return self.reason is not None
+
+    def take_save(self) -> bool:
+        """Whether a checkpoint was asked for since the last call; the same on all ranks."""
+        due, self._save_is_due = self._save_is_due, False
+        return due
 
     def remove_file(self) -> None:
         """Remove the file that asked to stop: the wish is honoured, or nothing is left to stop."""

@@ -18,6 +18,7 @@ import paddle
 from paddle import Tensor
 
 from passl.checkpoint.resolve import EMA_NAME
+from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
 from passl.distributed.collectives import sum_gradients
@@ -29,6 +30,7 @@ from passl.engine.model_facts import checkpoint_weights, evaluation_settings, mo
 from passl.engine.plan import RunPlan
 from passl.engine.postmortem import give_up
 from passl.engine.reporting import Reporter
+from passl.engine.save_clock import SaveClock
 from passl.engine.skipped import SkippedSteps
 from passl.engine.state import Best, TrainState
 from passl.engine.stopping import RunStopped, StopWatch
@@ -54,6 +56,7 @@ class TrainParts:
     clip: Optional[ClipGradByGlobalNorm]
     precision: Precision
     store: CheckpointStore
+    saver: Saver
     reporter: Reporter
     hooks: Sequence[Hook]
     evaluator: Optional[Evaluator]
@@ -82,6 +85,7 @@ class Trainer:
         self.stop_reason: Optional[str] = None
         self._started = time.perf_counter()
         self._saved_step: Optional[int] = state.step
+        self._save_clock = SaveClock(plan.save_every_s if parts.world.is_main else None)
         self.watch = StopWatch()
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -119,6 +123,7 @@ class Trainer:
                         break
             if self._saved_step != state.step:
                 self.save()
+            self.parts.saver.finish()
             if self.is_complete:
                 self._call_hooks("on_finish", self)
         except BaseException as error:
@@ -126,6 +131,8 @@ class Trainer:
             raise
         finally:
             self.parts.loader.close()
+            self.parts.saver.abandon()  # nothing is left unless the run failed
+            self.parts.store.close()
         if self.is_complete:
             self.parts.reporter.finished(self)
         self.watch.remove_file()
@@ -281,13 +288,16 @@ class Trainer:
             resumed: no step was made yet; only an evaluation that a stop cut off is due.
         """
         state = self.state
-        if self.watch.poll() or (resumed and not state.evaluation_due):
+        self.parts.saver.poll()
+        is_stopped = self.watch.poll(save=self._save_clock.is_due())
+        if is_stopped or (resumed and not state.evaluation_due):
             return
         try:
             improved = self._evaluate_if_due()
         except RunStopped:
             return
-        if improved or self.plan.is_save_step(state.step):
+        asked = self.watch.take_save()
+        if improved or asked or self.plan.is_save_step(state.step):
             self.save(improved)
             self.watch.poll()
 
@@ -358,14 +368,33 @@ class Trainer:
         return evaluator.run(self.parts.model, report, self.plan.log_every, self.watch.poll)
 
     def save(self, best: Sequence[str] = ()) -> None:
-        """Write a checkpoint of this step; ``latest`` and the links in ``best`` lead to it."""
+        """Have a checkpoint of this step written; ``latest`` and the links in ``best`` lead to it.
+
+        Every rank takes part; only the main one has files, and waits for none of them.
+        """
         self._note_in_state()
         state = self.state
         if self.parts.world.is_main:
-            folder = self.parts.store.save(state.step, self._contents(), links=("latest", *best))
-            self.parts.reporter.saved(folder, best)
+            scores = self._scores(best)
+            self.parts.saver.submit(state.step, self._contents(), ("latest", *scores), scores)
         self._saved_step = state.step
+        self._save_clock.restart()
         self.parts.reporter.pause_ended()
+
+    def _scores(self, best: Sequence[str]) -> dict[str, float]:
+        """The links besides ``latest`` that lead to a checkpoint of this step, with their values.
+
+        Where the checkpoint of the best evaluation could not be written, ``best`` takes the next
+        one that is better than what it leads to.
+        """
+        state, scores = self.state, {}
+        last = state.last_eval
+        value = last.get("metric") if last.get("step") == float(state.step) else None
+        if value is not None and ("best" in best or self.parts.saver.is_better("best", value)):
+            scores["best"] = value
+        if "best_ema" in best and state.best_ema is not None:
+            scores["best_ema"] = state.best_ema.metric
+        return scores
 
     def _note_in_state(self) -> None:
         """Bring what other parts remember into the state; every rank takes part."""
@@ -382,7 +411,7 @@ class Trainer:
         state.total_steps = self.plan.total_steps
 
     def _contents(self) -> dict[str, Part]:
-        """The files of a checkpoint, copied to the host's memory."""
+        """The files of a checkpoint, copied to the host's memory: later steps do not change it."""
         parts = self.parts
         kept = checkpoint_weights(parts.model)
         averaged: dict[str, Part] = {}
@@ -429,6 +458,7 @@ def _is_better(result: EvalResult, best: Optional[Best]) -> bool:
 
 
 def _host(value: Any) -> np.ndarray:
+    """A copy; ``Tensor.numpy`` makes one on every device (measured with Paddle 2.6 and 3.3)."""
     return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
 
 

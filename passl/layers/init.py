@@ -100,9 +100,7 @@ def normal_(tensor: paddle.Tensor, rng: np.random.Generator, *, std: float = 0.0
     tensor.set_value(values)
 
 
-def trunc_normal_(
-    tensor: paddle.Tensor, rng: np.random.Generator, *, std: float = 0.02
-) -> None:
+def trunc_normal_(tensor: paddle.Tensor, rng: np.random.Generator, *, std: float = 0.02) -> None:
     """Fill from the normal distribution of mean 0, cut at plus and minus two ``std``.
 
     Values outside are drawn again.  ``std`` is that of the uncut distribution; what results is

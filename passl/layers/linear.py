@@ -51,9 +51,7 @@ class Linear(nn.Layer):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         zero = nn.initializer.Constant(0.0)
-        self.weight = self.create_parameter(
-            [in_features, out_features], default_initializer=zero
-        )
+        self.weight = self.create_parameter([in_features, out_features], default_initializer=zero)
         self.bias = None
         if bias:
             self.bias = self.create_parameter(

@@ -51,7 +51,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     wanted = pattern.lower()
     return [
-        name for name in MODELS.names()
+        name
+        for name in MODELS.names()
         if any(fnmatchcase(known.lower(), wanted) for known in (name, *_aliases(name)))
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import RunFolder
+from small_run import RunFolder, assert_same_arrays
 from spoiled import spoiled_data
 
 from passl.checkpoint.files import read_arrays
@@ -86,6 +86,49 @@ def test_a_run_of_two_processes_continues_on_one(make_run, repo, user_environmen
     assert moved.train(drop_batch, *EXACT) == 0
     for name, value in whole.weights().items():
         np.testing.assert_allclose(moved.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+    assert "the run had 2 processes and has 1 now: it goes on at the same sample" in moved.log()
+    assert moved.state()["samples_seen"] == whole.state()["samples_seen"]
+
+
+def test_a_run_of_one_process_continues_on_two_with_another_split(make_run, repo, user_environment):
+    """In the middle of an epoch, the batch given for each process, and split in micro-batches."""
+    whole, moved = make_run("whole"), make_run("moved")
+    batch = "DataLoader.Train.sampler.batch_size={}".format
+    exact = EXACT[:-1]
+    assert whole.train(*exact, batch(256)) == 0
+    assert moved.train(*exact, batch(256), "Global.max_train_step=8") == 0
+    status, logs = launch_script(
+        moved,
+        repo,
+        user_environment,
+        repo / "tools" / "train.py",
+        *("-c", str(moved.config_file), "-o", *exact, batch(256)),
+    )
+    assert status != 0
+    assert "-o Global.global_batch_size=256 keeps its batch" in "".join(logs)
+    launch(moved, repo, user_environment, *exact, batch(128), "Global.accum_steps=2")
+    assert "the run had 1 process and has 2 now: it goes on at the same sample" in moved.log()
+    for name, value in whole.weights().items():
+        np.testing.assert_allclose(moved.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+    assert moved.state()["samples_seen"] == whole.state()["samples_seen"]
+
+
+def test_two_processes_save_by_the_clock_of_one_and_wait_for_no_disk(
+    make_run, repo, user_environment
+):
+    plain, clocked = make_run("plain"), make_run("clocked")
+    settings = (*EXACT, "~DataLoader.Train.sampler.batch_size", "Global.imports=[slow_parts]")
+    helpers = str(repo / "tests" / "helpers")
+    environment = {
+        **user_environment,
+        "PYTHONPATH": f"{helpers}:{user_environment['PYTHONPATH']}",
+    }
+    launch(plain, repo, environment, *settings)
+    clock = ("Global.save_unit=minute", "Hooks=[{name: FastClockSlowDisk, every_s: 0.02}]")
+    launch(clocked, repo, environment, *settings, *clock)
+    assert_same_arrays(clocked.weights(), plain.weights())
+    saved = [int(step) for step in re.findall(r"saved \S+/step_(\d+)", clocked.log())]
+    assert set(saved) - {6, 12}, "evaluations alone do not explain them"
 
 
 def test_a_process_without_samples_changes_nothing(make_run, repo, user_environment):

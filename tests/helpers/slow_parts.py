@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import paddle
 
 from passl.engine.hooks.base import Hook
+from passl.engine.save_clock import SaveClock
 from passl.registry import HOOKS, METRICS, Range
 
 if TYPE_CHECKING:
@@ -61,6 +62,30 @@ class Pause(Hook):
 
     def on_step_end(self, trainer: Trainer) -> None:
         time.sleep(self.seconds)
+
+
+@HOOKS.register()
+class FastClockSlowDisk(Hook):
+    """Make the clock of ``save_unit: minute`` fast, and the disk slow.
+
+    Args:
+        every_s: seconds between two checkpoints.
+        write_s: seconds that a write takes more.
+    """
+
+    def __init__(self, *, every_s: float, write_s: float = 0.2) -> None:
+        self.every_s, self.write_s = every_s, write_s
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.parts.world.is_main:
+            trainer._save_clock = SaveClock(self.every_s)
+        save = trainer.parts.store.save
+
+        def slow_save(*arguments: Any) -> Path:
+            time.sleep(self.write_s)
+            return save(*arguments)
+
+        trainer.parts.store.save = slow_save  # type: ignore[method-assign]
 
 
 @HOOKS.register()

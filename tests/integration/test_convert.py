@@ -20,7 +20,7 @@ import pytest
 from passl.checkpoint.convert.record import provenance_path
 from passl.checkpoint.files import read_arrays, write_arrays
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.sources import open_source
+from passl.checkpoint.sources import open_source, write_safetensors
 from passl.cli.convert import main
 from passl.models import create_model
 
@@ -458,3 +458,23 @@ def test_a_wrong_command_line_does_not_import_paddle():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 2
+
+
+def test_a_folder_of_another_system_is_a_path_to_weights(tmp_path):
+    """As Hugging Face's libraries leave it: named by the folder, and by the index of its shards."""
+    params = foreign.timm_params()
+    names = sorted(params)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, members in shards.items():
+        write_safetensors(tmp_path / file, {name: params[name] for name in members}, {})
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {name: file for file, members in shards.items() for name in members}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with np.load(GOLDEN / "vit.npz") as stored:
+        images, logits = stored["x"], stored["logits"]
+    for path in (tmp_path, index):
+        model = create_model("VisionTransformer", seed=1, **foreign.TINY)
+        load_pretrained(model, path)
+        model.eval()
+        ours = model(paddle.to_tensor(images)).numpy()
+        np.testing.assert_allclose(ours, logits, rtol=1e-5, atol=5e-6)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import time
+from collections import Counter
+
 import pytest
 from small_run import RunFolder, assert_same_arrays
+from started import start_training
 
+import passl
 from passl.cli import eval as eval_command
+from passl.data.datasets.digits import DigitsDataset
+from passl.engine.changes import config_changes
 from passl.engine.resume import read_state
 from passl.errors import CheckpointError
 
@@ -48,6 +58,94 @@ def test_accumulation_and_mixed_batches_continue_exactly(make_run):
     assert stopped.train(*overrides, "Global.max_train_step=8") == 0
     assert stopped.train(*overrides, "DataLoader.Train.loader.num_workers=3") == 0
     assert_same_run(stopped, whole)
+
+
+MIXED = (
+    "Global.accum_steps=2",
+    "~Metric.Train",
+    "DataLoader.Train.batch_transform=[{TransformOpSampler: {ops: "
+    "[{Mixup: {alpha: 0.8, prob: 0.5}}, {Cutmix: {alpha: 1.0, prob: 0.5}}]}}]",
+    "Global.epochs=3",
+)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_random_batches_continue_exactly_with_any_number_of_workers(make_run, workers):
+    """Dropout and drop path are on in the small config, Mixup and CutMix here."""
+    whole, stopped = make_run("whole"), make_run("stopped")
+    assert whole.train(*MIXED) == 0
+    for step in (3, 5, 13):
+        assert stopped.train(*MIXED, f"Global.max_train_step={step}") == 0
+    assert stopped.train(*MIXED, f"DataLoader.Train.loader.num_workers={workers}") == 0
+    assert_same_run(stopped, whole)
+    assert without_times(stopped.records("train")) == without_times(whole.records("train"))
+
+
+def test_a_resume_reads_no_image_of_the_batches_that_are_done(run_folder, monkeypatch):
+    load, read = DigitsDataset.load, Counter()
+
+    def counting_load(self, index):
+        read[(len(self), index)] += 1
+        return load(self, index)
+
+    assert run_folder.train("Global.max_train_step=4", "Global.eval_during_train=false") == 0
+    monkeypatch.setattr(DigitsDataset, "load", counting_load)
+    assert run_folder.train("Global.epochs=1", "Global.eval_during_train=false") == 0
+    # 6 batches an epoch, four of them done: one of 256 and one of 158 are left.
+    assert sum(read.values()) == 256 + 158
+    assert set(read.values()) == {1}
+
+
+def test_a_clock_that_goes_back_does_not_confuse_a_resume(make_run, monkeypatch):
+    whole, stopped = make_run("whole"), make_run("stopped")
+    every = ("Global.save_unit=step", "Global.save_interval=2", "Global.epochs=3")
+    assert whole.train(*every) == 0
+    now = time.time()
+    for start, end in enumerate((5, 9, 13, 18)):
+        # Every start lives an hour before the last one, and so do its files.
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda start=start: now - 3600.0 * start)
+            assert stopped.train(*every, f"Global.max_train_step={end}") == 0
+        assert stopped.state()["step"] == end
+        for path in stopped.dir.rglob("*"):
+            os.utime(path, (now - 7200.0 * start, now - 7200.0 * start), follow_symlinks=False)
+    assert_same_run(stopped, whole)
+    assert without_times(stopped.records("train")) == without_times(whole.records("train"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_random_moments_change_no_bit(make_run, user_environment, repo, tmp_path, seed):
+    """Twice in a row, each start with another number of workers, checkpoints every other step."""
+    rng = random.Random(seed)
+    options = (*MIXED, "Global.save_unit=step", "Global.save_interval=2")
+    whole, killed = make_run("whole"), make_run("killed")
+    assert whole.train(*options) == 0
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    step_file = notes / "rank_0.step"
+    environment = {
+        **user_environment,
+        "PYTHONPATH": f"{repo / 'tests' / 'helpers'}:{user_environment['PYTHONPATH']}",
+        "PASSL_ATTEMPT_DIR": str(notes),
+    }
+    pause = ("Global.imports=[slow_parts]", "Hooks=[{name: Pause, seconds: 0.05}]")
+    for least, workers in ((3, 1), (9, 3)):
+        workers_option = f"DataLoader.Train.loader.num_workers={workers}"
+        with start_training(killed, environment, *options, *pause, workers_option) as started:
+            started.wait_until(
+                lambda least=least: step_file.exists() and int(step_file.read_text() or 0) >= least,
+                f"step {least}",
+            )
+            time.sleep(rng.uniform(0.0, 0.2))
+            started.send(signal.SIGKILL)
+            assert started.end() == -signal.SIGKILL
+        step_file.unlink()
+    assert killed.train(*options, "DataLoader.Train.loader.num_workers=0") == 0
+    assert killed.log().count("continuing from") == 2
+    assert_same_run(killed, whole)
+    assert without_times(killed.records()) == without_times(whole.records())
+    assert killed.state()["best"] == whole.state()["best"]
 
 
 def test_the_logged_figures_continue_as_if_nothing_had_happened(make_run):
@@ -111,7 +209,7 @@ def test_early_stopping_is_remembered(run_folder):
     [
         ("Global.seed=7", "Global.seed was 2021 and is 7"),
         ("Optimizer.name=Momentum", "Optimizer.name was 'AdamW' and is 'Momentum'"),
-        ("DataLoader.Train.sampler.batch_size=128", "the global batch size was 256 and is 128"),
+        ("DataLoader.Train.sampler.batch_size=128", "Global.global_batch_size was 256 and is 128"),
         ("Model.depth=1", "Model.depth was 2 and is 1"),
     ],
 )
@@ -120,6 +218,93 @@ def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence)
     capsys.readouterr()
     assert run_folder.train("Global.epochs=2", override) == 1
     assert sentence in capsys.readouterr().err
+
+
+# -- another config --------------------------------------------------------------------------------
+
+
+def test_what_changed_in_the_config_is_said_line_by_line(run_folder):
+    assert run_folder.train("Global.epochs=1") == 0
+    changed = ("Global.epochs=2", "LRScheduler.learning_rate=0.02", "Model.drop_rate=0.2")
+    assert run_folder.train(*changed) == 0
+    said = [
+        line.split("changed since the checkpoint: ")[1]
+        for line in run_folder.log().splitlines()
+        if "changed since the checkpoint: " in line
+    ]
+    assert said == [
+        "Model.drop_rate was 0.1 and is 0.2 (-o Model.drop_rate=0.2)",
+        "Global.epochs was 1 and is 2 (-o Global.epochs=2)",
+        "LRScheduler.learning_rate was 0.01 and is 0.02 (-o LRScheduler.learning_rate=0.02)",
+    ]
+
+
+def test_nothing_is_said_of_a_config_that_is_the_same(run_folder):
+    assert run_folder.train("Global.max_train_step=3") == 0
+    assert run_folder.train("Global.max_train_step=3") == 0
+    assert "changed since the checkpoint" not in run_folder.log()
+
+
+def test_a_default_that_is_written_is_no_change(run_folder):
+    """Also for a checkpoint of a version that did not know the key yet."""
+    config = passl.load_config(run_folder.config_file)
+    before = config.to_dict()
+    assert config_changes(before, config) == []
+    for section, key in (("Model", "qkv_bias"), ("Model", "epsilon"), ("Global", "max_time")):
+        del before[section][key]
+    assert config_changes(before, config) == []
+    other = passl.load_config(run_folder.config_file, ["Model.qkv_bias=true"])
+    assert [str(change) for change in config_changes(before, other)] == [
+        "Model.qkv_bias was False and is True"
+    ]
+
+
+def test_lists_of_components_are_compared_item_by_item(run_folder):
+    config = passl.load_config(run_folder.config_file)
+    key = "DataLoader.Train.dataset.transform_ops.0.NormalizeImage.std"
+    other = passl.load_config(run_folder.config_file, [f"{key}=[1.0]"])
+    assert [str(change) for change in config_changes(config.to_dict(), other)] == [
+        "DataLoader.Train.dataset.transform_ops.0.std was [0.5] and is [1.0]"
+    ]
+
+
+def test_what_is_allowed_may_change_and_is_said(run_folder, capsys):
+    assert run_folder.train("Global.epochs=1") == 0
+    other = ("Global.epochs=2", "Optimizer.name=Momentum", "Global.seed=7")
+    assert run_folder.train(*other, "Global.allow_config_change=[Optimizer.*]") == 1
+    said = capsys.readouterr().err
+    assert "Global.seed was 2021 and is 7" in said
+    assert "Optimizer.name" not in said
+    assert "-o Global.allow_config_change=[Global.seed]" in said
+    assert run_folder.train(*other, "Global.allow_config_change=[Optimizer.*,Global.seed]") == 0
+    assert run_folder.state()["step"] == 12
+    assert "the optimizer is another one: it begins anew" in run_folder.log()
+    assert set(run_folder.optimizer()) != set()
+
+
+def test_other_samples_are_refused_though_the_steps_are_as_many(run_folder, capsys):
+    assert run_folder.train("Global.epochs=1") == 0
+    # 1420 instead of 1438 samples: the last batch is smaller, and every order is another one.
+    fewer = "DataLoader.Train.dataset.val_ratio=0.21"
+    assert run_folder.train("Global.epochs=2", fewer) == 1
+    said = capsys.readouterr().err
+    assert "DataLoader.Train.dataset was 1438 and is" in said
+    assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
+    assert (
+        run_folder.train(
+            "Global.epochs=2", fewer, "Global.allow_config_change=[DataLoader.Train.dataset]"
+        )
+        == 0
+    )
+
+
+def test_another_number_of_steps_per_epoch_cannot_be_allowed(run_folder, capsys):
+    assert run_folder.train("Global.epochs=1") == 0
+    other = "DataLoader.Train.sampler.batch_size=128"
+    assert run_folder.train("Global.epochs=2", other, "Global.allow_config_change=['*']") == 1
+    said = capsys.readouterr().err
+    assert "steps per epoch was 6 and is 12" in said
+    assert "allow_config_change" not in said
 
 
 def test_a_run_that_continues_does_not_read_its_pretrained_weights_again(make_run):

@@ -19,7 +19,7 @@ from passl.checkpoint.sources.torch_legacy import open_torch_legacy
 from passl.checkpoint.sources.torch_zip import open_torch_zip
 from passl.errors import CheckpointError
 
-__all__ = ["open_source"]
+__all__ = ["holds_foreign_weights", "open_source"]
 
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz", ".pdparams")
 #: What Hugging Face's libraries call a file of weights, whatever lies beside it.
@@ -51,6 +51,14 @@ def open_source(path: Union[str, Path], *, wrapper: Optional[str] = None) -> Ten
     if path.name.endswith(INDEX_SUFFIX):
         return open_index(path, lambda shard: _open_file(shard, wrapper))
     return _open_file(path, wrapper)
+
+
+def holds_foreign_weights(folder: Path) -> bool:
+    """Whether :func:`open_source` has something of another system to look at in the folder."""
+    with os_errors_become_sentences("read", folder):
+        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    foreign = tuple(suffix for suffix in _SUFFIXES if suffix != ".pdparams")
+    return any(name.endswith((*foreign, INDEX_SUFFIX)) for name in names)
 
 
 def _open_file(path: Path, wrapper: Optional[str]) -> TensorSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ def parts(value: float = 0.0):
     return {
         "model.pdparams": {"w": np.full((4, 4), value, np.float32)},
         "optimizer.pdopt": {"w/moment1": np.zeros((4, 4), np.float32), "__step__": np.asarray(3)},
+        "ema.pdparams": {"w": np.full((4, 4), value, np.float32)},
         "state.json": {"step": 3, "best": {"value": value}},
     }
 
@@ -56,7 +58,13 @@ def test_a_checkpoint_has_its_parts_and_a_manifest_of_them(store):
     assert path == store.folder / "step_00001234"
     assert folders(store) == ["step_00001234"]
     names = sorted(entry.name for entry in path.iterdir())
-    assert names == ["manifest.json", "model.pdparams", "optimizer.pdopt", "state.json"]
+    assert names == [
+        "ema.pdparams",
+        "manifest.json",
+        "model.pdparams",
+        "optimizer.pdopt",
+        "state.json",
+    ]
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["format"] == 1
     assert manifest["step"] == 1234
@@ -179,6 +187,30 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(store, kind):
     assert str(caught.value) == store.skipped[0].reason
 
 
+@pytest.mark.parametrize("name", [*parts(), "manifest.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: os.truncate(path, 0),
+        lambda path: flip(path, 3),
+        lambda path: flip(path, path.stat().st_size // 2),
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    ],
+    ids=["halved", "emptied", "bit near the start", "bit inside", "missing", "zeros", "longer"],
+)
+def test_damage_of_any_kind_to_any_file_is_found(store, name, damage):
+    whole = store.save(1, parts())
+    broken = store.save(2, parts())
+    damage(broken / name)
+    assert store.latest() == whole
+    assert [skipped.path for skipped in store.skipped] == [broken]
+    # A manifest whose hash changed accuses the file that has another one.
+    assert name in store.skipped[0].reason or name == "manifest.json"
+
+
 def test_newest_is_what_was_saved_last_not_the_largest_step(store):
     """A run begun again from an earlier step must not fall back into its abandoned future."""
     store.save(5000, parts())
@@ -251,11 +283,11 @@ def test_left_overs_of_a_killed_process_are_cleaned_at_the_start(store):
 def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(store):
     path = store.save(1, parts(7.0))
     path.rename(store.folder / ".step_00000001.old-999")
-    CheckpointStore(store.run_dir).prepare()
+    store.prepare()
     assert store.latest() == path
     assert read_arrays(path / "model.pdparams")["w"][0, 0] == 7.0
     shutil.copytree(path, store.folder / ".step_00000001.old-999")
-    CheckpointStore(store.run_dir).prepare()
+    store.prepare()
     assert folders(store) == ["step_00000001"]
 
 
@@ -315,7 +347,7 @@ def test_a_disk_that_is_too_small_is_found_before_writing(store, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         store.save(1, parts())
     assert str(caught.value) == (
-        f"cannot write checkpoint {store.folder / 'step_00000001'}: it needs 136 bytes, the disk "
+        f"cannot write checkpoint {store.folder / 'step_00000001'}: it needs 200 bytes, the disk "
         "has 50 bytes free. Free some space or choose another Global.output_dir."
     )
 
@@ -342,8 +374,24 @@ def test_a_really_full_disk_is_a_sentence(tmp_path):
             store.save(2, {"model.pdparams": Lazy()})
         assert store.latest() == whole
         assert folders(store) == ["step_00000001"]
+        store.close()
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_limit_on_the_size_of_files_is_a_sentence(store):
+    """The quick form of a disk that has no room, where nothing can be mounted."""
+    whole = store.save(1, parts())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = {"model.pdparams": {"w": np.ones(3_000_000, np.float32)}}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="a file may not grow this large here"):
+            store.save(2, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.latest() == whole
+    assert folders(store) == ["step_00000001"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root takes on another user's rights for it")
@@ -397,7 +445,7 @@ def test_a_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path, mode):
             [sys.executable, "-c", _WRITER, str(tmp_path / "run"), mode], stdout=subprocess.PIPE
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0.0, 0.25))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -415,6 +463,7 @@ def test_a_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path, mode):
         for path in store.folder.iterdir():
             assert not path.name.startswith("."), path
             store.verify(path)
+        store.close()
     assert last_value > 0, "the writer was killed before its first save, every time"
 
 

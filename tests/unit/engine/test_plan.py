@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from passl.engine.plan import plan_run
+from passl.engine.save_clock import SaveClock
 
 
 def plan(**changes):
@@ -64,6 +65,27 @@ def test_no_evaluation_is_due_when_none_is_wanted():
 def test_the_last_step_is_always_saved():
     run = plan(epochs=3, save_interval=2, max_train_step=700)
     assert [step for step in range(1, 701) if run.is_save_step(step)] == [626, 700]
+
+
+def test_a_run_that_saves_by_the_clock_saves_at_no_step_but_the_last():
+    run = plan(epochs=2, save_unit="minute", save_interval=5)
+    assert run.save_every_s == 300.0
+    assert [step for step in range(1, 627) if run.is_save_step(step)] == [626]
+
+
+def test_the_clock_asks_once_for_every_checkpoint():
+    now = [0.0]
+    clock = SaveClock(60.0, lambda: now[0])
+    asked = []
+    for second in range(0, 200, 10):
+        now[0] = float(second)
+        if clock.is_due():
+            asked.append(second)
+    assert asked == [60, 120, 180]
+    clock.restart()  # a checkpoint was made for another reason
+    now[0] += 59.0
+    assert not clock.is_due()
+    assert not SaveClock(None, lambda: 1e9).is_due()
 
 
 @pytest.mark.parametrize(("step", "epoch"), [(0, 1), (1, 1), (313, 1), (314, 2), (93_900, 300)])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from passl.distributed.agreement import Agreement
+from passl.distributed.agreement import Agreement, Answer
 from passl.distributed.world import World
 from passl.engine.attempt import Attempt, noting_the_end
 from passl.engine.stopping import (
@@ -45,7 +45,9 @@ def test_what_arrives_while_signals_are_held_is_delivered_to_pythons_handler():
 
 def test_a_wish_stays_and_other_ranks_are_not_asked_again():
     calls = []
-    watch = StopWatch(agree=lambda wish: calls.append(wish) or (0 if wish else None))
+    watch = StopWatch(
+        agree=lambda stop, save: calls.append(stop) or Answer(0 if stop else None, save)
+    )
     assert not watch.poll()
     watch.request.set("a test")
     assert watch.poll()
@@ -54,7 +56,7 @@ def test_a_wish_stays_and_other_ranks_are_not_asked_again():
 
 
 def test_the_wish_of_another_rank_is_enough_and_named():
-    watch = StopWatch(world=World(0, 4), agree=lambda wish: 3)
+    watch = StopWatch(world=World(0, 4), agree=lambda stop, save: Answer(3))
     assert watch.poll()
     assert watch.reason == "process 3 was asked to"
 
@@ -87,8 +89,9 @@ def test_the_age_of_the_process_is_plausible():
 
 def test_alone_no_collective_is_made():
     agree = Agreement(World())
-    assert agree(False) is None
-    assert agree(True) == 0
+    assert agree(False) == Answer()
+    assert agree(False, True) == Answer(None, save=True)
+    assert agree(True, True) == Answer(0)
 
 
 def test_on_an_accelerator_the_answer_is_read_one_call_later(monkeypatch):
@@ -97,9 +100,27 @@ def test_on_an_accelerator_the_answer_is_read_one_call_later(monkeypatch):
     sent = []
     monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor, op: sent.append(op))
     agree = Agreement(World(1, 2), deferred=True)
-    assert [agree(False), agree(True), agree(False), agree(False)] == [None, None, 1, None]
+    answers = [agree(False), agree(True), agree(False), agree(False)]
+    assert [answer.stop for answer in answers] == [None, None, 1, None]
     assert len(sent) == 4
-    assert [Agreement(World(1, 2), deferred=False)(wish) for wish in (False, True)] == [None, 1]
+    at_once = Agreement(World(1, 2), deferred=False)
+    assert [at_once(False), at_once(True), at_once(False, True), at_once(True, True)] == [
+        Answer(),
+        Answer(1),
+        Answer(None, save=True),
+        Answer(1),  # a stop saves anyway
+    ]
+
+
+def test_a_wish_to_save_is_kept_until_it_is_taken():
+    """The answer may come in a call before an evaluation batch, where nothing can be saved."""
+    answers = iter([Answer(), Answer(None, save=True), Answer()])
+    watch = StopWatch(agree=lambda stop, save: next(answers))
+    assert not watch.poll(save=True)
+    assert not watch.take_save()
+    assert not watch.poll()
+    assert not watch.poll()
+    assert [watch.take_save(), watch.take_save()] == [True, False]
 
 
 def test_the_notes_of_an_attempt_survive_without_being_closed(tmp_path):

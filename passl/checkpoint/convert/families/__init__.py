@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from passl.checkpoint.convert.families.google import GOOGLE
 from passl.checkpoint.convert.families.huggingface import HUGGINGFACE, HUGGINGFACE_DINOV2
+from passl.checkpoint.convert.families.llama import ILLAMA, VIT_LLAMA
 from passl.checkpoint.convert.families.lucidrains import LUCIDRAINS
 from passl.checkpoint.convert.families.paddle import PASSL
 from passl.checkpoint.convert.families.timm import DEIT, DINOV2, TIMM
@@ -25,5 +26,7 @@ FAMILIES: dict[str, Family] = {
         HUGGINGFACE_DINOV2,
         VIT_PYTORCH,
         LUCIDRAINS,
+        ILLAMA,
+        VIT_LLAMA,
     )
 }

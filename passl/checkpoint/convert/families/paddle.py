@@ -10,6 +10,7 @@ Source: PASSL 2.5 and PLSC, ``vision_transformer.py``.
 from __future__ import annotations
 
 from passl.checkpoint.convert.families.common import NO_PRE_LOGITS
+from passl.checkpoint.convert.families.llama import illama_rows, vit_llama_rows
 from passl.checkpoint.convert.families.timm import vit_rows
 from passl.checkpoint.convert.rules import Family, Rule
 
@@ -29,6 +30,8 @@ PASSL = Family(
     title="this package, PASSL 2 and PLSC",
     rows=(
         *vit_rows("copy"),
+        *illama_rows("copy"),
+        *vit_llama_rows("copy"),
         _separate("weight", "concat_qkv_columns"),
         _separate("bias", "concat_qkv_biases"),
         Rule("pre_logits.fc.weight", ("head0.weight",), if_absent=NO_PRE_LOGITS),

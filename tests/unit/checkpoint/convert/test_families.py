@@ -194,6 +194,27 @@ def _huggingface_dinov2(p, registers):
     return {**out, "dinov2.embeddings.register_tokens": registers}
 
 
+@pytest.mark.parametrize(("family", "name", "key", "args"), [
+    ("illama", "iLLaMA", "logits/0.0", {}),
+    ("vit_llama", "ViT_LLaMA", "logits", {
+        "qkv_bias": True, "epsilon": 1e-6, "llama_dim": 64, "llama_num_heads": 4,
+        "llama_hidden_dim": 192,
+    }),
+])
+def test_models_with_parts_of_llama_compute_their_authors_logits(
+    family, name, key, args, tmp_path
+):
+    with np.load(GOLDEN / f"{family}.npz") as file:
+        arrays = {entry[6:]: file[entry] for entry in file.files if entry.startswith("param/")}
+        x, expected = file["x"], file[key]
+    path = foreign.save(tmp_path / "x.safetensors", arrays)
+    size = {k: v for k, v in foreign.TINY.items() if k not in ("qkv_bias", "epsilon")}
+    model = create_model(name, **{**size, **args})
+    report = load_pretrained(model, path)
+    assert report.table == f"{family}-1"
+    np.testing.assert_allclose(logits(model, x), expected, **TOLERANCE)
+
+
 # -- hybrids ---------------------------------------------------------------------------------------
 
 
@@ -273,6 +294,13 @@ def test_a_table_names_its_source_and_gives_a_reason_for_each_drop(family):
     assert table.title
     assert all(row.reason for row in table.rows if isinstance(row, Drop))
     assert any(isinstance(row, Rule) for row in table.rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_page_lists_the_family_as_it_is(family, repo):
+    rows = (repo / "docs" / "convert.md").read_text().splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| `{family}` |")]
+    assert row.endswith(f"| `{FAMILIES[family].pos_embed_method}` |")
 
 
 def test_a_layer_of_square_weights_is_transposed_by_its_type(tmp_path):
