@@ -1,19 +1,37 @@
-"""``passl-convert`` on LLaMA checkpoints: a block cut out, and the start of an iLLaMA selected."""
+"""``passl-convert`` on LLaMA's files: blocks, the start of an iLLaMA, and released checkpoints."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.llama import extract_llama_block, open_llama
+from passl.checkpoint.pretrained import load_pretrained
+from passl.checkpoint.sources import write_safetensors
 from passl.cli.convert import main
+from passl.layers.init import no_init
+from passl.models import create_model
 
-LLAMA = Path(__file__).parents[1] / "golden" / "llama_7b_layout"
+GOLDEN = Path(__file__).parents[1] / "golden"
+LLAMA = GOLDEN / "llama_7b_layout"
 SMALL = ["embed_dim=24", "depth=2", "num_heads=2", "multiple_of=20"]
+_TINY = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4}
+#: Family -> model, its arguments that no file tells, and the logits in the golden file.
+RELEASED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "illama": ("iLLaMA", _TINY, "logits/0.0"),
+    "vit_llama": (
+        "ViT_LLaMA",
+        {**_TINY, "llama_dim": 64, "llama_num_heads": 4, "llama_hidden_dim": 192},
+        "logits",
+    ),
+}
+SIZE = {"img_size": 32, "class_num": 10}
 
 
 def run(capsys, *argv) -> tuple[int, str, str]:
@@ -91,3 +109,75 @@ def test_a_file_that_is_there_is_kept_unless_told_otherwise(tmp_path, capsys):
     assert dst.read_bytes() == b"mine"
     assert run(capsys, "--extract-llama-layer", 1, LLAMA, dst, "--overwrite")[0] == 0
     assert read_arrays(dst)
+
+
+# -- released checkpoints --------------------------------------------------------------------------
+
+
+def logits_of(model, x) -> np.ndarray:
+    model.eval()
+    with paddle.no_grad():
+        return model(paddle.to_tensor(x)).numpy()
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_a_released_checkpoint_computes_its_authors_logits(name, tmp_path, capsys):
+    registered, arguments, key = RELEASED[name]
+    options = [f"{argument}={value}" for argument, value in arguments.items()]
+    dst = tmp_path / "converted.pdparams"
+    status, text, _ = run(
+        capsys, GOLDEN / f"{name}_released.pth", "--model", registered, dst, "-o", *options
+    )
+    assert status == 0
+    assert f"(torch, from its entry 'model')\nrecognised as {name} " in text
+    for entry in ("args", "optimizer"):
+        assert f"not weights: {entry}" in text
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        x, expected = file["x"], file[key]
+    model = create_model(registered, **{**SIZE, **arguments})
+    for path in (dst, GOLDEN / f"{name}_released.pth"):  # the second is converted on the fly
+        load_pretrained(model, path)
+        np.testing.assert_allclose(logits_of(model, x), expected, rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", list(RELEASED))
+def test_the_average_of_a_released_checkpoint_is_another_entry(name, tmp_path, capsys):
+    registered, arguments, _ = RELEASED[name]
+    options = [f"{argument}={value}" for argument, value in arguments.items()]
+    found = {}
+    for wrapper in ("model", "model_ema"):
+        dst = tmp_path / f"{wrapper}.pdparams"
+        source = GOLDEN / f"{name}_released.pth"
+        command = (source, dst, "--wrapper", wrapper, "--model", registered, "-o", *options)
+        assert run(capsys, *command)[0] == 0
+        found[wrapper] = read_arrays(dst)
+    changed = [
+        entry for entry, value in found["model"].items()
+        if not np.array_equal(value, found["model_ema"][entry])
+    ]
+    assert changed == ["norm.weight"]
+
+
+def test_an_illama_does_not_become_a_vision_transformer(tmp_path, capsys):
+    source = GOLDEN / "illama_released.pth"
+    command = (source, "--dry-run", "--model", "VisionTransformer", "-o", "patch_size=8")
+    status, _, err = run(capsys, *command, "embed_dim=48", "depth=2", "num_heads=4")
+    assert status == 1
+    assert "the weights are not those of VisionTransformer" in err
+
+
+@pytest.mark.parametrize("size", [224, 384])
+def test_a_file_of_true_size_finds_its_model(size, tmp_path, capsys):
+    """As iLLaMA-T is released: torch's layout, names of the authors, all zero here."""
+    with paddle.LazyGuard(), no_init():
+        model = create_model("illama_tiny", img_size=size)
+    arrays = {
+        name: np.zeros(list(value.shape)[:: -1 if len(value.shape) == 2 else 1], np.float16)
+        for name, value in model.state_dict().items()
+    }
+    assert len(arrays) == 115  # entries of the released state dict
+    source = tmp_path / "illama.safetensors"
+    write_safetensors(source, arrays, {"format": "pt"})
+    status, text, _ = run(capsys, source, "--dry-run")
+    assert status == 0
+    assert f"fills iLLaMA_tiny_patch16_{size}: 115 tensors" in text
