@@ -11,10 +11,10 @@ from typing import Optional
 from passl.cli.check_data import add_data_options, check_data
 from passl.cli.check_dist import add_dist_options, check_dist
 from passl.cli.common import config_parser, load_from_args, run_command
-from passl.config import plan_batches
+from passl.config import Config, plan_batches
 from passl.distributed.world import read_world
 from passl.errors import EXIT_OK, ConfigError
-from passl.registry import REGISTRIES, import_user_modules
+from passl.registry import BATCH_TRANSFORMS, REGISTRIES, TRANSFORMS, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec
 
 __all__ = ["main"]
@@ -81,10 +81,42 @@ def _check(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     for note in config.notes:
         print(f"note: {note}")
+    _check_transforms(config, arguments.mode)
     if arguments.mode == "train":
         print(plan_batches(config, read_world().size).describe())
     print(f"{arguments.config}: the config is right")
     return check_data(config, arguments) if arguments.data else EXIT_OK
+
+
+def _check_transforms(config: Config, mode: str) -> None:
+    """Build the transforms, which know more of their arguments than a type says.
+
+    Those of a user's module are left alone: to check a config is not to run it.
+
+    Raises:
+        ConfigError: what is wrong, with the place of each.
+    """
+    problems = []
+    for name in ("Train", "Eval") if mode == "train" else ("Eval",):
+        section = getattr(config.DataLoader, name)
+        if section is None:
+            continue
+        places = [
+            ("dataset.transform_ops", TRANSFORMS, section.dataset.get("transform_ops") or ()),
+            ("batch_transform", BATCH_TRANSFORMS, section.batch_transform),
+        ]
+        for key, registry, items in places:
+            for number, item in enumerate(items):
+                spec = registry.spec(item["name"])
+                if spec is None or not spec.module.startswith("passl."):
+                    continue
+                try:
+                    registry.build(item, model_class_num=config.Model.get("class_num", 1000))
+                except ConfigError as error:
+                    path = f"DataLoader.{name}.{key}.{number}"
+                    problems.append(f"{config.origin(path)}: {path}: {error}")
+    if problems:
+        raise ConfigError(problems)
 
 
 # -- components --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """timm's policy strings: what each names, and the strings themselves read.
 
 ``rand-m9-n2-mstd0.5-inc1`` is a policy followed by its parts, in any order.  timm passes over a
-part that it cannot read; here it is an error.
+part without a number in silence; here it is an error.
 
 Source: timm.data.auto_augment (names, defaults, weights); E. Cubuk et al., arXiv:1805.09501 (the
 policy ``original``); the EfficientNet code of TensorFlow's TPU models (``v0``); H. Touvron et al.,
