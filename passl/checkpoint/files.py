@@ -98,6 +98,7 @@ def stream_arrays(file: HashingFile, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(_text(name))
         _write_array(file, array)
         file.write(pickle.SETITEM)
+        del array  # before a lazy mapping reads the next
     file.write(pickle.STOP)
 
 

@@ -66,6 +66,7 @@ class LlamaWeights:
                 for name in BLOCK_NAMES:
                     array = self._checked(f"layers.{layer}.{name}", name, read)
                     yield f"layers.{position}.{name}", array.T
+                    del array  # before the next is read: the largest there are
             if final_norm:
                 yield FINAL_NORM, self._checked(FINAL_NORM, FINAL_NORM, read)
 
@@ -169,6 +170,7 @@ class _Extraction(Mapping[str, np.ndarray]):
                 yield name, float32_as_stored(np.ascontiguousarray(array))
             else:
                 yield name, CastArrays({name: array}, self._dtype)[name]
+            del array
 
     def __getitem__(self, name: str) -> np.ndarray:
         return dict(self.items())[name]

@@ -161,12 +161,13 @@ class _Selected(Mapping[str, np.ndarray]):
         parts: list[np.ndarray] = []
         for full_name, array in self._weights.tensors(final_norm=False):
             _, number, name = full_name.split(".", 2)
-            if name not in _QKV:
+            if name in _QKV:
+                target = f"blocks.{number}.attn.qkv.weight"
+                parts.append(self._part_of_qkv(array, len(parts), self._shapes[target]))
+            else:
                 target = f"blocks.{number}.{_NAMES[name]}"
                 yield target, self._thinned(array, self._shapes[target])
-                continue
-            target = f"blocks.{number}.attn.qkv.weight"
-            parts.append(self._part_of_qkv(array, len(parts), self._shapes[target]))
+            del array  # before the next is read
             if len(parts) == len(_QKV):
                 yield target, np.concatenate(parts, axis=1)
                 parts.clear()
