@@ -29,7 +29,7 @@ def repo() -> Path:
     return REPO
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def user_environment() -> dict[str, str]:
     """The environment of the shell that started pytest, for commands run as a user would.
 

@@ -28,6 +28,7 @@ from passl.config.compat_actions import (
     op_sampler,
     optimizer_lr,
     optimizer_unit,
+    recompute,
     refuse_unless,
     regular_expression,
     rename,
@@ -105,7 +106,6 @@ def table_markdown() -> str:
 
 
 _MASTER = "master weights and optimizer state are always float32 here"
-_UNSUPPORTED_RECOMPUTE = not_yet("recompute")
 
 #: The table. Order matters only where one row feeds another (``lr`` before ``decay_unit``).
 RULES: tuple[Rule, ...] = (
@@ -140,13 +140,17 @@ RULES: tuple[Rule, ...] = (
         "DistributedStrategy.data_sharding",
         "must be false",
         "as in PASSL",
-        require(False, not_yet("data_sharding") + "; write false"),
+        require(
+            False,
+            "PASSL's own switch, which it refuses as well; write false, and "
+            "DistributedStrategy.sharding: {stage: 1} to keep the optimizer's state in parts",
+        ),
     ),
     Rule(
         "DistributedStrategy.recompute",
-        "refused",
-        "not available yet",
-        refuse_unless({}, message=_UNSUPPORTED_RECOMPUTE),
+        "layerlist_interval is read as Global.recompute; names is refused",
+        "PASSL ignores it on a single device",
+        recompute,
     ),
     Rule("EMA.thres_steps", "read as warmup", "the same formula", rename("warmup")),
     Rule(

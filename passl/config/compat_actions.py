@@ -27,6 +27,7 @@ __all__ = [
     "op_sampler",
     "optimizer_lr",
     "optimizer_unit",
+    "recompute",
     "refuse_unless",
     "regular_expression",
     "rename",
@@ -219,6 +220,24 @@ def lift(new: str) -> Action:
         return True
 
     return action
+
+
+def recompute(spot: Spot) -> bool:
+    """``DistributedStrategy.recompute: {layerlist_interval: k}`` -> ``Global.recompute: k``."""
+    value, node = spot.value, spot.pop()
+    if not value:
+        return False
+    asked = dict(value) if isinstance(value, dict) else {}
+    interval = asked.pop("layerlist_interval", 1)
+    if asked.pop("names", []) or asked or not isinstance(value, dict):
+        spot.refuse("only layerlist_interval is available, as Global.recompute; remove the rest")
+        return False
+    section = spot.tree.entries.setdefault("Global", MapNode({}, node.origin, node.key_origin))
+    if not isinstance(section, MapNode) or "recompute" in section.entries:
+        spot.refuse("Global.recompute says the same; keep one of them")
+        return False
+    section.entries["recompute"] = Leaf(interval, node.origin, node.key_origin)
+    return True
 
 
 def op_sampler(spot: Spot) -> bool:

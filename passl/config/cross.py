@@ -67,6 +67,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     _check_classes(config, checker, sound)
     _check_max_time(config, checker, sound)
     _check_bad_samples(config, checker, sound)
+    _check_sharding(config, checker, sound)
 
 
 def _check_mode(config: Config, mode: Mode, report: Report, sound: Callable[..., bool]) -> None:
@@ -263,3 +264,15 @@ def _check_bad_samples(config: Config, checker: Checker, sound: Callable[..., bo
                 f"{path}.max_bad_samples",
                 f"{limit:g} is neither a fraction below 1 nor a whole number of samples",
             )
+
+
+def _check_sharding(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """Only the optimizer's state can be kept in parts."""
+    sharding, path = config.DistributedStrategy.sharding, "DistributedStrategy.sharding.stage"
+    if sharding is not None and sound(path) and sharding.stage > 1:
+        checker.report(
+            path,
+            f"stage {sharding.stage} (gradients, weights in parts) is not available: Paddle's own "
+            "group sharding works with Paddle's optimizers only; write stage: 1 (the optimizer's "
+            "state in parts, on any device), and Global.recompute: true for more memory",
+        )

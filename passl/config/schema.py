@@ -32,6 +32,7 @@ __all__ = [
     "ParamGroupRule",
     "SamplerSection",
     "Sections",
+    "ShardingSection",
     "WorkerSection",
 ]
 
@@ -82,6 +83,8 @@ class GlobalSection:
             are not finite (each is skipped); 1 stops at the first, null never.
         max_time: stop, saved and with exit status 75, so long after the start of the process:
             seconds, or text such as ``1h30m``.
+        recompute: keep only the inputs of blocks for the backward pass, and compute the rest again:
+            true for all blocks, or a number for every so-many-th.
         allow_config_change: keys, or patterns such as ``Model.*``, that may differ from the config
             of the checkpoint although a run cannot continue exactly with another value.
     """
@@ -117,6 +120,7 @@ class GlobalSection:
     num_threads: Annotated[Optional[int], Range(min=1)] = None
     max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
+    recompute: Union[bool, Annotated[int, Range(min=1)]] = False
     allow_config_change: list[str] = field(default_factory=list)
 
 
@@ -166,16 +170,31 @@ class FP16Section:
 
 
 @dataclass(frozen=True)
+class ShardingSection:
+    """What processes keep in parts instead of in copies.
+
+    Attributes:
+        stage: 1: the state of the optimizer.
+    """
+
+    stage: Annotated[int, Range(min=1, max=3)] = 1
+
+
+@dataclass(frozen=True)
 class DistributedStrategySection:
     """How several processes share the work.
 
     Attributes:
         data_parallel: each process takes a part of every batch; the only strategy there is.
-        data_sharding: not available.
+        data_sharding: PASSL's switch, which it refuses; see ``sharding``.
+        sharding: keep the optimizer's state in parts; null: every process has all of it.
+        overlap: send gradients while the backward pass goes on; null: on accelerators.
     """
 
     data_parallel: bool = True
     data_sharding: bool = False
+    sharding: Optional[ShardingSection] = None
+    overlap: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -431,6 +450,7 @@ SECTIONS = {
         FP16Section,
         GradScalerSection,
         DistributedStrategySection,
+        ShardingSection,
         EMASection,
         LossSection,
         LossTerm,

@@ -13,6 +13,7 @@ from typing import Optional
 import paddle
 from paddle import Tensor
 
+from passl.distributed.talk import talking
 from passl.distributed.world import World
 
 __all__ = ["Agreement", "Answer"]
@@ -62,7 +63,8 @@ class Agreement:
         # The largest wins: 0 for nothing, 1 for a save, the rank + 2 for a stop.
         wish = self._world.rank + 2 if stop else int(save)
         answer = paddle.to_tensor([wish], dtype="int32")
-        paddle.distributed.all_reduce(answer, op=paddle.distributed.ReduceOp.MAX)
+        with talking("the wish to stop or to save"):
+            paddle.distributed.all_reduce(answer, op=paddle.distributed.ReduceOp.MAX)
         if self._deferred:
             answer, self._previous = self._previous, answer
             if answer is None:

@@ -1,77 +1,88 @@
 """The collectives of data-parallel training, each a plain call that does nothing alone.
 
-Gradients are summed by one call of ours after the last micro-batch, not by hooks inside the
-backward pass: accumulation communicates once, and a dead peer is an exception here instead of an
-abort inside Paddle (facts measured on Paddle 3.3: a reducer's failure ends the process with
-SIGABRT).
+Gradients have a module of their own, :mod:`passl.distributed.reducer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
+from passl.distributed.talk import talking
 from passl.distributed.world import World
+from passl.errors import PasslError
 
 __all__ = [
     "all_ranks_have",
     "broadcast_parameters",
+    "check_equal",
     "init_world",
-    "sum_gradients",
+    "sum_integers",
     "sum_over_ranks",
 ]
-
-#: Gradients travel in flat buffers of at most this many numbers (64 MiB of fp32): large enough that
-#: latency does not matter, small enough that the copy stays a fraction of the model's memory.
-_BUFFER_NUMEL = 16 * 2**20
 
 
 def init_world(world: World) -> None:
     """Join the other processes; nothing to do alone."""
     if world.is_distributed:
-        paddle.distributed.init_parallel_env()
+        with _sigterm_ends(), talking("addresses"):
+            paddle.distributed.init_parallel_env()
 
 
 def broadcast_parameters(tensors: Iterable[Tensor], world: World) -> None:
     """Give every rank the values of rank 0."""
     if world.is_distributed:
-        for tensor in tensors:
-            paddle.distributed.broadcast(tensor, src=0)
+        with talking("initial weights"):
+            for tensor in tensors:
+                paddle.distributed.broadcast(tensor, src=0)
 
 
-def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
-    """Replace every gradient by its sum over all ranks, in fused fp32 buffers.
+def check_equal(tensors: Mapping[str, Any], world: World, advice: str) -> None:
+    """Refuse to go on with tensors that are not the same, bit for bit, on every rank.
 
-    A rank whose parameter got no gradient contributes zeros, so that the ranks cannot wait for each
-    other for ever.
+    Costs a copy to the host, one tensor at a time, and 16 bytes a tensor on the network.
 
     Args:
-        parameters: the same trainable parameters in the same order on every rank.
+        tensors: by name.
         world: this process among all.
+        advice: what to do about a difference, a sentence.
+
+    Raises:
+        PasslError: on all ranks together, with the names of what differs.
     """
     if not world.is_distributed:
         return
-    for bucket in _buckets(parameters):
-        flat = paddle.concat(
-            [
-                (p.grad.astype("float32") if p.grad is not None else paddle.zeros_like(p)).flatten()
-                for p in bucket
-            ]
+    shapes, digests = [], []
+    for name, value in tensors.items():
+        array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+        shapes.append(f"{name} {list(array.shape)} {array.dtype}")
+        digests.append(_digest(np.ascontiguousarray(array)))
+    if not all_ranks_have(_digest("\n".join(shapes).encode()) % 10**6, world):
+        raise PasslError(
+            f"the processes hold different tensors; this one (rank {world.rank}) has "
+            f"{len(shapes)}, the first of them {', '.join(shapes[:2])}. {advice}"
         )
-        paddle.distributed.all_reduce(flat)
-        start = 0
-        for parameter in bucket:
-            numel = int(np.prod(parameter.shape))
-            summed = flat[start : start + numel].reshape(parameter.shape)
-            if parameter.grad is None:
-                parameter.grad = summed.astype(parameter.dtype)
-            else:
-                # assign, as set_value of Paddle 2.6 goes through the host's memory.
-                paddle.assign(summed.astype(parameter.grad.dtype), output=parameter.grad)
-            start += numel
+    highest = paddle.to_tensor(np.array(digests, dtype=np.int64))
+    lowest = highest.clone()
+    with talking("digests"):
+        paddle.distributed.all_reduce(highest, op=paddle.distributed.ReduceOp.MAX)
+        paddle.distributed.all_reduce(lowest, op=paddle.distributed.ReduceOp.MIN)
+    differs = highest.numpy() != lowest.numpy()
+    names = [name for name, is_other in zip(tensors, differs) if is_other]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise PasslError(
+            f"{len(names)} of {len(digests)} tensors are not the same on all {world.size} "
+            f"processes: {', '.join(names[:3])}{more}. {advice}"
+        )
 
 
 def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
@@ -81,11 +92,17 @@ def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
         values: float64, the same shape on every rank.
         world: this process among all.
     """
-    if not world.is_distributed:
-        return values
-    tensor = paddle.to_tensor(np.asarray(values, dtype=np.float64))
-    paddle.distributed.all_reduce(tensor)
-    return tensor.numpy()
+    return _sum(np.asarray(values, dtype=np.float64), world)
+
+
+def sum_integers(values: np.ndarray, world: World) -> np.ndarray:
+    """The element-wise, exact sum of a small int64 array over all ranks.
+
+    Args:
+        values: int64, the same shape on every rank.
+        world: this process among all.
+    """
+    return _sum(np.asarray(values, dtype=np.int64), world)
 
 
 def all_ranks_have(number: int, world: World) -> bool:
@@ -99,15 +116,33 @@ def all_ranks_have(number: int, world: World) -> bool:
     return bool(squares * world.size == total**2)  # no variance
 
 
-def _buckets(parameters: Sequence[Tensor]) -> Iterable[list[Tensor]]:
-    bucket: list[Tensor] = []
-    filled = 0
-    for parameter in parameters:
-        numel = int(np.prod(parameter.shape))
-        if bucket and filled + numel > _BUFFER_NUMEL:
-            yield bucket
-            bucket, filled = [], 0
-        bucket.append(parameter)
-        filled += numel
-    if bucket:
-        yield bucket
+def _sum(values: np.ndarray, world: World) -> np.ndarray:
+    if not world.is_distributed:
+        return values
+    tensor = paddle.to_tensor(values)
+    with talking("sums"):
+        paddle.distributed.all_reduce(tensor)
+        return tensor.numpy()
+
+
+def _digest(data: Any) -> int:
+    """63 bits of a hash of bytes or a contiguous array."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def _sigterm_ends() -> Iterator[None]:
+    """Let SIGTERM end the process at once.
+
+    While Paddle waits for the others no handler of Python runs, so a process whose peer died before
+    it came would ignore the launcher, which kills only after 30 s.  There is nothing to save yet.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        # None: not installed from Python, so Python cannot put it back.
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Optional
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import BatchPlan, Config, plan_batches, require
 from passl.config.durations import parse_duration
+from passl.distributed.talk import PeerLostError
 from passl.distributed.world import World, read_world
 from passl.engine.attempt import Attempt
+from passl.engine.peers import Peers
 from passl.engine.stopping import (
     STOP_FILE,
     RunStopped,
@@ -66,6 +68,8 @@ class Run:
     ) -> None:
         self.config, self.mode, self.run_dir, self.model = config, mode, run_dir, model
         self.trainer, self.evaluator, self._reporter = trainer, evaluator, reporter
+        #: Notes for the other processes of the job, and a look at theirs.
+        self.peers = Peers(run_dir, World())
 
     def fit(self, *, stop: Optional[StopRequest] = None, handle_signals: bool = True) -> TrainState:
         """Train to the end of the plan; returns the final state.
@@ -89,7 +93,8 @@ class Run:
                 stop_file=self.run_dir / STOP_FILE,
                 max_time_s=parse_duration(limit) if limit is not None else None,
             )
-            state = self.trainer.fit(watch)
+            with self._failures():
+                state = self.trainer.fit(watch)
             if watch.reason is None or self.trainer.is_complete:
                 return state
             sentence = _how_it_stopped(state, self.run_dir, watch.reason)
@@ -122,7 +127,8 @@ class Run:
         with _listening(stop, handle_signals) as request:
             watch = self._watch(request)
             try:
-                result = self.evaluator.run(self.model, report, every, watch.poll)
+                with self._failures():
+                    result = self.evaluator.run(self.model, report, every, watch.poll)
             except RunStopped as error:
                 sentence = (
                     f"stopped by {watch.reason} before the evaluation was done; there is no "
@@ -132,6 +138,16 @@ class Run:
                 raise RunStopped(sentence) from error
         self._reporter.eval_result(result)
         return result
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Tell the other processes of a failure, and the log what they tell."""
+        try:
+            with self.peers.failures(ends=True):
+                yield
+        except PeerLostError as error:
+            self._reporter.failed(error)
+            raise
 
     def _watch(self, request: StopRequest, **limits: Any) -> StopWatch:
         from passl.distributed.agreement import Agreement
@@ -161,15 +177,24 @@ def build_run(config: Config, mode: str = "train") -> Run:
     loaders = _build_loaders(config, mode, batches, world)
     run_dir = _make_run_dir(config, mode)
 
-    settings = prepare(config.Global.num_threads, device=config.Global.device)
-    with holding_signals():
-        import_paddle()
-    from passl.engine.parts import Builder
+    peers = Peers(run_dir, world)
+    with peers.failures():
+        settings = prepare(config.Global.num_threads, device=config.Global.device)
+        with holding_signals():
+            import_paddle()
+        peers.watch()
+        from passl.engine.parts import Builder
 
-    import_user_modules(config.Global.imports, execute=True)
-    builder = Builder(config, mode, world, run_dir, batches)
-    builder.reporter.log(settings.describe())
-    return builder.build(loaders)
+        import_user_modules(config.Global.imports, execute=True)
+        builder = Builder(config, mode, world, run_dir, batches)
+        builder.reporter.log(settings.describe())
+        try:
+            run = builder.build(loaders)
+        except Exception as error:
+            builder.reporter.failed(error)
+            raise
+        run.peers = peers
+        return run
 
 
 @contextmanager

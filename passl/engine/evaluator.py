@@ -1,7 +1,9 @@
 """Evaluation: every sample once, sums instead of averages, one reduction at the end.
 
-No batch is padded and no average of averages is taken, so the figures do not depend on the batch
-size or on the number of processes; the number of samples seen is checked against the data set.
+No batch is padded and no average of averages is taken.  Counts are integers and losses are added
+sample by sample without rounding (:mod:`passl.engine.exact_sum`), so figures depend neither on the
+batch size nor on the number of processes, beyond what these change in the logits themselves; the
+number of samples seen is checked against the data set.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch, Loader
-from passl.distributed.collectives import sum_over_ranks
+from passl.distributed.collectives import sum_integers, sum_over_ranks
 from passl.distributed.world import World
+from passl.engine.exact_sum import ExactSum
 from passl.engine.stopping import RunStopped
 from passl.errors import DataError
 from passl.losses.combined import CombinedLoss
@@ -115,8 +118,7 @@ class Evaluator:
         was_training = model.training
         model.eval()
         started = mark = time.perf_counter()
-        total = paddle.zeros([len(self._names)], dtype="float64")
-        samples = 0
+        seen: list[_Seen] = []
         try:
             with paddle.no_grad():
                 for number, batch in enumerate(self.loader.epoch(0)):
@@ -124,34 +126,28 @@ class Evaluator:
                         raise RunStopped("the evaluation was stopped; it has no result")
                     count = len(batch.labels)
                     if count:
-                        sums = self._batch_sums(model, batch)
-                        total = total + sums
-                        samples += count
+                        seen.append(self._batch(model, batch))
                     if report is not None and count and number % report_every == 0:
-                        means = dict(zip(self._names, (sums / count).tolist()))
+                        means = self._with_criterion(seen[-1].means())
                         now = time.perf_counter()
-                        report(EvalStep(number, self._with_criterion(means), now - mark, batch))
+                        report(EvalStep(number, means, now - mark, batch))
                     mark = time.perf_counter()
         finally:
             if was_training:
                 model.train()
-        return self._result(total, samples, time.perf_counter() - started)
+        return self._result(seen, time.perf_counter() - started)
 
-    def _batch_sums(self, model: Any, batch: Batch) -> Tensor:
+    def _batch(self, model: Any, batch: Batch) -> _Seen:
         images = to_model_input(paddle.to_tensor(batch.images), self.loader)
         target = paddle.to_tensor(batch.labels)
         with self._precision.autocast():
             logits = model(images)
         logits = logits.astype("float32")
-        count = float(len(batch.labels))
+        losses = self._loss.per_sample(logits, target) if self._loss is not None else {}
         sums: dict[str, Tensor] = {}
-        if self._loss is not None:
-            sums.update(
-                {k: v.astype("float64") * count for k, v in self._loss(logits, target).items()}
-            )
         for metric in self._metrics:
             sums.update(metric(logits, target))
-        return paddle.stack([sums[name].astype("float64").reshape([]) for name in self._names])
+        return _Seen(len(batch.labels), {k: v.astype("float32") for k, v in losses.items()}, sums)
 
     def _with_criterion(self, values: dict[str, float]) -> dict[str, float]:
         """``values`` with ``metric``, the first metric's first value: what "best" compares."""
@@ -159,17 +155,73 @@ class Evaluator:
             values["metric"] = values[self._metrics[0].names[0]]
         return values
 
-    def _result(self, total: Tensor, samples: int, seconds: float) -> EvalResult:
-        local = total.numpy()
-        summed = sum_over_ranks(np.append(local, float(samples)), self._world)
-        seen = int(summed[-1])
-        if seen != self.loader.num_samples:
+    def _result(self, seen: Sequence[_Seen], seconds: float) -> EvalResult:
+        sums = _Sums(self.loss_names, self._names[len(self.loss_names) :])
+        for batch in seen:
+            sums.add(batch)
+        samples, values = sums.over_ranks(self._world)
+        if samples != self.loader.num_samples:
             raise DataError(
-                f"evaluation saw {seen} samples of {self.loader.num_samples}; the data set changed "
-                "while it was read, or the processes read different data sets"
+                f"evaluation saw {samples} samples of {self.loader.num_samples}; the data set "
+                "changed while it was read, or the processes read different data sets"
             )
-        values = dict(zip(self._names, (summed[:-1] / max(seen, 1)).tolist()))
-        return EvalResult(self._with_criterion(values), seen, seconds)
+        means = {name: value / max(samples, 1) for name, value in values.items()}
+        return EvalResult(self._with_criterion(means), samples, seconds)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a batch left on the device: losses of its samples (float32 [B]), sums of its metrics."""
+
+    samples: int
+    losses: dict[str, Tensor]
+    sums: dict[str, Tensor]
+
+    def means(self) -> dict[str, float]:
+        """Averages over the batch."""
+        means = {name: each.astype("float64").mean().item() for name, each in self.losses.items()}
+        for name, value in self.sums.items():
+            means[name] = float(value.item()) / self.samples
+        return means
+
+
+class _Sums:
+    """Sums over batches, then over ranks: losses and integers exactly, other metrics in fp64."""
+
+    def __init__(self, losses: Sequence[str], metrics: Sequence[str]) -> None:
+        self._samples = 0
+        self._losses = {name: ExactSum() for name in losses}
+        self._counts = dict.fromkeys(metrics, 0)
+        self._others = dict.fromkeys(metrics, 0.0)
+
+    def add(self, batch: _Seen) -> None:
+        """Add a batch; reads it from the device."""
+        self._samples += batch.samples
+        for name, total in self._losses.items():
+            total.add(batch.losses[name].numpy())
+        for name in self._counts:
+            value = batch.sums[name].numpy()
+            if value.dtype.kind in "iub":
+                self._counts[name] += int(value.item())
+            else:
+                self._others[name] += float(value.item())
+
+    def over_ranks(self, world: World) -> tuple[int, dict[str, float]]:
+        """Samples, and the sum of each loss and metric, over all ranks."""
+        own = [np.array([self._samples, *self._counts.values()], dtype=np.int64)]
+        own += [total.counters for total in self._losses.values()]
+        whole = sum_integers(np.concatenate(own), world)
+        others = np.array([*self._others.values()])
+        if others.size:
+            others = sum_over_ranks(others, world)
+        counts, counters = np.split(whole, [own[0].size])
+        values = {}
+        for number, (name, total) in enumerate(self._losses.items()):
+            total.counters = counters[number * ExactSum.SIZE : (number + 1) * ExactSum.SIZE]
+            values[name] = total.value()
+        for name, count, other in zip(self._counts, counts[1:].tolist(), others.tolist()):
+            values[name] = count + other
+        return int(counts[0]), values
 
 
 def to_model_input(images: Tensor, loader: Loader) -> Tensor:

@@ -6,6 +6,8 @@
                                      model that names the file (default: none)
 ``check_weights()``                  raises ConfigError if weights were never put in place
 ``evaluation_settings()``            what besides the weights decides the outputs
+``recompute_every``                  of the class: it runs its blocks through
+                                     :func:`passl.layers.recompute.run_blocks`
 ==================================== ======================================================
 """
 
@@ -15,7 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from passl.errors import CheckpointError
+from passl.config import Config
+from passl.errors import CheckpointError, ConfigError
+from passl.layers.recompute import can_recompute
 
 __all__ = [
     "check_external",
@@ -23,6 +27,7 @@ __all__ = [
     "checkpoint_weights",
     "evaluation_settings",
     "model_record",
+    "set_recompute",
     "without_external_files",
 ]
 
@@ -46,6 +51,25 @@ def check_weights(model: Any) -> None:
 def evaluation_settings(model: Any) -> dict[str, float]:
     """What besides the weights decides the outputs now."""
     return dict(model.evaluation_settings()) if hasattr(model, "evaluation_settings") else {}
+
+
+def set_recompute(model: Any, config: Config) -> None:
+    """Let the model recompute activations as ``Global.recompute`` asks.
+
+    Raises:
+        ConfigError: the model cannot.
+    """
+    every = int(config.Global.recompute)
+    if not every:
+        return
+    if not can_recompute(model):
+        raise ConfigError(
+            f"{config.origin('Global.recompute')}: Global.recompute: {config.Model['name']} cannot "
+            "recompute its activations, as it does not run its blocks through "
+            "passl.layers.recompute.run_blocks; write false, or save memory with a smaller "
+            "Global.micro_batch_size"
+        )
+    model.recompute_every = every
 
 
 def model_record(model: Any) -> dict[str, Any]:

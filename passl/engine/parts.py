@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +14,7 @@ from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
 from passl.data.loader import Loader
-from passl.distributed.collectives import broadcast_parameters, init_world
+from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.evaluator import Evaluator
@@ -23,18 +23,25 @@ from passl.engine.model_facts import (
     check_weights,
     checkpoint_weights,
     evaluation_settings,
+    set_recompute,
     without_external_files,
 )
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
+from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
 from passl.errors import CheckpointError, ConfigError
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
-from passl.optim.groups import build_param_groups, describe_groups, freeze_parameters
+from passl.optim.groups import (
+    ParamGroup,
+    build_param_groups,
+    describe_groups,
+    freeze_parameters,
+)
 from passl.optim.layer_decay import layer_scales
 from passl.precision.amp import LossScaler, Precision
 from passl.precision.ema import WeightAverage
@@ -93,6 +100,7 @@ class Builder:
             state = restore(parts, plan, found, self.config, self.reporter)
         self.check_weights(model)
         check_agreement(state, self.world, self.run_dir)
+        self.check_equal_start(parts, resumed=found is not None)
         self.reporter.start(parts, plan, state, self.batches)
         trainer = Trainer(parts, plan, state)
         return Run(
@@ -148,11 +156,28 @@ class Builder:
             )
         except ConfigError as error:
             raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
+        set_recompute(model, self.config)
         path = self.config.Global.pretrained_model
         if path is not None and with_pretrained:
             self.reporter.log(self.load_pretrained(model, path))
         broadcast_parameters(checkpoint_weights(model).values(), self.world)
         return model
+
+    def check_equal_start(self, parts: TrainParts, resumed: bool) -> None:
+        """Refuse to train when the processes hold different weights or optimizer states.
+
+        Raises:
+            PasslError: on all ranks, naming the tensors.
+        """
+        tensors = dict(parts.model.state_dict())
+        if resumed and not isinstance(parts.optimizer, ShardedOptimizer):
+            tensors.update(parts.optimizer.state_dict())
+        check_equal(
+            tensors,
+            self.world,
+            f"All machines must see the same files in {self.run_dir}, and install the same "
+            "versions: passl-check --dist compares them",
+        )
 
     def load_pretrained(self, model: Any, path: str) -> str:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
@@ -353,7 +378,16 @@ class Builder:
             layer_scales=scales,
         )
         self.reporter.log(describe_groups(groups))
-        return self.build_component(OPTIMIZERS, "Optimizer", component, groups=groups)
+
+        def build(some: Sequence[ParamGroup]) -> Any:
+            return self.build_component(OPTIMIZERS, "Optimizer", component, groups=some)
+
+        if self.config.DistributedStrategy.sharding is None:
+            return build(groups)
+        if not self.world.is_distributed:
+            self.reporter.log("sharding: there is one process, which keeps the whole state")
+            return build(groups)
+        return ShardedOptimizer(groups, build, self.world)
 
     def build_parts(
         self,
@@ -387,6 +421,7 @@ class Builder:
             evaluator=evaluator,
             world=self.world,
             record=run_record(self.config, plan, loader.num_samples, self.world),
+            overlap=self.config.DistributedStrategy.overlap,
             ema=self.build_ema(model, optimizer),
             max_bad_steps=self.config.Global.max_bad_steps,
         )

@@ -414,7 +414,11 @@ class Reporter:
 
     def _log_result(self, result: EvalResult, epoch: int, prefix: str = "") -> None:
         losses, metrics = self._split(result.values, prefix)
-        self._logger.info(lines.eval_avg_line(epoch=epoch, losses=losses, metrics=metrics))
+        self._logger.info(
+            lines.eval_avg_line(
+                epoch=epoch, losses=losses, metrics=metrics, samples=result.samples
+            )
+        )
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from passl.checkpoint.resolve import EMA_NAME
 from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
-from passl.distributed.collectives import sum_gradients
+from passl.distributed.reducer import GradientReducer
 from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
@@ -31,6 +31,7 @@ from passl.engine.plan import RunPlan
 from passl.engine.postmortem import give_up
 from passl.engine.reporting import Reporter
 from passl.engine.save_clock import SaveClock
+from passl.engine.sharding import ShardedOptimizer
 from passl.engine.skipped import SkippedSteps
 from passl.engine.state import Best, TrainState
 from passl.engine.stopping import RunStopped, StopWatch
@@ -62,6 +63,7 @@ class TrainParts:
     evaluator: Optional[Evaluator]
     world: World
     record: Mapping[str, Any]
+    overlap: Optional[bool] = None
     ema: Optional[WeightAverage] = None
     max_bad_steps: Optional[int] = None
 
@@ -78,6 +80,7 @@ class Trainer:
     def __init__(self, parts: TrainParts, plan: RunPlan, state: TrainState) -> None:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
+        self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
         names = [*parts.loss.names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
@@ -160,12 +163,16 @@ class Trainer:
         parts, state = self.parts, self.state
         paddle.seed(step_seed(self.plan.seed, parts.world.rank, state.step))
         sums = dict.fromkeys(self.meter.names, paddle.zeros([]))
+        left = len(batch.labels)
         for images, target in self.micro_batches(batch):
             count = float(target.shape[0])
             with parts.precision.autocast():
                 logits = parts.model(images)
             logits = logits.astype("float32")
             losses = parts.loss(logits, target)
+            left -= target.shape[0]
+            if not left:
+                self.reducer.arm()
             parts.precision.backward(losses["loss"], count / batch.global_size)
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
@@ -182,7 +189,7 @@ class Trainer:
             :meth:`~passl.precision.amp.Precision.accept`.
         """
         parts = self.parts
-        sum_gradients([parameter for _, parameter in self.parameters], parts.world)
+        self.reducer.finish()
         parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
         grad_norm = (parts.clip or global_norm)(self.parameters)
         left_out = parts.clip.left_out(self.parameters) if parts.clip is not None else []
@@ -399,6 +406,8 @@ class Trainer:
     def _note_in_state(self) -> None:
         """Bring what other parts remember into the state; every rank takes part."""
         self._read_figures()
+        if isinstance(self.parts.optimizer, ShardedOptimizer):
+            self.parts.optimizer.gather_state()
         state = self.state
         state.window, state.epoch_sums = self.meter.state()
         state.scaler = self.parts.precision.state_dict()

@@ -84,9 +84,12 @@ def eval_line(
     return f"[Eval][Epoch {epoch}][Iter: {iteration}/{num_iterations}]{', '.join(fields)}"
 
 
-def eval_avg_line(*, epoch: int, losses: Mapping[str, float], metrics: Mapping[str, float]) -> str:
-    """Means over all samples of the evaluation."""
-    return f"[Eval][Epoch {epoch}][Avg]{', '.join(_pairs(losses) + _pairs(metrics))}"
+def eval_avg_line(
+    *, epoch: int, losses: Mapping[str, float], metrics: Mapping[str, float], samples: int
+) -> str:
+    """Means over all samples of the evaluation, and how many these are."""
+    fields = [*_pairs(losses), *_pairs(metrics), f"samples: {samples}"]
+    return f"[Eval][Epoch {epoch}][Avg]{', '.join(fields)}"
 
 
 def best_line(*, epoch: int, best: float, what: str = "metric") -> str:

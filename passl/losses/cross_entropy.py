@@ -52,6 +52,17 @@ class CELoss:
             soft = soft * (1.0 - self.epsilon) + self.epsilon / logits.shape[1]
         return -(soft * log_p).sum(axis=1).mean()
 
+    def per_sample(self, logits: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
+        """The loss of each sample, ``[B]``, in the dtype of the logits."""
+        log_p = F.log_softmax(logits, axis=1)
+        if holds_indices(logits, target):
+            hit = -paddle.take_along_axis(log_p, as_indices(target).unsqueeze(1), axis=1).squeeze(1)
+            return _blend(hit, -log_p.mean(axis=1), self.epsilon)
+        soft = target.astype(logits.dtype)
+        if self.epsilon:
+            soft = soft * (1.0 - self.epsilon) + self.epsilon / logits.shape[1]
+        return -(soft * log_p).sum(axis=1)
+
 
 @LOSSES.register()
 class ViTCELoss:
@@ -101,6 +112,16 @@ class ViTCELoss:
         # Per element, not as separate sums: a confident, right logit must cancel before adding.
         each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return each.sum(axis=1).mean()
+
+    def per_sample(self, logits: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
+        """The loss of each sample, ``[B]``, in the dtype of the logits."""
+        holds_indices(logits, target)
+        wanted = as_class_targets(target, logits.shape[1]).astype(logits.dtype)
+        wanted = wanted * (1.0 - self.epsilon) + self.epsilon
+        if self.type == "softmax":
+            return -(wanted * F.log_softmax(logits, axis=1)).sum(axis=1)
+        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return each.sum(axis=1)
 
 
 def _blend(hit: paddle.Tensor, every_class: paddle.Tensor, epsilon: float) -> paddle.Tensor:

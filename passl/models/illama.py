@@ -16,6 +16,7 @@ from passl.layers.errors import ModelArgumentError
 from passl.layers.illama_attention import ILlamaAttention, attention_mask
 from passl.layers.linear import Linear
 from passl.layers.patch_embed import PatchEmbed
+from passl.layers.recompute import run_blocks
 from passl.layers.rms_norm import RMSNorm
 from passl.layers.rotary import Rotary
 from passl.layers.swiglu import SwiGLU, gated_width
@@ -65,11 +66,13 @@ class ILlama(nn.Layer):
         num_prefix_tokens: tokens before the patches (0).
         num_suffix_tokens: tokens after the patches (1, the class token).
         head_prefixes: beginnings of the names of parameters that belong to the classes.
+        recompute_every: see :func:`passl.layers.recompute.run_blocks`.
     """
 
     num_prefix_tokens = 0
     num_suffix_tokens = 1
     head_prefixes = ("head.",)
+    recompute_every = 0
 
     def __init__(
         self,
@@ -136,8 +139,8 @@ class ILlama(nn.Layer):
         cls_b1c = self.cls_token.expand([x_bnc.shape[0], -1, -1])
         x_bnc = paddle.concat([x_bnc, cls_b1c.astype(x_bnc.dtype)], axis=1) + self.pos_embed
         x_bnc = self.pos_drop(x_bnc)
-        for block in self.blocks:
-            x_bnc = block(x_bnc, self.rotary, self.mask, self._soft_mask_rate)
+        inside = (self.rotary, self.mask, self._soft_mask_rate)
+        x_bnc = run_blocks(self.blocks, x_bnc, *inside, recompute_every=self.recompute_every)
         return self.norm(x_bnc)
 
     def forward_head(self, tokens_bnc: paddle.Tensor) -> paddle.Tensor:

@@ -17,6 +17,7 @@ from passl.layers.errors import ModelArgumentError
 from passl.layers.linear import Linear
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.pre_logits import PreLogits
+from passl.layers.recompute import run_blocks
 from passl.models.vit_init import initialize
 from passl.registry import MODELS, Range, Runtime
 
@@ -80,9 +81,11 @@ class VisionTransformer(nn.Layer):
         grid_size: rows and columns of patches.
         num_prefix_tokens: tokens before the patches.
         head_prefixes: how the names of parameters start that belong to the classes.
+        recompute_every: see :func:`passl.layers.recompute.run_blocks`.
     """
 
     head_prefixes: tuple[str, ...] = ("head.", "pre_logits.")
+    recompute_every = 0
 
     def __init__(
         self,
@@ -206,8 +209,7 @@ class VisionTransformer(nn.Layer):
     def forward_features(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """All tokens after the last normalisation, those before the patches first [b, n, c]."""
         x_bnc = self.norm_pre(self.pos_drop(self.embed(x_bchw)))
-        for block in self.blocks:
-            x_bnc = block(x_bnc)
+        x_bnc = run_blocks(self.blocks, x_bnc, recompute_every=self.recompute_every)
         return self.norm(x_bnc)
 
     def embed(self, x_bchw: paddle.Tensor) -> paddle.Tensor:

@@ -25,6 +25,7 @@ from passl.layers.init import init_enabled
 from passl.layers.linear import Linear
 from passl.layers.llama_block import LLAMA_7B, LlamaBlocks, LlamaSizes
 from passl.layers.patch_embed import PatchEmbed
+from passl.layers.recompute import run_blocks
 from passl.models.llama_init import initialize_like_timm
 from passl.registry import EXTERNAL_WEIGHTS, MODELS, Range
 
@@ -85,11 +86,13 @@ class ViTLlama(nn.Layer):
         grid_size: rows and columns of patches.
         num_prefix_tokens: tokens before the patches (1, the class token).
         head_prefixes: beginnings of the names of parameters that belong to the classes.
+        recompute_every: see :func:`passl.layers.recompute.run_blocks`.
     """
 
     num_prefix_tokens = 1
     num_suffix_tokens = 0
     head_prefixes = ("head.",)
+    recompute_every = 0
     #: Where the block's weights are from and their SHA-256, while they are in a file of their own;
     #: None without one, and once other weights came in their place.
     _llama_origin: Optional[dict[str, Any]]
@@ -186,8 +189,7 @@ class ViTLlama(nn.Layer):
         cls_b1c = self.cls_token.expand([x_bnc.shape[0], -1, -1])
         x_bnc = paddle.concat([cls_b1c.astype(x_bnc.dtype), x_bnc], axis=1) + self.pos_embed
         x_bnc = self.pos_drop(x_bnc)
-        for block in self.blocks:
-            x_bnc = block(x_bnc)
+        x_bnc = run_blocks(self.blocks, x_bnc, recompute_every=self.recompute_every)
         wide_bnc = self.llama(self.llama_dim_mapper1(x_bnc))
         return self.norm(self.llama_dim_mapper2(wide_bnc))
 

@@ -26,24 +26,39 @@ EXACT = (
 )
 
 
-def launch(run: RunFolder, repo: Path, environment: dict[str, str], *overrides: str) -> str:
-    """Train with two processes; returns what they printed."""
+def launch(
+    run: RunFolder,
+    repo: Path,
+    environment: dict[str, str],
+    *overrides: str,
+    processes: int = 2,
+    command: str = "",
+) -> str:
+    """Train with several processes; returns what they printed."""
     arguments = ("-c", str(run.config_file), "-o", *overrides)
-    status, logs = launch_script(run, repo, environment, repo / "tools" / "train.py", *arguments)
+    script = Path(command or repo / "tools" / "train.py")
+    status, logs = launch_script(
+        run, repo, environment, script, *arguments, processes=processes
+    )
     assert status == 0, "\n".join(logs)
     return "".join(logs)
 
 
 def launch_script(
-    run: RunFolder, repo: Path, environment: dict[str, str], script: Path, *arguments: str
+    run: RunFolder,
+    repo: Path,
+    environment: dict[str, str],
+    script: Path,
+    *arguments: str,
+    processes: int = 2,
 ) -> tuple[int, list[str]]:
-    """Run a script in two processes; returns the exit status and what each printed."""
+    """Run a script in several processes; returns the exit status and what each printed."""
     command = [
         sys.executable,
         "-m",
         "paddle.distributed.launch",
         "--nproc_per_node",
-        "2",
+        str(processes),
         "--log_dir",
         str(run.root / "launch"),
         str(script),
@@ -77,13 +92,60 @@ def test_two_processes_give_the_weights_and_figures_of_one(make_run, repo, user_
     assert re.search(r"passl INFO", (two.dir / "rank_1.log").read_text())
 
 
-def test_a_run_of_two_processes_continues_on_one(make_run, repo, user_environment):
+STRATEGIES = {
+    "accumulation": ("Global.micro_batch_size=50", "Loss.Train=[{CELoss: {epsilon: 0.1}}]"),
+    "recomputation": ("Global.recompute=true", "Global.micro_batch_size=75"),
+    "overlap": ("DistributedStrategy.overlap=true", "Global.recompute=2"),
+    "sharding": ("DistributedStrategy.sharding={stage: 1}",),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_gives_the_steps_of_one_process(
+    make_run, repo, user_environment, strategy
+):
+    # One process does each step in a single plain pass: what the strategies must not be seen in.
+    one, two = make_run("one"), make_run("two")
+    options = ("~DataLoader.Train.sampler.batch_size", *EXACT, "Global.print_batch_step=1")
+    options += tuple(o for o in STRATEGIES[strategy] if o.startswith("Loss."))
+    assert one.train(*options) == 0
+    # One of them by the installed command, which the launcher finds on the PATH.
+    command = "passl-train" if strategy == "accumulation" else ""
+    launch(two, repo, user_environment, *options, *STRATEGIES[strategy], command=command)
+    mine, theirs = one.records("train"), two.records("train")
+    assert len(mine) == len(theirs) == 12  # the sixth and the last one with 188 images
+    for own, other in zip(mine, theirs):
+        for key in ("loss", "grad_norm"):
+            assert other[key] == pytest.approx(own[key], rel=1e-4), (own["step"], key)
+    for name, value in one.weights().items():
+        np.testing.assert_allclose(two.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
+    states = one.optimizer(), two.optimizer()
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, rtol=0, atol=2e-5, err_msg=name)
+
+
+def test_a_run_continues_on_other_numbers_of_processes_at_the_same_sample(
+    make_run, repo, user_environment
+):
     whole, moved = make_run("whole"), make_run("moved")
-    drop_batch = "~DataLoader.Train.sampler.batch_size"
-    assert whole.train(drop_batch, *EXACT) == 0
-    launch(moved, repo, user_environment, drop_batch, *EXACT, "Global.max_train_step=5")
-    assert moved.state()["step"] == 5
-    assert moved.train(drop_batch, *EXACT) == 0
+    options = ("~DataLoader.Train.sampler.batch_size", *EXACT, "Global.global_batch_size=246")
+    options += ("Global.print_batch_step=1",)
+    assert whole.train(*options) == 0
+    launch(moved, repo, user_environment, *options, "Global.max_train_step=4")
+    assert moved.train(*options, "Global.max_train_step=8") == 0
+    text = "the run had 2 processes and has 1 now: it goes on at the same sample"
+    assert text in moved.log()
+    launch(moved, repo, user_environment, *options, processes=3)
+    text = "the run had 1 process and has 3 now: it goes on at the same sample"
+    assert text in moved.log()
+    # Every step sees the samples of the run that was never moved: else its loss were another.
+    mine, theirs = whole.records("train"), moved.records("train")
+    assert [record["step"] for record in theirs] == [record["step"] for record in mine]
+    for own, other in zip(mine, theirs):
+        assert other["samples_seen"] == own["samples_seen"]
+        for key in ("loss", "grad_norm", "lr"):
+            assert other[key] == pytest.approx(own[key], rel=1e-4), (own["step"], key)
     for name, value in whole.weights().items():
         np.testing.assert_allclose(moved.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
     assert "the run had 2 processes and has 1 now: it goes on at the same sample" in moved.log()

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import paddle
 
@@ -120,6 +120,41 @@ class FailAt(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         return {}
+
+
+@HOOKS.register()
+class DieAt(Hook):
+    """End one process at a step, in one of the ways that processes end.
+
+    Args:
+        step: after which step.
+        rank: which process.
+        how: ``raise``; ``exit``: without Python's own end; ``SIGKILL``, ``SIGSEGV``; ``hang``.
+        mark: file that is made at that moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        step: int,
+        rank: int,
+        how: Literal["raise", "exit", "SIGKILL", "SIGSEGV", "hang"],
+        mark: str,
+    ) -> None:
+        self.step, self.rank, self.how, self.mark = step, rank, how, Path(mark)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.state.step != self.step or trainer.parts.world.rank != self.rank:
+            return
+        self.mark.touch()
+        if self.how == "raise":
+            raise ValueError("injected failure")
+        if self.how == "exit":
+            os._exit(3)
+        if self.how == "hang":
+            time.sleep(120)
+        os.kill(os.getpid(), signal.Signals[self.how])
+        time.sleep(60)  # a signal may take a moment
 
 
 @METRICS.register()

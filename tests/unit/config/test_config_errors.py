@@ -243,9 +243,16 @@ IN_FILE = {
     ),
     "sharding": (
         "DistributedStrategy: {data_sharding: true}\n",
-        "x.yaml:3: DistributedStrategy.data_sharding: data_sharding is not available yet in this "
-        "version; "
-        "write false",
+        "x.yaml:3: DistributedStrategy.data_sharding: PASSL's own switch, which it refuses as "
+        "well; write false, and DistributedStrategy.sharding: {stage: 1} to keep the optimizer's "
+        "state in parts",
+    ),
+    "sharding of gradients": (
+        "DistributedStrategy: {sharding: {stage: 2}}\n",
+        "x.yaml:3: DistributedStrategy.sharding.stage: stage 2 (gradients, weights in parts) is "
+        "not available: Paddle's own group sharding works with Paddle's optimizers only; write "
+        "stage: 1 (the optimizer's state in parts, on any device), and Global.recompute: true for "
+        "more memory",
     ),
     "custom tag": (
         "FP16: {level: !!python/name:os.system x}\n",

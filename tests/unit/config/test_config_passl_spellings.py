@@ -157,12 +157,14 @@ def test_the_keys_of_passls_average_are_read(load, written, expected):
         ("EMA: {ema_eval: 3}",
          "EMA.ema_eval: 3 is neither true nor false; write eval_start_epoch instead"),
         ("DistributedStrategy: {data_sharding: True}",
-         "DistributedStrategy.data_sharding: data_sharding is not available yet in this version; "
-         "write false"),
+         "DistributedStrategy.data_sharding: PASSL's own switch, which it refuses as well; write "
+         "false, and DistributedStrategy.sharding: {stage: 1} to keep the optimizer's state in "
+         "parts"),
         ("DistributedStrategy: {data_parallel: False}",
          "DistributedStrategy.data_parallel: only data parallel training is available; write true"),
-        ("DistributedStrategy: {recompute: {layerlist_interval: 1}}",
-         "DistributedStrategy.recompute: recompute is not available yet in this version"),
+        ("DistributedStrategy: {recompute: {names: [head]}}",
+         "DistributedStrategy.recompute: only layerlist_interval is available, as "
+         "Global.recompute; remove the rest"),
         ("Optimizer: {name: ToyOpt, param_groups: [{name: a, pattern: a, lr: 0.1}]}",
          "Optimizer.param_groups.0.lr: a group has no schedule of its own; write lr_scale, "
          "a factor on the common one"),
@@ -174,6 +176,22 @@ def test_the_keys_of_passls_average_are_read(load, written, expected):
 )  # fmt: skip
 def test_what_is_not_available_yet_says_so(problems, text, expected):
     assert problems(f"{HEAD}{text}\n") == [f"x.yaml:3: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("{layerlist_interval: 2}", 2), ("{layerlist_interval: 1, names: []}", 1), ("{}", False)],
+)
+def test_the_interval_of_recomputed_layers_is_global_recompute(load, written, read):
+    config = load(f"{HEAD}DistributedStrategy: {{recompute: {written}}}\n")
+    assert config.Global.recompute is read or config.Global.recompute == read
+
+
+def test_recompute_is_said_once(problems):
+    text = HEAD.replace("Global: {", "Global: {recompute: true, ")
+    text += "DistributedStrategy: {recompute: {layerlist_interval: 2}}\n"
+    (problem,) = problems(text)
+    assert "DistributedStrategy.recompute: Global.recompute says the same" in problem
 
 
 def test_contrastive_loops_are_refused(problems):

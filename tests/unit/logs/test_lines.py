@@ -65,8 +65,8 @@ def test_eval_line():
 
 def test_eval_average_and_best_lines():
     values = {"losses": {"CELoss": 1.5, "loss": 1.5}, "metrics": {"top1": 2 / 13}}
-    assert lines.eval_avg_line(epoch=2, **values) == (
-        "[Eval][Epoch 2][Avg]CELoss: 1.50000, loss: 1.50000, top1: 0.15385"
+    assert lines.eval_avg_line(epoch=2, **values, samples=13) == (
+        "[Eval][Epoch 2][Avg]CELoss: 1.50000, loss: 1.50000, top1: 0.15385, samples: 13"
     )
     assert lines.best_line(epoch=2, best=2 / 13) == (
         "[Eval][Epoch 2][best metric: 0.15384615384615385]"

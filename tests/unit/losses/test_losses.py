@@ -158,3 +158,40 @@ def test_a_combined_loss_reports_weighted_parts_that_add_up(batch):
 def test_a_combined_loss_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one loss"):
         CombinedLoss([])
+
+
+# -- sample by sample, for evaluation -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["indices", "column", "soft"])
+@pytest.mark.parametrize(
+    "loss",
+    [CELoss(), CELoss(epsilon=0.1), ViTCELoss(), ViTCELoss(epsilon=0.01),
+     ViTCELoss(type="softmax"), ViTCELoss(type="softmax", epsilon=0.1)],
+)  # fmt: skip
+def test_the_mean_over_the_samples_is_the_loss_in_double_precision(loss, kind, batch):
+    logits, labels, soft = batch
+    target = {"indices": labels, "column": labels[:, None], "soft": soft.astype("float32")}[kind]
+    each = loss.per_sample(paddle.to_tensor(logits), paddle.to_tensor(target))
+    assert (list(each.shape), each.dtype) == ([6], paddle.float64)
+    whole = loss(paddle.to_tensor(logits.astype("float32")), paddle.to_tensor(target)).item()
+    assert each.numpy().mean() == pytest.approx(whole, rel=1e-6)
+    for index in range(6):
+        one = slice(index, index + 1)
+        assert each[index].item() == pytest.approx(value(loss, logits[one], target[one]), rel=1e-6)
+
+
+def test_a_loss_of_ones_own_is_asked_sample_by_sample(batch):
+    logits, labels, _ = batch
+
+    def squares(logits, target):
+        return (logits.square().sum(axis=1) * (1.0 + target.astype("float32"))).mean()
+
+    combined = CombinedLoss([("Own", 0.5, squares), ("CELoss", 2.0, CELoss())])
+    values = combined.per_sample(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    expected = 0.5 * (logits**2).sum(1) * (1 + labels)
+    np.testing.assert_allclose(values["Own"].numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(
+        values["loss"].numpy(), values["Own"].numpy() + values["CELoss"].numpy()
+    )
+    assert all(each.dtype == paddle.float64 for each in values.values())

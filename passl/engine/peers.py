@@ -1,0 +1,234 @@
+"""Which process failed first, said where people look: on the screen and in the run's folder.
+
+When a process of a job dies, the others lose it in their next collective and fail as well, and
+``paddle.distributed.launch`` shows rank 0's screen, then the log of the failed process with the
+lowest number: often a victim.  So every rank leaves two files in the run's folder
+
+    error_rank_N.txt    why it failed: its traceback; absent while all is well
+    .ranks/N            where it runs and as which process; absent after a proper end
+
+and one that loses its peers looks there and tells the culprit's story as its own reason.  A killed
+process leaves no story, but its ``.ranks/N`` and no process of that number.  A thread looks too: a
+rank that hangs in a collective (NCCL waits for half an hour) ends after a few seconds of grace.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, TextIO
+
+from passl.distributed.talk import PeerLostError
+from passl.distributed.world import World
+from passl.engine.attempt import Attempt
+from passl.errors import EXIT_FAILED, EXIT_STOPPED, PasslError
+from passl.logs.logger import get_logger
+
+__all__ = ["Peers", "first_failure"]
+
+#: How long a rank that lost its peers looks for the reason before it fails without one.
+_LOOK_S = 2.0
+#: How long a rank may go on after another has failed, before it is taken to hang.
+_GRACE_S = 5.0
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class _Note:
+    """``.ranks/N``: a process, its host, and the job that it belongs to."""
+
+    host: str
+    pid: int
+    job: str
+    log: str
+
+    @classmethod
+    def read(cls, path: Path) -> Optional[_Note]:
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # ended properly, or not written yet
+            return None
+
+
+class Peers:
+    """The notes of this rank, and a look at those of the others; does nothing alone.
+
+    Args:
+        run_dir: the run's folder, which all ranks see.
+        world: this process among all.
+        environ: of the process.
+    """
+
+    def __init__(
+        self, run_dir: Path, world: World, environ: Optional[Mapping[str, str]] = None
+    ) -> None:
+        self.run_dir, self.world = run_dir, world
+        self._environ = os.environ if environ is None else environ
+        self._job = _job_of(self._environ)
+        self._over = threading.Event()
+        self._error: Optional[TextIO] = None
+        if not world.is_distributed:
+            return
+        with suppress(OSError):  # the run's own files will complain in a better place
+            (run_dir / ".ranks").mkdir(exist_ok=True)
+            # Emptied before the note: a note of this job vouches for the error beside it.
+            self._error = open(self._error_path, "w", encoding="utf-8")  # noqa: SIM115
+            folder = Path(self._environ.get("PADDLE_LOG_DIR") or "log")
+            log = str(folder / f"workerlog.{world.local_rank}")
+            note = _Note(socket.gethostname(), os.getpid(), self._job, log)
+            beside = self._note_path.with_suffix(".new")
+            beside.write_text(json.dumps(vars(note)), encoding="utf-8")
+            os.replace(beside, self._note_path)
+
+    def watch(self) -> None:
+        """From now on end this process if it hangs after another has failed.
+
+        Call it when Paddle is loaded: its handler of crashes in native code comes after ours, which
+        writes where Python was.
+        """
+        if self.world.is_distributed:
+            if self._error is not None:
+                faulthandler.enable(self._error)
+            threading.Thread(target=self._watch, name="passl-peers", daemon=True).start()
+
+    @contextmanager
+    def failures(self, *, ends: bool = False) -> Iterator[None]:
+        """Around what may fail: leaves the reason, or finds that of the process that came first.
+
+        Args:
+            ends: this process needs the others no more after it.
+
+        Raises:
+            PeerLostError: with the story of the culprit, where there is one.
+        """
+        if not self.world.is_distributed:
+            yield
+            return
+        try:
+            yield
+        except PeerLostError as error:
+            story = self._look()
+            self.leave()
+            raise PeerLostError(story or str(error)) from error
+        except BaseException as error:
+            if isinstance(error, PasslError) and error.exit_code == EXIT_STOPPED:
+                self.leave()
+            else:
+                self._over.set()
+                self._write_error(error)
+            raise
+        if ends:
+            self.leave()
+
+    def leave(self) -> None:
+        """A proper end: this rank is not missing."""
+        self._over.set()
+        if self._error is not None:
+            faulthandler.disable()
+            self._error.close()
+            self._error = None
+            with suppress(OSError):
+                self._error_path.unlink()
+                self._note_path.unlink()
+                self._note_path.parent.rmdir()  # the last one succeeds
+
+    @property
+    def _error_path(self) -> Path:
+        return self.run_dir / f"error_rank_{self.world.rank}.txt"
+
+    @property
+    def _note_path(self) -> Path:
+        return self.run_dir / ".ranks" / str(self.world.rank)
+
+    def _write_error(self, error: BaseException) -> None:
+        if self._error is not None:
+            text = str(error) if isinstance(error, PasslError) else traceback.format_exc()
+            with suppress(OSError):
+                self._error.write(text)
+                self._error.flush()
+
+    def _look(self) -> Optional[str]:
+        limit = time.monotonic() + _LOOK_S
+        while True:
+            story = first_failure(self.run_dir, self.world, self._job)
+            if story is not None or time.monotonic() >= limit:
+                return story
+            time.sleep(0.1)
+
+    def _watch(self) -> None:
+        while not self._over.wait(_POLL_S):
+            story = first_failure(self.run_dir, self.world, self._job)
+            if story is None:
+                continue
+            if self._over.wait(_POLL_S):  # it has noticed by itself, as a rule
+                return
+            get_logger().error(f"ending within {_GRACE_S:g} s, as another process failed: {story}")
+            if self._over.wait(_GRACE_S):
+                return
+            text = f"this process hung after another one had failed: {story}"
+            Attempt.from_environment(self._environ).ended(EXIT_FAILED, text.splitlines()[0])
+            os._exit(EXIT_FAILED)
+
+
+def first_failure(run_dir: Path, world: World, job: str) -> Optional[str]:
+    """The story of the rank of ``job`` that failed first, this one excepted; None if none did.
+
+    A rank with a traceback comes before one that vanished: it may have vanished after it.
+    """
+    notes = {
+        rank: note
+        for rank in range(world.size)
+        if rank != world.rank
+        for note in [_Note.read(run_dir / ".ranks" / str(rank))]
+        if note is not None and note.job == job
+    }
+    told = []
+    for rank in notes:
+        path = run_dir / f"error_rank_{rank}.txt"
+        with suppress(OSError):
+            if path.stat().st_size:
+                told.append((path.stat().st_mtime_ns, rank, path))
+    if told:
+        _, rank, path = min(told)
+        text = path.read_text(encoding="utf-8", errors="replace").rstrip()
+        return f"process {rank} failed first ({path}):\n{text}"
+    for rank, note in notes.items():
+        if note.host == socket.gethostname() and not _runs(note.pid):
+            return (
+                f"process {rank} (pid {note.pid} on {note.host}) ended without a last word: it was "
+                "killed from outside, as the system does when memory runs out (see dmesg), or left "
+                f"by os._exit; its output is in {note.log}"
+            )
+    return None
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and not ours
+        return True
+    return not Path("/proc/self/stat").exists()
+
+
+def _job_of(environ: Mapping[str, str]) -> str:
+    """The same on all ranks of a start, another for the next: the launcher draws the ports."""
+    text = f"{environ.get('PADDLE_MASTER')} {environ.get('PADDLE_TRAINER_ENDPOINTS')}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

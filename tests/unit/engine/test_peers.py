@@ -1,0 +1,126 @@
+"""Which process failed first, from the files that the ranks leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from passl.distributed.talk import PeerLostError, talking
+from passl.distributed.world import World
+from passl.engine.peers import Peers, first_failure
+from passl.engine.stopping import RunStopped
+from passl.errors import CheckpointError
+
+
+def environ(start: int = 0) -> dict[str, str]:
+    return {"PADDLE_TRAINER_ENDPOINTS": f"127.0.0.1:{start}", "PADDLE_LOG_DIR": "logs"}
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    return [Peers(tmp_path, World(rank, 2, rank), environ()) for rank in range(2)]
+
+
+def fail(peers: Peers, error: BaseException) -> BaseException:
+    with pytest.raises(type(error)) as raised, peers.failures():
+        raise error
+    return raised.value
+
+
+def lost() -> None:
+    with talking("gradients"):
+        raise RuntimeError("[gloo/pair.cc:576] Read error: Connection reset by peer")
+
+
+def test_a_lost_peer_tells_the_story_of_the_one_that_failed(ranks, tmp_path):
+    fail(ranks[1], ZeroDivisionError("of rank 1"))
+    with pytest.raises(PeerLostError) as raised, ranks[0].failures():
+        lost()
+    text = str(raised.value)
+    assert text.startswith(f"process 1 failed first ({tmp_path / 'error_rank_1.txt'}):\nTraceback")
+    assert text.endswith("ZeroDivisionError: of rank 1")
+    assert not (tmp_path / "error_rank_0.txt").exists()  # a victim
+
+
+def test_an_error_for_people_is_told_as_its_sentence(ranks, tmp_path):
+    fail(ranks[1], CheckpointError("the file x is damaged"))
+    assert (tmp_path / "error_rank_1.txt").read_text() == "the file x is damaged"
+
+
+def test_a_process_that_is_gone_without_a_word_is_named(ranks, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    note = tmp_path / ".ranks" / "1"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "pid": gone.pid}))
+    with pytest.raises(PeerLostError) as raised, ranks[0].failures():
+        lost()
+    assert str(raised.value).startswith(f"process 1 (pid {gone.pid} on ")
+    assert "ended without a last word" in str(raised.value)
+    assert "logs/workerlog.1" in str(raised.value)
+
+
+def test_a_process_of_another_host_or_of_an_earlier_start_is_no_culprit(ranks, tmp_path):
+    note = tmp_path / ".ranks" / "1"
+    job = json.loads(note.read_text())["job"]
+    gone = {"host": socket.gethostname(), "pid": 2**22 + 1, "job": job, "log": "x"}
+    for change in ({"host": "elsewhere"}, {"job": "before"}, {"pid": os.getpid()}):
+        note.write_text(json.dumps({**gone, **change}))
+        assert first_failure(tmp_path, World(0, 2), job) is None
+    note.write_text("{")  # being written
+    assert first_failure(tmp_path, World(0, 2), job) is None
+
+
+def test_without_a_culprit_the_reason_is_the_lost_connection(ranks, monkeypatch):
+    monkeypatch.setattr("passl.engine.peers._LOOK_S", 0.0)
+    with pytest.raises(PeerLostError) as raised, ranks[0].failures():
+        lost()
+    for part in ("sharing gradients", "Connection reset by peer", "error_rank_N.txt"):
+        assert part in str(raised.value)
+
+
+def test_a_proper_end_leaves_nothing(ranks, tmp_path):
+    with ranks[0].failures(ends=True):
+        pass
+    with pytest.raises(RunStopped), ranks[1].failures():
+        raise RunStopped("asked to")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_clears_what_the_former_one_left(ranks, tmp_path):
+    fail(ranks[1], ValueError("old"))
+    again = [Peers(tmp_path, World(rank, 2, rank), environ(1)) for rank in range(2)]
+    with again[0].failures(ends=True):
+        pass
+    with again[1].failures(ends=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_writes_nothing(tmp_path):
+    alone = Peers(tmp_path, World())
+    alone.watch()
+    fail(alone, ValueError("alone"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_hangs_after_another_failed_is_ended(tmp_path):
+    script = (
+        "import sys, time\nfrom pathlib import Path\nimport passl.engine.peers as module\n"
+        "from passl.distributed.world import World\nmodule._GRACE_S = module._POLL_S = 0.1\n"
+        "folder = Path(sys.argv[1])\n"
+        "first, other = (module.Peers(folder, World(r, 2, r)) for r in range(2))\n"
+        "first.watch()\n"
+        "try:\n    with other.failures():\n        raise ValueError('boom')\n"
+        "except ValueError:\n    time.sleep(30)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert "another process failed: process 1 failed first" in done.stderr
+    assert "ValueError: boom" in done.stderr
