@@ -37,9 +37,18 @@ EXTRAS = {
         "protobuf<7",
         "setuptools>=64",
     ],
+    # passl-export to ONNX, and its comparison with the live model.
+    "export": [
+        # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
+        # to import there.
+        "paddle2onnx==2.1.0",
+        # The range that paddle2onnx 2.1.0 asks for.
+        "onnx>=1.16.1,<=1.17.0",
+        "onnxruntime>=1.18",
+    ],
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
-    # Pictures of data and models: passl-data preview.
+    # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
     "test": [
         "matplotlib>=3.7",
@@ -68,10 +77,14 @@ setup(
     entry_points={
         "console_scripts": [
             "passl-train=passl.cli.train:main",
+            "passl-benchmark=passl.cli.benchmark:main",
             "passl-eval=passl.cli.eval:main",
             "passl-check=passl.cli.check:main",
             "passl-data=passl.cli.data:main",
+            "passl-export=passl.cli.export:main",
+            "passl-infer=passl.cli.infer:main",
             "passl-models=passl.cli.models:main",
+            "passl-visualize=passl.cli.visualize:main",
             "passl-convert=passl.cli.convert:main",
         ]
     },

@@ -4,6 +4,7 @@
     model = passl.create_model("ViT_base_patch16_224", class_num=10, img_size=96)
     config = passl.load_config("configs/quickstart/ViT_micro_digits.yaml")
     passl.build_run(config, mode="train").fit()
+    passl.load_model("output/quickstart/VisionTransformer").predict("digit.png")
 
 The names above are looked up when they are first used: ``import passl`` costs a few milliseconds
 and does not import Paddle.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from passl.checkpoint.pretrained import load_pretrained
     from passl.config import load_config
     from passl.engine.build import build_run
+    from passl.export.loading import load_model
     from passl.models import create_model, list_models
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "create_model",
     "list_models",
     "load_config",
+    "load_model",
     "load_pretrained",
 ]
 
@@ -40,6 +43,7 @@ _HOMES = {
     "create_model": "passl.models",
     "list_models": "passl.models",
     "load_config": "passl.config",
+    "load_model": "passl.export.loading",
     "load_pretrained": "passl.checkpoint.pretrained",
 }
 

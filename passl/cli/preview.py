@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["add_preview"]
 
 
-def add_preview(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The subcommand."""
+def add_preview(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str = "preview"
+) -> None:
+    """The subcommand, which ``passl-visualize`` has under another name."""
     parser = commands.add_parser(
-        "preview",
+        name,
         help="a picture of what a model will see",
         description="Draw the first images of an epoch after every transform of the config, with "
         "their targets. Each is augmented exactly as a run of this config augments it; "

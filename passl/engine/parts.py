@@ -9,7 +9,6 @@ from typing import Any, Optional
 import paddle
 
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config
@@ -28,11 +27,12 @@ from passl.engine.model_facts import (
 )
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.reporting import Reporter
-from passl.engine.resume import check_agreement, find_state, read_state, restore, run_record
+from passl.engine.resume import check_agreement, find_state, restore, run_record
 from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
 from passl.engine.trainer import Trainer, TrainParts
-from passl.errors import CheckpointError, ConfigError
+from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
+from passl.errors import ConfigError
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
 from passl.optim.clip import ClipGradByGlobalNorm
@@ -148,7 +148,7 @@ class Builder:
         arguments = {key: value for key, value in self.config.Model.items() if key != "name"}
         if self.mode == "eval":
             weights = self.weights_to_evaluate()
-            arguments, notes = without_external_files(arguments, _record_beside(weights), weights)
+            arguments, notes = without_external_files(arguments, record_beside(weights), weights)
             self.reporter.log("\n".join(notes))
         try:
             model = create_model(
@@ -183,7 +183,7 @@ class Builder:
         """Begin with ``Global.pretrained_model``; returns what became of its tensors."""
         settings = self.config.Global
         if not settings.finetune:  # fine-tuning may exchange what the weights were trained beside
-            check_external(model, _record_beside(path), Path(path))
+            check_external(model, record_beside(path), Path(path))
         method = settings.pos_embed_resize
         report = load_pretrained(
             model,
@@ -198,7 +198,7 @@ class Builder:
     def load_for_evaluation(self, model: Any) -> None:
         """Put the weights to evaluate in place; the log says which file they are from."""
         path = self.weights_to_evaluate()
-        record = _record_beside(path)
+        record = record_beside(path)
         check_external(model, record, Path(path))
         report = load_pretrained(model, path, finetune=False)
         self.reporter.log(str(report))
@@ -210,14 +210,9 @@ class Builder:
 
     def say_settings(self, model: Any, record: Mapping[str, Any]) -> None:
         """State what besides the weights decides the result, and what it was while training."""
-        settings, before = evaluation_settings(model), record.get("evaluation_settings", {})
-        self.reporter.evaluated_with(settings)
-        for name, value in settings.items():
-            if before.get(name, value) != value:
-                self.reporter.warn(
-                    f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
-                    f"as they were trained, use -o Model.{name}={before[name]:g}"
-                )
+        self.reporter.evaluated_with(evaluation_settings(model))
+        for warning in differing_settings(model, record):
+            self.reporter.warn(warning)
 
     def check_weights(self, model: Any) -> None:
         """Refuse to go on without weights that no training can give.
@@ -231,29 +226,8 @@ class Builder:
             raise ConfigError(f"{self.config.origin('Model')}: Model: {error}") from error
 
     def weights_to_evaluate(self) -> str:
-        """What ``passl-eval`` evaluates: what the command line names, else what this run trained.
-
-        A ``pretrained_model`` in the file is where training began, so it comes last.
-
-        Raises:
-            CheckpointError: there are no weights.
-        """
-        settings = self.config.Global
-        pretrained = settings.pretrained_model
-        origin = self.config.origin("Global.pretrained_model")
-        if pretrained is not None and origin.startswith("-o"):
-            return pretrained
-        if settings.checkpoint not in (None, "auto"):
-            return str(settings.checkpoint)
-        for link in ("best", "latest"):
-            if (self.run_dir / link).exists():
-                return str(self.run_dir / link)
-        if pretrained is None:
-            raise CheckpointError(
-                f"there is nothing to evaluate: {self.run_dir} holds no checkpoint yet; name the "
-                "weights with -o Global.pretrained_model=PATH, or train first"
-            )
-        return pretrained
+        """What ``passl-eval`` evaluates."""
+        return weights_to_evaluate(self.config, self.run_dir)
 
     def plan(self, loader: Loader) -> RunPlan:
         """Lengths and intervals in steps."""
@@ -451,12 +425,6 @@ class Builder:
         if self._precision is None:
             self._precision = self.build_precision()
         return self._precision
-
-
-def _record_beside(weights: str) -> dict[str, Any]:
-    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
-    state = resolve_checkpoint(weights).state
-    return read_state(state.parent) if state is not None else {}
 
 
 def choose_device(wanted: str, where: str) -> str:

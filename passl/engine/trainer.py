@@ -190,8 +190,11 @@ class Trainer:
         """
         parts = self.parts
         self.reducer.finish()
-        parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
-        grad_norm = (parts.clip or global_norm)(self.parameters)
+        if parts.clip is not None:  # divides by the scale of the loss in the same pass
+            grad_norm = parts.clip(self.parameters, parts.precision.scale)
+        else:
+            parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
+            grad_norm = global_norm(self.parameters)
         left_out = parts.clip.left_out(self.parameters) if parts.clip is not None else []
         if left_out:  # not in the norm, but they must be finite as well
             grad_norm = grad_norm + 0.0 * global_norm(left_out)

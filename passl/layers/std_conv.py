@@ -37,7 +37,7 @@ class StdConv2D(nn.Layer):
         self, in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, style: str = "google"
     ) -> None:
         super().__init__()
-        self.stride, self.style = stride, style
+        self.stride, self.style, self.folded = stride, style, False
         self.weight = self.create_parameter(
             [out_chans, in_chans, kernel, kernel],
             default_initializer=nn.initializer.Constant(0.0),
@@ -45,8 +45,14 @@ class StdConv2D(nn.Layer):
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """Convolve."""
-        weight = self.standardised().astype(self.weight.dtype)
+        weight = self.weight if self.folded else self.standardised().astype(self.weight.dtype)
         return F.conv2d(x_bchw, weight, stride=self.stride, padding="SAME")
+
+    def fold(self) -> None:
+        """Standardise the weights once and for all: for a model that is only run from now on."""
+        if not self.folded:
+            self.weight.set_value(self.standardised().detach().astype(self.weight.dtype))
+            self.folded = True
 
     def standardised(self) -> paddle.Tensor:
         """The weights that are used, float32; computed in it under AMP too."""

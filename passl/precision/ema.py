@@ -27,7 +27,12 @@ from paddle import Tensor
 from passl.errors import CheckpointError
 from passl.optim.parallel import map_tensors
 
-__all__ = ["WeightAverage"]
+__all__ = ["WeightAverage", "decay_of_update"]
+
+
+def decay_of_update(count: int, *, decay: float, warmup: bool) -> float:
+    """The decay of update number ``count`` of the average, from 0."""
+    return min(decay, (1.0 + count) / (10.0 + count)) if warmup else decay
 
 
 class WeightAverage:
@@ -75,8 +80,7 @@ class WeightAverage:
 
     def next_decay(self) -> float:
         """The decay of the next update."""
-        count = self.num_updates
-        return min(self.decay, (1.0 + count) / (10.0 + count)) if self.warmup else self.decay
+        return decay_of_update(self.num_updates, decay=self.decay, warmup=self.warmup)
 
     def update(self, accepted: Optional[Tensor] = None) -> None:
         """Take the weights of one optimizer update in; nothing waits for the device.

@@ -40,6 +40,9 @@ WITHOUT_PADDLE = [
     "passl.cli.models",
     "passl.cli.train",
     "passl.cli.eval",
+    "passl.cli.export",
+    "passl.cli.infer",
+    "passl.export.loading",
 ]
 WITHOUT_NUMPY = ["passl", "passl.config", "passl.registry", "passl.errors", "passl.runtime"]
 

@@ -60,12 +60,14 @@ class ScheduledSetting(Hook):
     def apply(self, model: Any, value: float) -> None:
         """Give the model the setting."""
 
+    def plan(self, steps_per_epoch: int) -> None:
+        """Learn how long the phase is in steps; :meth:`value` is right from then on."""
+        self.cutoff = cutoff_in_steps(self._cutoff_epochs, self._cutoff_steps, steps_per_epoch)
+
     def on_start(self, trainer: Trainer) -> None:
         """Put the setting of the last step in place, for an evaluation that is still due."""
         self.check(trainer.parts.model)
-        self.cutoff = cutoff_in_steps(
-            self._cutoff_epochs, self._cutoff_steps, trainer.plan.steps_per_epoch
-        )
+        self.plan(trainer.plan.steps_per_epoch)
         self._apply(trainer, max(trainer.state.step - 1, 0))
 
     def on_step_start(self, trainer: Trainer) -> None:

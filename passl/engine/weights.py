@@ -1,0 +1,61 @@
+"""Which weights a command means that uses a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.config import Config
+from passl.engine.model_facts import evaluation_settings
+from passl.engine.resume import read_state
+from passl.errors import CheckpointError
+
+__all__ = ["differing_settings", "record_beside", "weights_to_evaluate"]
+
+
+def weights_to_evaluate(config: Config, run_dir: Path) -> str:
+    """What the command line names, else what the run itself trained.
+
+    A ``pretrained_model`` in the file is where training began, so it comes last.
+
+    Args:
+        config: of the run.
+        run_dir: folder of the run; it need not exist.
+
+    Raises:
+        CheckpointError: there are no weights.
+    """
+    settings = config.Global
+    pretrained = settings.pretrained_model
+    if pretrained is not None and config.origin("Global.pretrained_model").startswith("-o"):
+        return pretrained
+    if settings.checkpoint not in (None, "auto"):
+        return str(settings.checkpoint)
+    for link in ("best", "latest"):
+        if (run_dir / link).exists():
+            return str(run_dir / link)
+    if pretrained is None:
+        raise CheckpointError(
+            f"there is nothing to evaluate: {run_dir} holds no checkpoint yet; name the "
+            "weights with -o Global.pretrained_model=PATH, or train first"
+        )
+    return pretrained
+
+
+def record_beside(weights: str) -> dict[str, Any]:
+    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
+    state = resolve_checkpoint(weights).state
+    return read_state(state.parent) if state is not None else {}
+
+
+def differing_settings(model: Any, record: Mapping[str, Any]) -> list[str]:
+    """A sentence for each setting that was another one when the weights were saved."""
+    before = record.get("evaluation_settings", {})
+    return [
+        f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
+        f"as they were trained, use -o Model.{name}={before[name]:g}"
+        for name, value in evaluation_settings(model).items()
+        if before.get(name, value) != value
+    ]

@@ -1,0 +1,193 @@
+"""The trained model of a config, in this process, without a run's folder and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from passl.checkpoint.disk import digest_of
+from passl.checkpoint.resolve import resolve_checkpoint
+from passl.config import Config, load_config
+from passl.engine.build import run_dir_of
+from passl.errors import CheckpointError, ConfigError, DataError
+from passl.registry import DATASETS, import_user_modules
+from passl.runtime import import_paddle, prepare
+
+__all__ = [
+    "LiveModel",
+    "build_dataset",
+    "class_names",
+    "config_of_run",
+    "live_model",
+    "load_run_config",
+    "read_labels",
+]
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """A model with its weights.
+
+    Attributes:
+        layer: in evaluation mode.
+        weights: the file they are from.
+        sha256: of that file.
+        report: what became of its tensors, and what is odd.
+    """
+
+    layer: Any
+    weights: Path
+    sha256: str
+    report: str
+
+
+def config_of_run(path: Path) -> Optional[tuple[Path, Optional[Path]]]:
+    """The config of the run that ``path`` belongs to, and the weights that ``path`` names.
+
+    Args:
+        path: a run's folder, or a checkpoint in it.
+
+    Returns:
+        config.yaml and the checkpoint (None: the run's folder was given); None if it is neither.
+    """
+    if (path / "config.yaml").is_file():
+        return path / "config.yaml", None
+    try:
+        weights = resolve_checkpoint(path).weights
+    except CheckpointError:
+        return None
+    for folder in (weights.resolve().parents[0], *weights.resolve().parents[1:4]):
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml", path
+    return None
+
+
+def load_run_config(path: Path) -> tuple[Config, str]:
+    """The config of a run and the weights to take.
+
+    Args:
+        path: a run's folder, or a checkpoint in it.
+
+    Raises:
+        CheckpointError: it is neither, or holds no weights.
+    """
+    found = config_of_run(path)
+    if found is None:
+        resolve_checkpoint(path)  # a sentence of its own where nothing is there
+        raise CheckpointError(
+            f"{path}: weights without a config.yaml in the folders above; name the config: "
+            f"passl-infer -c CONFIG -o Global.pretrained_model={path}"
+        )
+    file, named = found
+    config = load_config(file)
+    if named is not None:
+        return config, str(named)
+    for link in ("best", "latest"):
+        if (path / link).exists():
+            return config, str(path / link)
+    raise CheckpointError(f"{path}: holds no checkpoint yet (looked for best and latest)")
+
+
+def live_model(config: Config, weights: Optional[str] = None, *, device: str = "cpu") -> LiveModel:
+    """Build the model of ``config`` with its weights.
+
+    Args:
+        config: checked.
+        weights: where they are; None: as ``passl-eval`` chooses.
+        device: ``cpu`` or ``gpu``.
+
+    Raises:
+        CheckpointError: there are no weights, or they do not fit.
+        ConfigError: the model cannot be built so.
+    """
+    prepare(config.Global.num_threads, device=device)
+    paddle = import_paddle()
+    from passl.checkpoint.pretrained import load_pretrained
+    from passl.engine.model_facts import check_external, check_weights, without_external_files
+    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
+    from passl.models import create_model
+
+    path = weights or weights_to_evaluate(config, run_dir_of(config))
+    resolved = resolve_checkpoint(path)
+    import_user_modules(config.Global.imports, execute=True)
+    paddle.set_device(device)
+    arguments = {key: value for key, value in config.Model.items() if key != "name"}
+    record = record_beside(path)
+    arguments, notes = without_external_files(arguments, record, path)
+    try:
+        layer = create_model(config.Model["name"], seed=config.Global.seed, **arguments)
+        check_external(layer, record, Path(path))
+        notes.append(str(load_pretrained(layer, path)))
+        check_weights(layer)
+    except ConfigError as error:
+        raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
+    notes += differing_settings(layer, record)
+    layer.eval()
+    return LiveModel(layer, resolved.weights, digest_of(resolved.weights).sha256, "\n".join(notes))
+
+
+def build_dataset(config: Config) -> Optional[Any]:
+    """The data set of ``DataLoader.Eval``, or None where it is not at hand."""
+    section = config.DataLoader.Eval
+    if section is None:
+        return None
+    import_user_modules(config.Global.imports, execute=True)
+    try:
+        return DATASETS.build(section.dataset, class_num=config.Model.get("class_num"))
+    except (DataError, OSError):
+        return None
+
+
+def class_names(
+    config: Config, dataset: Optional[Any], labels: Optional[str] = None
+) -> Optional[list[str]]:
+    """Names of the classes: of a file, else of the data set, else of ``classes.txt`` by its list.
+
+    Args:
+        dataset: of ``DataLoader.Eval``, or None.
+        labels: file of names, one a line; it outranks ``Export.labels``.
+
+    Raises:
+        DataError: the file is not there, or has other classes than the model.
+    """
+    classes = config.Model.get("class_num")
+    file = labels or (config.Export.labels if config.Export is not None else None)
+    if file is not None:
+        return read_labels(file, classes)
+    names = getattr(dataset, "classes", None)
+    if not names and config.DataLoader.Eval is not None:
+        names = _beside_the_list(config.DataLoader.Eval.dataset)
+    names = [str(name) for name in names] if names else None
+    return names if names and classes in (None, len(names)) else None
+
+
+def read_labels(file: str, class_num: Optional[int]) -> list[str]:
+    """Class names, one a line, line ``i`` (from 0) being class ``i``.
+
+    Raises:
+        DataError: it cannot be read, or has not ``class_num`` lines.
+    """
+    try:
+        names = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"labels {file}: cannot be read: {error}") from error
+    while names and not names[-1].strip():
+        names.pop()
+    if class_num and len(names) != class_num:
+        raise DataError(
+            f"labels {file}: {len(names)} lines, but the model has {class_num} classes; it must "
+            "have the name of class 0 in the first line, and so on"
+        )
+    return [name.strip() for name in names]
+
+
+def _beside_the_list(dataset: dict[str, Any]) -> Optional[list[str]]:
+    """``classes.txt`` as ``passl-data`` leaves it beside the list of images."""
+    listed = dataset.get("cls_label_path")
+    if not isinstance(listed, str):
+        return None
+    for folder in (Path(listed).parent, Path(str(dataset.get("image_root") or "."))):
+        if (folder / "classes.txt").is_file():
+            return read_labels(str(folder / "classes.txt"), None)
+    return None

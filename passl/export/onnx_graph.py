@@ -1,0 +1,128 @@
+"""What is done to an ONNX file after paddle2onnx: names, half precision, simplification."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+from passl.errors import PasslError
+from passl.export.plan import ExportPlan
+
+__all__ = ["finish"]
+
+#: Name of the free first axis.
+_BATCH = "batch"
+
+
+def finish(made: Path, target: Path, plan: ExportPlan, epsilons: AbstractSet[float]) -> None:
+    """Read ``made``, give it plain names, and write ``target``.
+
+    Args:
+        made: what paddle2onnx wrote.
+        target: the file to write.
+        plan: what was asked for.
+        epsilons: of the network's group normalisations.
+
+    Raises:
+        PasslError: a tool refused the graph.
+    """
+    import onnx
+
+    model = onnx.load(str(made))
+    _drop_unused(model)
+    _name_ends(model, plan)
+    _mend_epsilons(model, epsilons)
+    if plan.simplify:
+        model = _simplified(model)
+    if plan.dtype == "float16":
+        model = _in_half(model)
+    model.producer_name = "passl"
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target))
+
+
+def _name_ends(model: Any, plan: ExportPlan) -> None:
+    """Call the output what it means, and the free axis ``batch``."""
+    graph = model.graph
+    output, wanted = graph.output[0], plan.meaning
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == output.name:
+                    names[position] = wanted
+    output.name = wanted
+    if plan.batch_size is None:
+        for end in (graph.input[0], output):
+            axis = end.type.tensor_type.shape.dim[0]
+            axis.Clear()
+            axis.dim_param = _BATCH
+
+
+def _mend_epsilons(model: Any, epsilons: AbstractSet[float]) -> None:
+    """Write the epsilon of group normalisations, which become InstanceNormalization.
+
+    paddle2onnx 2.1.0 leaves there what the memory happened to hold (-0.39 was seen).
+
+    Raises:
+        PasslError: the network has several epsilons, and nobody says which is whose.
+    """
+    nodes = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
+    if not nodes:
+        return
+    if len(epsilons) != 1:
+        raise PasslError(
+            f"the network's group normalisations have {len(epsilons)} different epsilons, which "
+            "paddle2onnx does not carry over; give them one, or use --format paddle"
+        )
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.name == "epsilon":
+                attribute.f = next(iter(epsilons))
+
+
+def _drop_unused(model: Any) -> None:
+    """Leave out constants that no operator reads."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input}
+    for unused in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(unused)
+
+
+def _in_half(model: Any) -> Any:
+    """Weights and arithmetic in float16; input and output stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    half = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    half.topological_sort()  # the converter appends its casts of the input at the end
+    return half.model
+
+
+def _simplified(model: Any) -> Any:
+    try:
+        if importlib.util.find_spec("onnxsim") is not None:
+            import onnxsim
+
+            simplified, checked = onnxsim.simplify(model)
+            if not checked:
+                raise PasslError("onnxsim changed what the graph computes; leave out --simplify")
+            return simplified
+        import onnxoptimizer
+
+        return onnxoptimizer.optimize(model, _passes(onnxoptimizer))
+    except (RuntimeError, ValueError) as error:
+        raise PasslError(
+            f"the graph could not be simplified ({error}); leave out --simplify"
+        ) from error
+
+
+def _passes(onnxoptimizer: Any) -> list[str]:
+    """Passes that remove what does nothing and fuse what goes together."""
+    wanted = ("eliminate_", "fuse_")
+    return [
+        name
+        for name in onnxoptimizer.get_fuse_and_elimination_passes()
+        if name.startswith(wanted)
+    ]

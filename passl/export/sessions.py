@@ -1,0 +1,203 @@
+"""Running a model, whatever it is made of: a batch of inputs in, a batch of outputs out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional, Protocol
+
+import numpy as np
+
+from passl.errors import CheckpointError, PasslError
+from passl.export.card import ModelCard
+
+__all__ = ["LiveSession", "OnnxSession", "PaddleSession", "Session", "open_session"]
+
+#: Formats in the order in which one is taken where both are there.
+_PREFERENCE = ("onnx", "paddle")
+
+
+class Session(Protocol):
+    """A model ready to run."""
+
+    #: What it runs on, for people.
+    backend: str
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Outputs float32 [b, classes] of inputs [b, ...] of the type it was made for."""
+        ...
+
+
+class LiveSession:
+    """A model built in this process.
+
+    Args:
+        model: maps float32 [b, c, h, w] to [b, classes].
+    """
+
+    backend = "live Paddle"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        model.eval()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """See :class:`Session`."""
+        import paddle
+
+        with paddle.no_grad():
+            return np.asarray(self._model(paddle.to_tensor(batch)).astype("float32").numpy())
+
+
+class PaddleSession:
+    """A model in Paddle's inference format.
+
+    Args:
+        model: the .json (Paddle 3) or .pdmodel (2.6) file.
+        params: the .pdiparams file.
+        device: ``cpu`` or ``gpu``.
+        num_threads: of the math library; None: Paddle's choice.
+    """
+
+    def __init__(
+        self, model: Path, params: Path, device: str = "cpu", num_threads: Optional[int] = None
+    ) -> None:
+        from passl.runtime import import_paddle
+
+        paddle = import_paddle()
+        if model.suffix == ".json" and int(paddle.__version__.split(".")[0]) in (1, 2):
+            raise CheckpointError(
+                f"{model}: was exported by Paddle 3, and this is Paddle {paddle.__version__}, "
+                "which cannot read it; export it with this version, or use the ONNX file"
+            )
+        from paddle import inference
+
+        config = inference.Config(str(model), str(params))
+        config.disable_glog_info()
+        if device == "gpu":
+            config.enable_use_gpu(256, 0)
+        else:
+            config.disable_gpu()
+            if num_threads is not None:
+                config.set_cpu_math_library_num_threads(num_threads)
+        self._predictor, self._has_run = inference.create_predictor(config), False
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self.backend = f"Paddle Inference {paddle.__version__}"
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """See :class:`Session`."""
+        self._input.reshape(list(batch.shape))
+        self._input.copy_from_cpu(np.ascontiguousarray(batch))
+        # The first run chooses the kernels.
+        with contextlib.nullcontext() if self._has_run else _stdout_of_c_dropped():
+            self._predictor.run()
+        self._has_run = True
+        return np.asarray(self._output.copy_to_cpu())
+
+
+class OnnxSession:
+    """A model in ONNX, run by ONNX Runtime.
+
+    Args:
+        model: the .onnx file.
+        device: ``cpu`` or ``gpu``.
+        num_threads: of an operator; None: ONNX Runtime's choice.
+
+    Raises:
+        PasslError: ONNX Runtime is not installed.
+        CheckpointError: it cannot use the file.
+    """
+
+    def __init__(
+        self, model: Path, device: str = "cpu", num_threads: Optional[int] = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise PasslError(
+                f"an ONNX file is run by onnxruntime, which cannot be imported ({error}); install "
+                "it: pip install onnxruntime"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; below: advice to the maker of the graph
+        if num_threads is not None:
+            options.intra_op_num_threads = num_threads
+        wanted = ["CUDAExecutionProvider"] if device == "gpu" else []
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=[*wanted, "CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise CheckpointError(f"{model}: ONNX Runtime cannot use it: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+        self.backend = f"ONNX Runtime {onnxruntime.__version__}"
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """See :class:`Session`."""
+        return np.asarray(self._session.run(None, {self._input: batch})[0])
+
+
+def open_session(
+    folder: Path,
+    card: ModelCard,
+    backend: Optional[str] = None,
+    *,
+    device: str = "cpu",
+    num_threads: Optional[int] = None,
+) -> Session:
+    """The exported model in ``folder``.
+
+    Args:
+        backend: ``paddle`` or ``onnx``; None takes what is there and can be run, ONNX first, which
+            needs no Paddle.
+        device, num_threads: see the sessions.
+
+    Raises:
+        CheckpointError: there is no such format, or a file is missing or damaged.
+        PasslError: what runs it is not installed.
+    """
+    there = [kind for kind in _PREFERENCE if kind in card.files]
+    if backend is not None and backend not in there:
+        raise CheckpointError(
+            f"{folder}: was not exported to {backend}; it has {' and '.join(there) or 'no format'}"
+        )
+    kinds = [backend] if backend is not None else [k for k in there if _is_installed(k)] or there
+    if not kinds:
+        raise CheckpointError(f"{folder}: names no file of a format that this version can run")
+    card.verify(folder, kinds[0])
+    if kinds[0] == "onnx":
+        return OnnxSession(card.file(folder, "onnx", "model"), device, num_threads)
+    model, params = (card.file(folder, "paddle", part) for part in ("model", "params"))
+    return PaddleSession(model, params, device, num_threads)
+
+
+@contextlib.contextmanager
+def _stdout_of_c_dropped() -> Iterator[None]:
+    """Drop what C++ prints: Paddle 3.3 writes names of checks where our results go."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    libc.fflush(None)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+        libc.fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _is_installed(kind: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec({"onnx": "onnxruntime", "paddle": "paddle"}[kind]) is not None

@@ -1,0 +1,175 @@
+"""What all pictures share: matplotlib without a window, colours, sizes of letters, saving.
+
+Figures are made without ``pyplot``, so nothing is kept between two pictures and no display is
+needed.  Colours can be told apart by the colour-blind and in grey print.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from passl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "HEAT",
+    "LINES",
+    "OKABE_ITO",
+    "add_heading",
+    "new_figure",
+    "require_matplotlib",
+    "save_figure",
+    "short",
+    "show_image",
+]
+
+#: Source: Okabe and Ito 2008, "Color Universal Design"; without yellow, which is faint on paper.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: Kinds of lines, changed together with the colours so that grey print keeps them apart.
+LINES = ("-", "--", "-.", ":")
+#: Colour map of everything that is a map: even steps to the eye, in grey as well.
+HEAT = "viridis"
+
+_SMALL, _PLAIN, _LARGE = 8, 9, 11  # points
+_DPI = 150
+_FEW_PIXELS = 150  # an image with shorter sides is drawn with square pixels
+_STYLE: dict[str, Any] = {
+    "font.size": _PLAIN,
+    "axes.titlesize": _PLAIN,
+    "axes.labelsize": _PLAIN,
+    "xtick.labelsize": _SMALL,
+    "ytick.labelsize": _SMALL,
+    "legend.fontsize": _SMALL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+}
+
+
+def require_matplotlib() -> None:
+    """Refuse to begin where nothing could be drawn.
+
+    Raises:
+        ConfigError: matplotlib is missing.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "pictures need matplotlib, which is not installed: pip install 'passl[visualize]'"
+        ) from error
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, and our sizes of letters while it is drawn.
+
+    Args:
+        width, height: in inches.
+
+    Raises:
+        ConfigError: matplotlib is missing.
+    """
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = _STYLE  # matplotlib's own type lists every setting there is
+    with rc_context(style):
+        yield Figure(figsize=(width, height), dpi=_DPI)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, PDF, SVG or JPEG by the ending of ``path``, and make its folder.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(os.fspath(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from error
+    return path
+
+
+def add_heading(figure: Figure, title: str, note: str = "") -> float:
+    """Write a title and a note below it at the top left.
+
+    Args:
+        figure: where.
+        title: its first line is written large, the others as the note.
+        note: below it.
+
+    Returns:
+        The inches they take, from the top.
+    """
+    width, height = (float(side) for side in figure.get_size_inches())
+    first, *others = title.splitlines()
+    title = textwrap.fill(first, max(20, int(width * 10)))
+    columns = max(20, int(width * 14))
+    note = "\n".join(textwrap.fill(line, columns) for line in (*others, note) if line)
+    left, top = 0.15 / width, 0.12
+    figure.text(left, 1 - top / height, title, fontsize=_LARGE, weight="bold", va="top")
+    top += 0.19 * (title.count("\n") + 1) + 0.04
+    if note:
+        figure.text(left, 1 - top / height, note, fontsize=_SMALL, color="#444444", va="top")
+        top += 0.14 * (note.count("\n") + 1)
+    return top + 0.1
+
+
+def show_image(
+    axes: Axes,
+    image: np.ndarray,
+    title: str = "",
+    *,
+    limits: Optional[Sequence[float]] = None,
+    fill: bool = False,
+) -> Any:
+    """Draw an image or a map without ticks.
+
+    Args:
+        axes: where.
+        image: uint8 [H, W, 3], or numbers [H, W], drawn in :data:`HEAT`.
+        title: above it.
+        limits: of the numbers; None takes the least and the largest.
+        fill: take the shape of the axes in place of square pixels.
+
+    Returns:
+        What a colour bar needs.
+    """
+    few = max(image.shape[:2]) < _FEW_PIXELS
+    low, high = limits if limits is not None else (None, None)
+    drawn = axes.imshow(
+        image,
+        cmap=HEAT,
+        vmin=low,
+        vmax=high,
+        interpolation="nearest" if few else "antialiased",
+        aspect="auto" if fill else "equal",
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#888888", linewidth=0.4)
+    if title:
+        axes.set_title(title, fontsize=_SMALL, pad=3)
+    return drawn
+
+
+def short(text: str, most: int = 28) -> str:
+    """``text``, or its beginning and three dots."""
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

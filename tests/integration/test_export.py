@@ -1,0 +1,299 @@
+"""Exported models against the live one, on every digit of the validation set."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+import yaml
+from exported import NAMES, Trained
+
+import passl
+from passl.checkpoint.disk import digest_of
+from passl.cli import export as command
+from passl.config import load_config
+from passl.errors import CheckpointError, ConfigError, DataError, PasslError
+from passl.export import formats
+from passl.export.card import ModelCard
+from passl.export.live import live_model
+from passl.export.sessions import open_session
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+needs_onnx = pytest.mark.skipif(
+    not all(map(formats._has, ("paddle2onnx", "onnx", "onnxruntime"))),
+    reason="paddle2onnx, onnx and onnxruntime are not installed (pip install -e '.[export]')",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="module")
+def logits(trained: Trained) -> np.ndarray:
+    """Of the live model, for every digit."""
+    import paddle
+
+    model = live_model(load_config(trained.run.config_file)).layer
+    with paddle.no_grad():
+        return model(paddle.to_tensor(trained.inputs(trained.all_pixels()))).numpy()
+
+
+@pytest.fixture(scope="module")
+def plain(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export to Paddle's format without any setting."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    trained.export(out)
+    return out
+
+
+def run(folder: Path, inputs: np.ndarray, batch: int, kind: Optional[str] = None) -> np.ndarray:
+    session = open_session(folder, ModelCard.read(folder), kind, num_threads=1)
+    return np.concatenate(
+        [session.run(inputs[at : at + batch]) for at in range(0, len(inputs), batch)]
+    )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+# -- equal to the live model -----------------------------------------------------------------------
+
+
+def test_paddle_inference_computes_the_live_model_at_any_batch(trained, plain, logits):
+    inputs = trained.inputs(trained.all_pixels())
+    for batch in (7, 359, 1):
+        count = 20 if batch == 1 else 359
+        np.testing.assert_allclose(run(plain, inputs[:count], batch), logits[:count], atol=1e-5)
+
+
+def test_the_description_says_all_that_is_needed(trained, plain):
+    card = yaml.safe_load((plain / "inference.yml").read_text())
+    assert card["input"] == {
+        "name": "image", "dtype": "float32", "layout": "NCHW", "shape": [None, 1, 8, 8],
+    }
+    assert card["output"] == {"meaning": "logits", "shape": [None, 10]}
+    assert [step["name"] for step in card["preprocess"]] == ["NormalizeImage", "ToCHWImage"]
+    assert (card["inside"], card["labels"]) == ([], None)
+    weights = trained.run.dir / "best/model.pdparams"
+    assert card["weights"]["sha256"] == digest_of(weights).sha256
+    assert card["compared"]["images"].startswith("DataLoader.Eval of ")
+    assert 0 <= card["compared"]["paddle"]["largest_difference"] < 1e-4
+    for part in card["files"]["paddle"].values():
+        assert digest_of(plain / part["name"]).sha256 == part["sha256"]
+    assert card["versions"]["passl"] == passl.__version__
+
+
+def test_softmax_and_normalisation_inside_equal_those_outside(trained, logits, tmp_path):
+    trained.export(tmp_path / "out", "softmax=true", "preprocess=true")
+    card = ModelCard.read(tmp_path / "out")
+    assert (card.input["dtype"], card.input["shape"]) == ("uint8", [None, 8, 8, 1])
+    assert (card.preprocess, card.output["meaning"]) == ([], "probabilities")
+    found = run(tmp_path / "out", trained.all_pixels(), 64)
+    np.testing.assert_allclose(found, softmax(logits), atol=1e-6)
+
+
+def test_float16_halves_the_weights_and_stays_near(trained, plain, logits, tmp_path):
+    trained.export(tmp_path / "out", "dtype=float16")
+    sizes = [(folder / "model.pdiparams").stat().st_size for folder in (plain, tmp_path / "out")]
+    assert sizes[1] < 0.7 * sizes[0]  # the names of the weights do not shrink
+    found = run(tmp_path / "out", trained.inputs(trained.all_pixels()), 64)
+    assert 1e-6 < np.abs(found - logits).max() < 1e-2
+
+
+def test_a_fixed_batch_takes_any_number_of_pictures_all_the_same(trained, logits, tmp_path):
+    trained.export(tmp_path / "out", "batch_size=4", "input_shape=[null, 1, 8, 8]")
+    assert ModelCard.read(tmp_path / "out").batch_size == 4
+    predictor = passl.load_model(tmp_path / "out", backend="paddle")
+    found = predictor.predict([trained.pixels(index) for index in range(6)], topk=10)
+    for index, prediction in enumerate(found):
+        by_label = {guess.label: guess.probability for guess in prediction.top}
+        expected = softmax(logits[index])
+        np.testing.assert_allclose([by_label[k] for k in range(10)], expected, atol=1e-6)
+
+
+@needs_onnx
+@pytest.mark.parametrize("settings", [[], ["preprocess=true", "softmax=true"]], ids=["raw", "all"])
+def test_onnx_runtime_computes_the_live_model_at_any_batch(trained, logits, settings, tmp_path):
+    import onnx
+
+    trained.export(tmp_path / "out", "export_type=onnx", *settings)
+    pixels = trained.all_pixels()
+    inputs, expected = (
+        (pixels, softmax(logits)) if settings else (trained.inputs(pixels), logits)
+    )
+    for batch in (7, 359):
+        found = run(tmp_path / "out", inputs, batch, "onnx")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    code = (
+        f"import sys, passl; passl.load_model({str(tmp_path / 'out')!r}).predict("
+        f"{str(trained.pictures / '0.png')!r}); sys.exit('paddle' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    graph = onnx.load(str(tmp_path / "out/model.onnx")).graph
+    assert graph.input[0].name == "image"
+    assert graph.output[0].name == ("probabilities" if settings else "logits")
+    ends = (graph.input[0], graph.output[0])
+    assert {end.type.tensor_type.shape.dim[0].dim_param for end in ends} == {"batch"}
+
+
+@needs_onnx
+def test_onnx_keeps_opset_batch_half_and_simplified_graphs(trained, logits, tmp_path):
+    import onnx
+
+    settings = ["export_type=onnx", "opset=13", "batch_size=2", "dtype=float16"]
+    if formats._has("onnxoptimizer") or formats._has("onnxsim"):
+        settings.append("simplify=true")
+    trained.export(tmp_path / "out", *settings)
+    model = onnx.load(str(tmp_path / "out/model.onnx"))
+    assert {item.domain: item.version for item in model.opset_import}[""] == 13
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    stored = [*model.graph.initializer, *(
+        attribute.t for node in model.graph.node if node.op_type == "Constant"
+        for attribute in node.attribute if attribute.name == "value"
+    )]
+    matrices = [item.data_type for item in stored if len(item.dims) == 2]
+    assert len(matrices) == 2 * 4 + 1  # of two blocks, and the classifier's
+    assert set(matrices) == {onnx.TensorProto.FLOAT16}
+    found = run(tmp_path / "out", trained.inputs(trained.all_pixels())[:8], 2, "onnx")
+    assert np.abs(found - logits[:8]).max() < 1e-2
+
+
+_SMALL: dict[str, Any] = {
+    "img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "class_num": 10,
+}
+_FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("VisionTransformer", _SMALL),
+    ("DistilledVisionTransformer", _SMALL),
+    ("ViT_LLaMA", {**_SMALL, "llama_path": str(GOLDEN / "llama_7b_layout")}),
+    ("iLLaMA", _SMALL),
+    ("HybridVisionTransformer", {
+        "img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 4, "class_num": 10,
+    }),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("name", "arguments"), _FAMILIES, ids=[name for name, _ in _FAMILIES])
+def test_every_family_leaves_in_every_format(name, arguments, dtype, tmp_path):
+    """Weights of all kinds are random, so that no part of a model is zero."""
+    from passl.checkpoint.files import write_arrays
+
+    rng = np.random.default_rng(0)
+    model = passl.create_model(name, **arguments)
+    arrays = {
+        key: value.numpy() if np.abs(value.numpy()).max() > 0
+        else rng.normal(0, 0.1, value.shape).astype(np.float32)
+        for key, value in model.state_dict().items()
+    }
+    write_arrays(tmp_path / "weights.pdparams", arrays)
+    size = arguments["img_size"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"Model": {"name": name, **arguments}}))
+    onnx = "both" if formats._has("paddle2onnx") and formats._has("onnxruntime") else "paddle"
+    config = load_config(tmp_path / "config.yaml", [
+        f"Global.pretrained_model={tmp_path / 'weights.pdparams'}",
+        f"Export.export_type={onnx}", f"Export.dtype={dtype}",
+    ])
+    from passl.export.exporter import export_model
+
+    result = export_model(config, tmp_path / "out")
+    assert result.card.input["shape"] == [None, 3, size, size]
+    assert "noise" in result.card.compared["images"]
+    assert len(result.comparisons) == (2 if onnx == "both" else 1)
+    for comparison in result.comparisons.values():
+        assert comparison.relative < (1e-4 if dtype == "float32" else 1e-2)
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_what_differs_from_the_live_model_is_not_left_behind(trained, tmp_path):
+    out = tmp_path / "out"
+    trained.export(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(PasslError, match=r"largest difference .* so nothing was exported"):
+        trained.export(out, "dtype=float16", "tolerance=1e-7")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(PasslError, match="nothing was exported"):
+        trained.export(tmp_path / "new", "dtype=float16", "tolerance=1e-7")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_graph_that_computes_nan_is_refused(trained, tmp_path, monkeypatch):
+    from passl.export.sessions import PaddleSession
+
+    monkeypatch.setattr(PaddleSession, "run", lambda self, batch: np.full((len(batch), 10), np.nan))
+    with pytest.raises(PasslError, match="difference to the live model inf"):
+        trained.export(tmp_path / "out", "tolerance=1e9")
+
+
+def test_a_folder_of_something_else_is_not_replaced(trained, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years")
+    with pytest.raises(ConfigError, match="holds something that is no export"):
+        trained.export(tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years"
+
+
+def test_a_damaged_file_is_told_before_it_is_run(trained, plain, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(plain, copy)
+    data = bytearray((copy / "model.pdiparams").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.pdiparams").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.pdiparams: is not the file .* exported"):
+        passl.load_model(copy, backend="paddle")
+
+
+def test_a_missing_tool_is_named_before_anything_is_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_has", lambda name: name == "onnx")
+    with pytest.raises(PasslError, match=r"needs paddle2onnx and onnxruntime, which are not"):
+        trained.export(tmp_path / "out", "export_type=onnx")
+    monkeypatch.setattr(formats, "_has", lambda name: "onnx" in name and name != "onnxoptimizer"
+                        and name != "onnxsim")
+    with pytest.raises(PasslError, match="simplify needs onnxsim or onnxoptimizer"):
+        trained.export(tmp_path / "out", "export_type=onnx", "simplify=true")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("settings", "sentence"), [
+    (["input_shape=[null, 3, 8, 8]"], "channels 3, but the model takes 1"),
+    (["input_shape=[null, 1, null, 8]"], "height cannot be free"),
+    (["input_shape=[1, 8, 8]"], r"3 sizes; write four, such as \[null, 1, 8, 8\]"),
+    (["opset=99"], "at most 20"),
+    (["labels=nowhere.txt"], "labels nowhere.txt: cannot be read"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_told(trained, settings, sentence, tmp_path):
+    with pytest.raises((ConfigError, DataError), match=sentence):
+        trained.export(tmp_path / "out", *settings)
+
+
+def test_photos_take_the_place_of_the_data_and_must_fit(trained, tmp_path):
+    photos = [str(path) for path in sorted(trained.pictures.iterdir())[:2]]
+    result = trained.export(tmp_path / "out", photos=photos)
+    assert result.card.compared["images"] == "2 photos"
+    with pytest.raises(DataError, match=r"--image .*names\.txt: cannot be used: not an image"):
+        trained.export(tmp_path / "more", photos=[str(trained.labels)])
+
+
+def test_the_command_prints_differences_and_files(trained, tmp_path, capsys):
+    arguments = ["-c", str(trained.run.config_file), "--softmax", "--labels", str(trained.labels)]
+    assert command.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "paddle: largest difference to the live model" in output
+    assert "on batches of 1 and 3; the same class for 4 of 4 pictures" in output
+    assert str(tmp_path / "out/inference.yml") in output
+    card = ModelCard.read(tmp_path / "out")
+    assert (card.labels, card.output["meaning"]) == (NAMES, "probabilities")
+    assert command.main([*arguments, "--batch", "0"]) == 2
+    assert "Export.batch_size" in capsys.readouterr().err

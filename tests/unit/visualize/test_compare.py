@@ -1,0 +1,74 @@
+"""Curves of several runs, told apart by name, over steps, epochs or hours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from passl.errors import ConfigError
+from passl.visualize.compare import draw_comparison, read_runs, summary_rows
+
+
+def _run(folder: Path, tops: list[float], *, lr: float = 0.1) -> str:
+    folder.mkdir(parents=True)
+    lines = []
+    for epoch, top in enumerate(tops, start=1):
+        for part in (5, 10):
+            step = 10 * (epoch - 1) + part
+            lines.append({"kind": "train", "step": step, "epoch": epoch, "loss": 2 / step, "lr": lr,
+                          "time": 100.0 + 360 * step})
+        lines.append({"kind": "eval", "step": 10 * epoch, "epoch": epoch, "loss": 1 / epoch,
+                      "top1": top, "time": 100.0 + 360 * step})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    return str(folder)
+
+
+def test_runs_of_one_model_are_told_apart_by_their_folders(tmp_path):
+    runs = read_runs([_run(tmp_path / name / "ViT", [0.5]) for name in ("a", "b")])
+    assert [run.name for run in runs] == ["a/ViT", "b/ViT"]
+    (alone,) = read_runs([str(tmp_path / "a" / "ViT" / "metrics.jsonl")])
+    assert alone.name == "ViT"
+
+
+def test_curves_have_the_axis_that_is_asked_for(tmp_path):
+    (run,) = read_runs([_run(tmp_path / "a", [0.2, 0.4])])
+    x, y = run.curve("train", "loss")
+    np.testing.assert_array_equal(x, [5, 10, 15, 20])
+    np.testing.assert_allclose(y, [0.4, 0.2, 2 / 15, 0.1])
+    np.testing.assert_allclose(run.curve("train", "loss", "epoch")[0], [0.5, 1, 1.5, 2])
+    np.testing.assert_allclose(run.curve("eval", "top1", "hours")[0], [0.5, 1.5])
+    assert len(run.curve("train", "no_such")[0]) == 0
+
+
+def test_the_table_has_the_best_values_and_their_steps(tmp_path):
+    runs = read_runs([_run(tmp_path / "a", [0.2, 0.6, 0.4])])
+    assert summary_rows(runs)[1] == ["a", "30", "0.0667", "0.6000", "20", "0.3333", "30"]
+
+
+def test_numbers_that_are_not_finite_are_left_out_of_the_best(tmp_path):
+    path = _run(tmp_path / "a", [0.2])
+    with open(Path(path) / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"kind": "eval", "step": 20, "epoch": 2, "top1": null, "loss": null, '
+                   '"nonfinite": {"top1": "nan", "loss": "nan"}}\n')
+    assert summary_rows(read_runs([path]))[1][3:] == ["0.2000", "10", "1.0000", "10"]
+
+
+def test_nine_runs_are_drawn(tmp_path):
+    runs = read_runs([_run(tmp_path / f"run{i}", [0.1 * i, 0.2], lr=i) for i in range(9)])
+    image = cv2.imread(str(draw_comparison(runs, tmp_path / "c.png", axis="epoch")))
+    assert image.shape[1] == 1410
+    assert image.std() > 10
+
+
+def test_a_folder_without_a_run_is_refused_with_those_below_it(tmp_path):
+    _run(tmp_path / "output" / "ViT", [0.1])
+    with pytest.raises(ConfigError, match=r"no metrics\.jsonl.*did you mean .*output/ViT"):
+        read_runs([str(tmp_path / "output")])
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="no record"):
+        read_runs([str(tmp_path)])
