@@ -86,6 +86,7 @@ setup(
             "passl-models=passl.cli.models:main",
             "passl-visualize=passl.cli.visualize:main",
             "passl-convert=passl.cli.convert:main",
+            "passl-config=passl.cli.config:main",
         ]
     },
     classifiers=[

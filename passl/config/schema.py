@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Optional, Union
 
+from passl.config.quantizing import CalibrationSection, QuantizationSection
+from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.registry import Component, Range
 
 __all__ = [
@@ -438,6 +440,8 @@ class Sections:
         DistributedStrategy: how processes share the work.
         EMA: a moving average of the weights; null for none.
         Loss: what is minimised.
+        Distillation: learning from a teacher; null for none.
+        Quantization: another number format, in simulation; null for none.
         LRScheduler: the learning rate of every step.
         Optimizer: the update rule.
         DataLoader: training and evaluation data.
@@ -454,6 +458,8 @@ class Sections:
     )
     EMA: Optional[EMASection] = None
     Loss: LossSection = field(default_factory=LossSection)
+    Distillation: Optional[DistillationSection] = None
+    Quantization: Optional[QuantizationSection] = None
     LRScheduler: Annotated[Optional[ComponentDict], Component("schedules")] = None
     Optimizer: Optional[OptimizerSection] = None
     DataLoader: DataLoaderSection = field(default_factory=DataLoaderSection)
@@ -472,6 +478,8 @@ SECTIONS = {
         DistributedStrategySection,
         ShardingSection,
         EMASection,
+        *(DistillationSection, TeacherSection, TeacherTransform),
+        *(QuantizationSection, CalibrationSection),
         LossSection,
         LossTerm,
         MetricSection,
