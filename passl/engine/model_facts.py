@@ -111,7 +111,8 @@ def without_external_files(
     """Arguments to build a model for evaluation where files named by them are not at hand.
 
     Weights that hold everything need no other file: an argument ``*_path`` that leads nowhere is
-    dropped, and the sizes that the checkpoint remembers take its place.
+    dropped.  The sizes that the checkpoint remembers take the place of such an argument, and of
+    one that is null.
 
     Args:
         arguments: of the model.
@@ -125,10 +126,14 @@ def without_external_files(
         CheckpointError: the checkpoint relies on the file that is missing.
     """
     kept, notes = dict(arguments), []
+    remembered = record.get("external", {})
+    for key, before in remembered.items():
+        if arguments.get(key) is None and before.get("sha256") is None:
+            kept.update(before.get("arguments", {}))
     for key, value in arguments.items():
         if not key.endswith("_path") or value is None or Path(value).expanduser().exists():
             continue
-        before = record.get("external", {}).get(key, {})
+        before = remembered.get(key, {})
         if before.get("sha256") is not None:
             raise CheckpointError(
                 f"{weights} does not hold the weights that Model.{key} names, and {value} does not "

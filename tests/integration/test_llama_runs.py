@@ -204,6 +204,8 @@ def test_a_checkpoint_with_the_block_is_evaluated_without_llama_files(vit_llama,
     assert run.evaluate() == 0  # heads and widths are remembered, too
     assert "7B does not exist" in run.log("eval.log")
     first = run.log("eval.log").splitlines()[-2]
+    assert run.evaluate("Model.llama_path=null") == 0
+    assert run.log("eval.log").splitlines()[-2].split("[Avg]")[1] == first.split("[Avg]")[1]
     plain = tmp_path / "released.pdparams"
     write_arrays(plain, read_arrays(run.dir / "latest" / "model.pdparams"))
     sizes = ("Model.llama_dim=64", "Model.llama_num_heads=4", "Model.llama_hidden_dim=192")
