@@ -256,7 +256,7 @@ def _example(conversion: Conversion) -> str:
     if "llama.norm.weight" in conversion.shapes:
         return f"ViT_LLaMA -o {sizes} llama_dim=64 llama_num_heads=4 llama_hidden_dim=192"
     if "blocks.0.mlp.fc3.weight" in conversion.shapes:
-        return f"iLLaMA -o {sizes} multiple_of=16"
+        return f"iLLaMA -o {sizes}"
     return f"VisionTransformer -o {sizes} qkv_bias=true epsilon=1e-6"
 
 
