@@ -6,6 +6,8 @@
                                      model that names the file (default: none)
 ``check_weights()``                  raises ConfigError if weights were never put in place
 ``evaluation_settings()``            what besides the weights decides the outputs
+``evaluation_choices()``             arguments, by name, that change the outputs and leave no
+                                     trace in the weights; another one is warned of
 ``recompute_every``                  of the class: it runs its blocks through
                                      :func:`passl.layers.recompute.run_blocks`
 ==================================== ======================================================
@@ -25,6 +27,7 @@ __all__ = [
     "check_external",
     "check_weights",
     "checkpoint_weights",
+    "evaluation_choices",
     "evaluation_settings",
     "model_record",
     "set_recompute",
@@ -53,6 +56,11 @@ def evaluation_settings(model: Any) -> dict[str, float]:
     return dict(model.evaluation_settings()) if hasattr(model, "evaluation_settings") else {}
 
 
+def evaluation_choices(model: Any) -> dict[str, str]:
+    """Arguments of the model that decide the outputs and that no weight shows."""
+    return dict(model.evaluation_choices()) if hasattr(model, "evaluation_choices") else {}
+
+
 def set_recompute(model: Any, config: Config) -> None:
     """Let the model recompute activations as ``Global.recompute`` asks.
 
@@ -75,7 +83,11 @@ def set_recompute(model: Any, config: Config) -> None:
 def model_record(model: Any) -> dict[str, Any]:
     """What a checkpoint remembers of the model beside its weights."""
     external = model.external_weights() if hasattr(model, "external_weights") else {}
-    return {"external": external, "evaluation_settings": evaluation_settings(model)}
+    return {
+        "external": external,
+        "evaluation_settings": evaluation_settings(model),
+        "evaluation_choices": evaluation_choices(model),
+    }
 
 
 def check_external(model: Any, record: Mapping[str, Any], folder: Path) -> None:

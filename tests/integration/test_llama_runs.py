@@ -138,6 +138,15 @@ def test_an_evaluation_says_its_rate_and_warns_of_another_in_training(illama):
     said = run.log("eval.log").replace(log, "")
     assert "evaluation with soft_mask_rate 0.705882" in said
     assert "were saved while" not in said
+    assert "WARNING" not in said
+
+
+def test_an_evaluation_warns_of_another_attention_than_in_training(illama):
+    run = illama("run")
+    assert run.train("Global.max_train_step=2") == 0
+    assert run.evaluate("Model.attention=causal") == 0
+    said = "the weights were trained with attention: released, and are evaluated with causal"
+    assert said in run.log("eval.log")
 
 
 # -- ViT-LLaMA -------------------------------------------------------------------------------------
