@@ -168,7 +168,7 @@ def test_an_illama_does_not_become_a_vision_transformer(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("model", ["illama", "vit_llama"])
-def test_the_advice_for_a_file_without_a_model_computes_nothing_else(model, tmp_path, capsys):
+def test_the_advice_for_a_file_of_other_sizes_names_a_model_of_its_kind(model, tmp_path, capsys):
     source = GOLDEN / f"{model}_released.pth"
     status, _, err = run(capsys, source, tmp_path / "x.pdparams")
     assert status == 1
