@@ -291,7 +291,8 @@ def test_another_number_of_heads(out, capsys):
 def test_sizes_that_no_registered_model_has(timm_file, out, capsys):
     message = refused(capsys, out, timm_file, out)
     assert "no registered model has these tensors (width 48, 2 blocks" in message
-    options = message.partition("-o ")[2].partition(",")[0].replace("num_heads=...", "num_heads=4")
+    options = message.rpartition("-o ")[2].partition(" (")[0]
+    options = options.replace("num_heads=...", "num_heads=4")
     named = ["--model", "VisionTransformer", "-o", *options.split()]
     assert run(capsys, timm_file, out, *named)[0] == 0
     expected = foreign.golden()
