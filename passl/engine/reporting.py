@@ -33,7 +33,7 @@ from passl.logs import lines
 from passl.logs.lines import format_eta
 from passl.logs.logger import setup_logging
 from passl.logs.meters import Throughput
-from passl.logs.metrics import MetricsWriter
+from passl.logs.metrics import MetricsWriter, Value
 from passl.logs.progress import ProgressBar
 from passl.precision.amp import Precision
 
@@ -264,7 +264,12 @@ class Reporter:
             "bad_step",
             bad.step,
             epoch,
-            {"loss": bad.loss, "grad_norm": bad.grad_norm, "in_row": bad.in_row},
+            {
+                "loss": bad.loss,
+                "grad_norm": bad.grad_norm,
+                "in_row": bad.in_row,
+                "sample_ids": " ".join(map(str, bad.indices.tolist())),
+            },
         )
 
     def finished(self, trainer: Trainer) -> None:
@@ -449,7 +454,7 @@ class Reporter:
             {prefix + name: value for name, value in metrics.items()},
         )
 
-    def _record(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    def _record(self, kind: str, step: int, epoch: int, values: Mapping[str, Value]) -> None:
         if self._metrics is not None:
             self._metrics.append({"kind": kind, "step": step, "epoch": epoch, **values})
 
