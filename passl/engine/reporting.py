@@ -132,9 +132,10 @@ class Reporter:
         self._resumed = True
         best = f", best {state.best.metric:.5f} at step {state.best.step}" if state.best else ""
         done = state.step % plan.steps_per_epoch
+        where = f"batch {done} of {plan.steps_per_epoch} in" if done else "the end of"
         self.log(
-            f"continuing from {folder}: step {state.step}, epoch {state.epoch} (batch {done} of "
-            f"{plan.steps_per_epoch}), {state.samples_seen:,} samples seen{best}"
+            f"continuing from {folder}: step {state.step}, {where} epoch "
+            f"{plan.epoch_of(state.step)}, {state.samples_seen:,} samples seen{best}"
         )
 
     def _open_metrics(self, state: TrainState) -> None:
