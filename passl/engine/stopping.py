@@ -122,7 +122,7 @@ class StopWatch:
                 rank, agreed = answer.stop, answer.save
             self._save_is_due = self._save_is_due or agreed
             if rank is not None:
-                asked = self.request.reason or f"process {rank} was asked to"
+                asked = self.request.reason or f"process {rank}, which was asked to"
                 self.reason = asked
         return self.reason is not None
 
