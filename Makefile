@@ -12,15 +12,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VENV26 ?= .venv-paddle26
+STAMP26 := $(VENV26)/.installed
 CONFIG ?= configs/quickstart/ViT_micro_digits.yaml
 PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-slow lint bench torture clean
+.PHONY: help setup quickstart test test-slow test-paddle26 lint bench torture clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: $(STAMP)  ## make $(VENV) and install PASSL with everything it needs
 	@echo "make setup: $(VENV) is ready ($$($(BIN)/python --version), PASSL with extras cpu, quickstart, test)"
@@ -56,6 +58,19 @@ test-slow: $(STAMP)  ## the slow tests: several processes and hosts, many kills
 	@echo "make test-slow: pytest with the slow tests only, $(PYTEST_WORKERS) processes"
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m slow $(PYTEST_ARGS)
 
+test-paddle26: $(STAMP26)  ## the tests of `make test` with Paddle 2.6.2, in $(VENV26)
+	@echo "make test-paddle26: pytest without the slow tests on Paddle 2.6.2, $(PYTEST_WORKERS) processes"
+	$(VENV26)/bin/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" -p no:cacheprovider $(PYTEST_ARGS)
+
+$(STAMP26): setup.py requirements/paddle26.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' \
+	    || { echo "make test-paddle26: $(PYTHON) is $$($(PYTHON) --version 2>&1); Paddle 2.6.2 needs Python 3.9 to 3.12: make test-paddle26 PYTHON=python3.11"; exit 1; }
+	echo "make test-paddle26: creating $(VENV26) with $$($(PYTHON) --version) (about 1 GB on disk, once)"
+	$(PYTHON) -m venv $(VENV26)
+	$(VENV26)/bin/python -m pip install -qq --upgrade "pip>=24"
+	PYTHONWARNINGS=ignore $(VENV26)/bin/python -m pip install -qq --requirement requirements/paddle26.txt --editable .
+	touch $@
+
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
@@ -65,6 +80,6 @@ torture: $(STAMP)  ## kill runs 120 times at random moments and compare every by
 	$(BIN)/python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
 clean:  ## remove the environment, caches and output
-	@echo "make clean: removing $(VENV), caches, build files and output"
-	rm -rf $(VENV) build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@echo "make clean: removing $(VENV), $(VENV26), caches, build files and output"
+	rm -rf $(VENV) $(VENV26) build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

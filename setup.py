@@ -77,6 +77,7 @@ setup(
     entry_points={
         "console_scripts": [
             "passl-train=passl.cli.train:main",
+            "passl-benchmark=passl.cli.benchmark:main",
             "passl-eval=passl.cli.eval:main",
             "passl-check=passl.cli.check:main",
             "passl-data=passl.cli.data:main",
@@ -85,6 +86,7 @@ setup(
             "passl-models=passl.cli.models:main",
             "passl-visualize=passl.cli.visualize:main",
             "passl-convert=passl.cli.convert:main",
+            "passl-config=passl.cli.config:main",
         ]
     },
     classifiers=[

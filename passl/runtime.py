@@ -40,7 +40,14 @@ from typing import Callable, Optional
 
 from passl.errors import ConfigError
 
-__all__ = ["TUNE_VARIABLE", "RuntimeSettings", "available_cores", "import_paddle", "prepare"]
+__all__ = [
+    "TUNE_VARIABLE",
+    "RuntimeSettings",
+    "available_cores",
+    "import_paddle",
+    "keep_image_blocks",
+    "prepare",
+]
 
 TUNE_VARIABLE = "PASSL_TUNE"
 _TUNABLES = ("threads", "mkl", "stride", "malloc")
@@ -48,9 +55,10 @@ _WORDS_FOR_ALL = {"", "1", "all", "on", "true", "yes"}
 _WORDS_FOR_NONE = {"0", "none", "off", "false", "no"}
 
 # mallopt parameters and values. Source: malloc.h of glibc; mallopt(3).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _KEEP_ALL = 2**31 - 1  # bytes; the largest value the int argument of mallopt can hold
 _GROW_BY = 64 * 2**20  # bytes asked of the system at a time
+_IMAGE_BLOCKS = 32 * 2**20  # bytes; glibc takes no larger M_MMAP_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,27 @@ def _dropping_lines(noise: re.Pattern[str]) -> Iterator[None]:
     finally:
         lines = held.getvalue().splitlines(keepends=True)
         sys.stderr.write("".join(line for line in lines if not noise.fullmatch(line.strip())))
+
+
+def keep_image_blocks(environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Have glibc keep blocks of the size of an image, also where training is on an accelerator.
+
+    Otherwise each decoded image is memory that the system hands out page by page and takes back,
+    which is a quarter of the time of decoding it (``benchmarks/data_loading.py``).
+
+    Returns:
+        Whether it was done; not where the user set anything of the kind.
+    """
+    if "malloc" not in _wanted(environ.get(TUNE_VARIABLE, "")) or _users_allocator(environ):
+        return False
+    libc = _glibc()
+    if libc is None:
+        return False
+    done = [
+        libc.mallopt(_M_MMAP_THRESHOLD, _IMAGE_BLOCKS),
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_ALL),
+    ]
+    return all(done)
 
 
 # -- settings --------------------------------------------------------------------------------
@@ -304,12 +333,9 @@ def _set_mkl_code_path(
 
 
 def _keep_large_allocations(environ: MutableMapping[str, str], report: _Report) -> None:
-    users = [name for name in environ if name.startswith("MALLOC_")]
-    if users or "glibc.malloc" in environ.get("GLIBC_TUNABLES", ""):
-        report.kept.append("memory settings")
-        return
-    if "malloc" in environ.get("LD_PRELOAD", ""):
-        report.kept.append("preloaded allocator")
+    users = _users_allocator(environ)
+    if users is not None:
+        report.kept.append(users)
         return
     libc = _glibc()
     if libc is None:
@@ -323,6 +349,14 @@ def _keep_large_allocations(environ: MutableMapping[str, str], report: _Report) 
         report.effects.append("large allocations kept")
     else:
         report.notes.append("memory settings refused by the C library")
+
+
+def _users_allocator(environ: MutableMapping[str, str]) -> Optional[str]:
+    """What the user has set about memory, in words."""
+    users = [name for name in environ if name.startswith("MALLOC_")]
+    if users or "glibc.malloc" in environ.get("GLIBC_TUNABLES", ""):
+        return "memory settings"
+    return "preloaded allocator" if "malloc" in environ.get("LD_PRELOAD", "") else None
 
 
 # -- the machine -----------------------------------------------------------------------------

@@ -23,7 +23,13 @@ from passl.checkpoint.formats import READ_FORMATS, foreign_format
 from passl.checkpoint.unpickle import ForbiddenName, load_inert, to_array
 from passl.errors import CheckpointError
 
-__all__ = ["bfloat16_to_float32", "read_arrays", "stream_arrays", "write_arrays"]
+__all__ = [
+    "bfloat16_to_float32",
+    "float32_as_stored",
+    "read_arrays",
+    "stream_arrays",
+    "write_arrays",
+]
 
 PathLike = Union[str, Path]
 
@@ -92,6 +98,7 @@ def stream_arrays(file: HashingFile, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(_text(name))
         _write_array(file, array)
         file.write(pickle.SETITEM)
+        del array  # before a lazy mapping reads the next
     file.write(pickle.STOP)
 
 
@@ -100,6 +107,17 @@ def bfloat16_to_float32(stored: np.ndarray) -> np.ndarray:
     wide = stored.astype(np.uint32)
     np.left_shift(wide, np.uint32(16), out=wide)  # NumPy 1 would make a 0-d array an int64
     return wide.view(np.float32)
+
+
+def float32_as_stored(array: np.ndarray) -> np.ndarray:
+    """bfloat16 stored as uint16 if every value of a float32 array is one; else the array itself.
+
+    Readers widen bfloat16; this undoes it without losing a digit.
+    """
+    if array.dtype != np.float32:
+        return array
+    bits = array.view(np.uint32)
+    return array if (bits & 0xFFFF).any() else (bits >> 16).astype(np.uint16)
 
 
 # -- reading ---------------------------------------------------------------------------------------

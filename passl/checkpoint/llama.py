@@ -17,7 +17,8 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from passl.checkpoint.files import write_arrays
+from passl.checkpoint.convert.casting import CastArrays
+from passl.checkpoint.files import float32_as_stored, write_arrays
 from passl.checkpoint.llama_layouts import (
     BLOCK_NAMES,
     CONFIG_PREFIX,
@@ -65,6 +66,7 @@ class LlamaWeights:
                 for name in BLOCK_NAMES:
                     array = self._checked(f"layers.{layer}.{name}", name, read)
                     yield f"layers.{position}.{name}", array.T
+                    del array  # before the next is read: the largest there are
             if final_norm:
                 yield FINAL_NORM, self._checked(FINAL_NORM, FINAL_NORM, read)
 
@@ -108,17 +110,24 @@ def open_llama(path: str, layer: Optional[int] = None, count: int = 1) -> LlamaW
 
 
 def extract_llama_block(
-    path: Union[str, Path], dst: Union[str, Path], *, layer: Optional[int] = None, count: int = 1
+    path: Union[str, Path],
+    dst: Union[str, Path],
+    *,
+    layer: Optional[int] = None,
+    count: int = 1,
+    dtype: Optional[str] = None,
 ) -> LlamaWeights:
     """Write some blocks of a LLaMA checkpoint into a file that ``llama_path`` takes.
 
-    No digit is lost, and a block of LLaMA 7B takes 405 MB, as fp16 and bf16 stay what they are; one
-    tensor at a time is in memory.  The last normalisation goes with them.
+    Unless ``dtype`` is given no digit is lost, and a block of LLaMA 7B takes 405 MB, as fp16 and
+    bf16 stay what they are; one tensor at a time is in memory.  The last normalisation goes with
+    them.
 
     Args:
         path: a checkpoint, as of :func:`open_llama`.
         dst: the file to write, ``*.pdparams``.
         layer, count: as of :func:`open_llama`.
+        dtype: ``float32``, ``float16`` or ``bfloat16``; None as stored.
 
     Returns:
         What was written.
@@ -131,15 +140,15 @@ def extract_llama_block(
         raise CheckpointError(f"{dst}: the file to write must be called *.pdparams")
     weights = open_llama(str(path), layer, count)
     dst.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(dst, _Extraction(weights))
+    write_arrays(dst, _Extraction(weights, dtype))
     return weights
 
 
 class _Extraction(Mapping[str, np.ndarray]):
     """What an extracted file holds; each array exists only while it is written."""
 
-    def __init__(self, weights: LlamaWeights) -> None:
-        self._weights = weights
+    def __init__(self, weights: LlamaWeights, dtype: Optional[str]) -> None:
+        self._weights, self._dtype = weights, dtype
         sizes = weights.sizes
         self._config = {
             "dim": sizes.dim,
@@ -157,7 +166,11 @@ class _Extraction(Mapping[str, np.ndarray]):
         for key, value in self._config.items():
             yield CONFIG_PREFIX + key, np.asarray(value)
         for name, array in self._weights.tensors():
-            yield name, _narrowed(np.ascontiguousarray(array))
+            if self._dtype is None:
+                yield name, float32_as_stored(np.ascontiguousarray(array))
+            else:
+                yield name, CastArrays({name: array}, self._dtype)[name]
+            del array
 
     def __getitem__(self, name: str) -> np.ndarray:
         return dict(self.items())[name]
@@ -167,11 +180,3 @@ class _Extraction(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def _narrowed(array: np.ndarray) -> np.ndarray:
-    """Bfloat16, as Paddle stores it, if every value is one: readers have widened it."""
-    if array.dtype != np.float32:
-        return array
-    bits = array.view(np.uint32)
-    return array if (bits & 0xFFFF).any() else (bits >> 16).astype(np.uint16)

@@ -69,12 +69,17 @@ Reader = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Layout:
-    """A checkpoint of one layout: its sizes, which blocks it has, and how to open it."""
+    """A checkpoint of one layout: its sizes, which blocks it has, and how to open it.
+
+    ``is_permuted`` tells whether the rows of query and key are in Hugging Face's order for rotary
+    positions and not in Meta's; None if the file does not say.
+    """
 
     sizes: LlamaSizes
     num_layers: int
     held: range
     opened: Callable[[ExitStack], Reader]
+    is_permuted: Optional[bool] = None
 
 
 def open_layout(path: Path) -> Layout:
@@ -146,7 +151,8 @@ def _meta(folder: Path, parts: list[Path]) -> Layout:
         gate = f"layers.{held[-1]}.feed_forward.w1.weight"
         hidden = sum(source.shape(gate)[0] for source in sources)
     epsilon = float(params.get("norm_eps", 1e-5))
-    return Layout(LlamaSizes(dim, heads, kv_heads, hidden, epsilon), num_layers, held, opened)
+    sizes = LlamaSizes(dim, heads, kv_heads, hidden, epsilon)
+    return Layout(sizes, num_layers, held, opened, is_permuted=False)
 
 
 def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
@@ -173,7 +179,8 @@ def _hugging_face(folder: Path) -> Layout:
         source = stack.enter_context(open_source(folder))
         return lambda name: source.read(prefix + _hf_name(name))
 
-    return Layout(LlamaSizes(dim, heads, kv_heads, hidden, epsilon), num_layers, held, opened)
+    sizes = LlamaSizes(dim, heads, kv_heads, hidden, epsilon)
+    return Layout(sizes, num_layers, held, opened, is_permuted=True)
 
 
 def _hf_name(name: str) -> str:

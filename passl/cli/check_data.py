@@ -30,6 +30,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--report", metavar="FILE", help="write all that --data finds to FILE, as JSON"
     )
     parser.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="draw how evenly the classes are filled, as PNG",
+    )
+    parser.add_argument(
         "--state",
         metavar="FILE",
         help="where --data keeps what it has looked at while it runs, so that it can be "
@@ -47,7 +52,8 @@ def check_data(config: Config, arguments: argparse.Namespace) -> int:
     from passl.data.scan_state import ScanState
     from passl.engine.build import run_dir_of
 
-    _check_writable(arguments.report)
+    _check_writable("--report", arguments.report)
+    _check_writable("--picture", arguments.picture)
     state = ScanState(Path(arguments.state or run_dir_of(config) / "check_data.state"))
     reports: dict[str, ScanReport] = {}
     parts: dict[str, tuple[Dataset, np.ndarray]] = {}
@@ -81,6 +87,8 @@ def check_data(config: Config, arguments: argparse.Namespace) -> int:
         }
         _write_report(Path(arguments.report), content)
         print(f"the whole report is in {arguments.report}")
+    if arguments.picture is not None:
+        _draw(Path(arguments.picture), reports)
     state.remove()
     return EXIT_OK if healthy else EXIT_CONFIG
 
@@ -129,14 +137,29 @@ def _class_num(config: Config) -> Optional[int]:
     return int(param.default) if param is not None and isinstance(param.default, int) else None
 
 
-def _check_writable(report: Optional[str]) -> None:
+def _draw(path: Path, reports: dict[str, ScanReport]) -> None:
+    from passl.data.label_statistics import draw_balance
+
+    counts = {
+        f"DataLoader.{name}": report.class_counts
+        for name, report in reports.items()
+        if len(report.class_counts)
+    }
+    try:
+        draw_balance(path, counts)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--picture {path}: cannot be written ({error})") from error
+    print(f"the picture of the classes is in {path}")
+
+
+def _check_writable(option: str, file: Optional[str]) -> None:
     """Better now than after hours of reading."""
-    if report is None:
+    if file is None:
         return
-    folder = Path(report).absolute().parent
-    if Path(report).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder = Path(file).absolute().parent
+    if Path(file).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(
-            f"--report {report}: a file cannot be written there; name one in a folder that exists"
+            f"{option} {file}: a file cannot be written there; name one in a folder that exists"
         )
 
 

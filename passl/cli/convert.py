@@ -21,6 +21,7 @@ from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.cli.common import add_traceback, run_command
+from passl.cli.llama_weights import add_llama_options, asked_of_llama, run_llama
 from passl.config.tree import plain
 from passl.config.yaml_tree import parse_yaml
 from passl.errors import EXIT_FAILED, EXIT_OK, CheckpointError, ConfigError
@@ -35,6 +36,8 @@ examples:
   passl-convert latest.pdparams mine.safetensors           for timm: names and layout of torch
   passl-convert ViT-B_16.npz --dry-run                     print what would be done with each tensor
   passl-convert https://HOST/ViT-B_16.npz vit.pdparams --download
+  passl-convert --extract-llama-layer 31 LLaMA/7B llama_31.pdparams
+  passl-convert --weight-selection LLaMA-2-7B-hf --model iLLaMA_tiny_patch16_224 start.pdparams
   passl-models --pretrained                                which weights there are, and where
 
 exit status: 0 done; 1 the file cannot be converted, or --verify found a difference; 2 a mistake on
@@ -49,8 +52,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return run_command(_parser(), _run, argv)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Lets options stand between SRC and DST."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As of the base class."""
+        return self.parse_intermixed_args(*args, **kwargs)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="passl-convert",
         description="Convert weights between other programs' files and ours, or ours and timm's.",
         epilog=_EPILOG,
@@ -80,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", choices=list(SUFFIXES), help="what to write; else by DST's suffix")
     parser.add_argument(
-        "--dtype", choices=list(DTYPES), default="float32", help="type of the numbers written"
+        "--dtype", choices=list(DTYPES),
+        help="type of the numbers written (float32; as stored for parts of a LLaMA)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument(
@@ -101,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--download", action="store_true", help="fetch SRC, an address, into DST's folder first"
     )
+    add_llama_options(parser)
     add_traceback(parser)
     return parser
 
@@ -109,6 +122,9 @@ def _run(args: argparse.Namespace) -> int:
     # ccache speeds up compiling custom C++ operators, which nobody who converts does.
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     overrides = _overrides(args)
+    if asked_of_llama(args):
+        return run_llama(args, overrides)
+    args.dtype = args.dtype or "float32"
     destination = _destination(args)
     reference = Path(args.reference) if args.reference else None
     if args.verify:

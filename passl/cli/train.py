@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from passl.cli.common import config_parser, load_from_args, run_stoppable
+from passl.engine.profile_window import parse_profile_options
 from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
@@ -16,6 +17,7 @@ _EPILOG = """examples:
   passl-train -c configs/quickstart/ViT_micro_digits.yaml
   passl-train -c configs/ViT_base_patch16_224.yaml -o Global.epochs=100 Global.output_dir=runs/short
   passl-train -c configs/ViT_base_patch16_224.yaml --print-config
+  passl-train -c configs/ViT_base_patch16_224.yaml -p "start=20;stop=30"
   python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c
   configs/ViT_base_patch16_224.yaml
 
@@ -28,15 +30,32 @@ state saved: run the same command again
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
     parser = config_parser("passl-train", "Train the model that a YAML file describes.", _EPILOG)
+    parser.add_argument(
+        "-p",
+        "--profiler_options",
+        metavar="STEPS",
+        help='record where the time of some steps goes, e.g. -p "start=20;stop=30" (stop is left '
+        "out, 0 is the first step made); tables and a trace go to the run's folder profile",
+    )
     return run_stoppable(parser, _train, argv)
 
 
 def _train(arguments: argparse.Namespace, stop: StopRequest) -> int:
+    options = arguments.profiler_options
+    window = parse_profile_options(options) if options is not None else None
     config = load_from_args(arguments, "train")
     if arguments.print_config:
         print(config.to_yaml(origins=True), end="")
         return EXIT_OK
     from passl.engine.build import build_run
 
-    build_run(config, "train").fit(stop=stop)
+    run = build_run(config, "train")
+    if window is None:
+        run.fit(stop=stop)
+        return EXIT_OK
+    from passl.engine.profiling import profiled
+
+    assert run.trainer is not None  # built to train
+    with profiled(run.trainer, window, run.run_dir / "profile"):
+        run.fit(stop=stop)
     return EXIT_OK

@@ -41,10 +41,6 @@ __all__ = ["NOT_AVAILABLE", "RULES", "Rule", "apply_compatibility", "table_markd
 #: Components of PASSL without a counterpart here yet; looked up only if no registry has the name.
 NOT_AVAILABLE = frozenset(
     {
-        "Adafactor",
-        "Adan",
-        "MomentumLARC",
-        "MomentumLARS",
         "mAP",
         "FewShotDataset",
         "SwAVMultiCropDataset",
@@ -198,6 +194,18 @@ RULES: tuple[Rule, ...] = (
     Rule("Optimizer.exp_avg_force_fp32", "dropped", _MASTER, drop),
     Rule("Optimizer.tensor_fusion", "dropped", "the updates need no fused buffers", drop),
     Rule(
+        "Optimizer.warmup_init",
+        "dropped if false, else refused",
+        "the rate of Adafactor comes from LRScheduler",
+        refuse_unless(False, message="the rate comes from LRScheduler; write its warm-up there"),
+    ),
+    Rule(
+        "Optimizer.is_vanilla",
+        "dropped if false, else refused",
+        "there is one form of Adan",
+        refuse_unless(False, message="there is one form of Adan; remove the key"),
+    ),
+    Rule(
         "Optimizer.layer_decay",
         "accepted",
         "here it takes effect; PASSL accepts it and does nothing",
@@ -313,7 +321,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "DataLoader.*.loader.use_shared_memory",
         "accepted and ignored",
-        "threads share memory anyway",
+        "nothing here needs /dev/shm",
         accept,
     ),
     Rule(

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Optional, Union
 
+from passl.config.quantizing import CalibrationSection, QuantizationSection
+from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.registry import Component, Range
 
 __all__ = [
@@ -338,8 +340,12 @@ class WorkerSection:
     """How samples are fetched.
 
     Attributes:
-        num_workers: threads that load and transform; 0 does it in the training thread.
-        use_shared_memory: kept for PASSL's files; threads share memory anyway.
+        num_workers: how many load and transform; 0 does it in the training thread.
+        workers: ``threads``, or ``processes`` for transforms that hold Python's lock; null takes
+            processes only where a transform says so (``holds_lock = True``).
+        exact: decode and resize random crops as Pillow does, bit for bit; false is about twice as
+            fast and off by about one grey level of 255. Evaluation is always exact.
+        use_shared_memory: kept for PASSL's files; nothing here needs /dev/shm.
         collate_fn: kept for PASSL's files; there is one way to stack samples.
         prefetch_batches: batches prepared in advance.
         normalize_on_device: send images as uint8 and normalize them there, where the transforms
@@ -353,6 +359,8 @@ class WorkerSection:
     """
 
     num_workers: Annotated[int, Range(min=0)] = 4
+    workers: Optional[Literal["threads", "processes"]] = None
+    exact: bool = False
     use_shared_memory: bool = True
     collate_fn: Optional[str] = None
     prefetch_batches: Annotated[int, Range(min=1)] = 2
@@ -438,6 +446,8 @@ class Sections:
         DistributedStrategy: how processes share the work.
         EMA: a moving average of the weights; null for none.
         Loss: what is minimised.
+        Distillation: learning from a teacher; null for none.
+        Quantization: another number format, in simulation; null for none.
         LRScheduler: the learning rate of every step.
         Optimizer: the update rule.
         DataLoader: training and evaluation data.
@@ -454,6 +464,8 @@ class Sections:
     )
     EMA: Optional[EMASection] = None
     Loss: LossSection = field(default_factory=LossSection)
+    Distillation: Optional[DistillationSection] = None
+    Quantization: Optional[QuantizationSection] = None
     LRScheduler: Annotated[Optional[ComponentDict], Component("schedules")] = None
     Optimizer: Optional[OptimizerSection] = None
     DataLoader: DataLoaderSection = field(default_factory=DataLoaderSection)
@@ -472,6 +484,8 @@ SECTIONS = {
         DistributedStrategySection,
         ShardingSection,
         EMASection,
+        *(DistillationSection, TeacherSection, TeacherTransform),
+        *(QuantizationSection, CalibrationSection),
         LossSection,
         LossTerm,
         MetricSection,

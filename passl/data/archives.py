@@ -54,6 +54,11 @@ class ArchiveDataset(Dataset):
         """``ARCHIVE!MEMBER``."""
         return f"{self.archives[int(self._archive_of[index])]}!{self.table.name(index)}"
 
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Archive, offset and size of each sample: int32, int64 and int64 [N]."""
+        return self._archive_of, self._offsets, self._sizes
+
     def load(self, index: int) -> tuple[Image, Label]:
         """The bytes of the image file and its label."""
         size = int(self._sizes[index])

@@ -10,6 +10,7 @@ import numpy as np
 from passl.data.loader import Loader
 from passl.errors import ConfigError
 from passl.registry import BATCH_TRANSFORMS, DATASETS, SAMPLERS
+from passl.runtime import keep_image_blocks
 
 if TYPE_CHECKING:
     from passl.config.schema import LoaderSection
@@ -45,6 +46,7 @@ def build_loader(
         ConfigError: the parts do not fit together.
     """
     key = f"DataLoader.{mode.capitalize()}"
+    keep_image_blocks()
     dataset = DATASETS.build(section.dataset, class_num=class_num)
     _check_class_num(dataset, class_num, key)
     sampler = SAMPLERS.build(
@@ -61,7 +63,7 @@ def build_loader(
             f"than the global batch of {global_batch_size}, and sampler.drop_last leaves out a "
             f"batch that is not full; set {key}.sampler.drop_last=false or make the batch smaller"
         )
-    return Loader(
+    loader = Loader(
         dataset,
         sampler,
         batch_transforms=[
@@ -69,6 +71,8 @@ def build_loader(
             for item in section.batch_transform
         ],
         num_workers=section.loader.num_workers,
+        workers=section.loader.workers,
+        exact=section.loader.exact or mode == "eval",
         prefetch_batches=section.loader.prefetch_batches,
         seed=seed,
         rank=rank,
@@ -79,6 +83,8 @@ def build_loader(
         bad_samples_file=None if run_dir is None else run_dir / "bad_samples.txt",
         timeout_s=section.loader.timeout_s,
     )
+    loader.start_workers()
+    return loader
 
 
 def _class_num(dataset: Dataset, class_num: Optional[int]) -> Optional[int]:

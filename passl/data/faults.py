@@ -29,6 +29,7 @@ __all__ = [
     "FetchedSample",
     "SampleFetcher",
     "is_out_of_memory",
+    "root_of",
     "substitutes",
 ]
 
@@ -165,6 +166,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (type(link).__module__ == "cv2" and getattr(link, "code", None) == _OPENCV_NO_MEMORY)
         for link in _chain(error)
     )
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What caused what caused the error."""
+    return _chain(error)[-1]
 
 
 def _draw(num_samples: int, index: int, rng: np.random.Generator) -> list[int]:

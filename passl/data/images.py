@@ -18,12 +18,13 @@ from __future__ import annotations
 import functools
 import io
 from types import ModuleType
+from typing import Optional
 
 import numpy as np
 
 from passl.errors import DataError
 
-__all__ = ["decode", "opencv"]
+__all__ = ["decode", "decode_reduced", "jpeg_size", "opencv"]
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # Start-of-frame markers that libjpeg decodes: baseline, extended and progressive Huffman.
@@ -45,13 +46,51 @@ def decode(data: bytes) -> np.ndarray:
     """
     if not data:
         raise DataError("the file is empty")
-    if _is_plain_jpeg(data):
-        cv2 = opencv()
-        flags = _opencv_flags()
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-        if image is not None:
-            return image if flags & _rgb_flag() else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return _decode_with_pillow(data)
+    image = _decode_with_opencv(data) if jpeg_size(data) is not None else None
+    return _decode_with_pillow(data) if image is None else image
+
+
+def decode_reduced(data: bytes, factor: int) -> Optional[np.ndarray]:
+    """Decode a JPEG to a fraction of its size: uint8 [ceil(H / factor), ceil(W / factor), 3].
+
+    libjpeg leaves out the high frequencies of each block of 8 x 8, which saves most of the inverse
+    transform and of the colour conversion; the result resembles the mean of the pixels.
+
+    Args:
+        data: what :func:`jpeg_size` knows the size of.
+        factor: 1, 2, 4 or 8.
+
+    Returns:
+        None where OpenCV cannot decode it; :func:`decode` then says why.
+    """
+    return _decode_with_opencv(data, factor)
+
+
+def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
+    """Height and width of a whole, plain JPEG of one or three channels; else None.
+
+    There is nothing after such a file but zero bytes. Within the compressed data 0xFF is always
+    followed by 0x00 or a restart marker, so a truncated file does not end with the end-of-image
+    marker.  Source: ITU-T T.81, annex B.
+    """
+    if data[:3] != _JPEG_START or data[-64:].rstrip(b"\0")[-2:] != _JPEG_END:
+        return None
+    at, size = 2, len(data)
+    while at + 9 < size and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker in _JPEG_FRAMES:
+            if data[at + 4] != 8 or data[at + 9] not in (1, 3):
+                return None
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(
+                data[at + 7 : at + 9], "big"
+            )
+        if marker == _JPEG_SCAN or marker in _OTHER_FRAMES:
+            return None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 @functools.cache
@@ -74,6 +113,17 @@ def _opencv_flags() -> int:
     return int((_rgb_flag() or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
+def _decode_with_opencv(data: bytes, factor: int = 1) -> Optional[np.ndarray]:
+    cv2 = opencv()
+    flags = _opencv_flags()
+    if factor > 1:  # there are no such flags for RGB
+        flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}") | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    if image is None or flags & _rgb_flag():
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 def _decode_with_pillow(data: bytes) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
@@ -94,25 +144,3 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
 def _from_sixteen_bits(image: np.ndarray) -> np.ndarray:
     eight = (np.clip(image, 0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
     return np.repeat(eight[:, :, None], 3, axis=2)
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """A whole JPEG of one or three channels, with nothing after it but zero bytes.
-
-    Within the compressed data 0xFF is always followed by 0x00 or a restart marker, so a truncated
-    file does not end with the end-of-image marker.  Source: ITU-T T.81, annex B.
-    """
-    if data[:3] != _JPEG_START or data[-64:].rstrip(b"\0")[-2:] != _JPEG_END:
-        return False
-    at, size = 2, len(data)
-    while at + 9 < size and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker in _JPEG_FRAMES:
-            return data[at + 4] == 8 and data[at + 9] in (1, 3)
-        if marker == _JPEG_SCAN or marker in _OTHER_FRAMES:
-            return False
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False

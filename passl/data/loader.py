@@ -1,7 +1,8 @@
-"""Batches in order, made by threads.
+"""Batches in order, made by threads, or by processes that threads wait for.
 
 Decoding, resizing and array work release Python's lock, so threads scale and need no shared
-memory, no copies between processes and no clean-up after a kill.  Each sample is written straight
+memory, no copies between processes and no clean-up after a kill.  For transforms that hold the lock
+there are processes (:mod:`passl.data.processes`), which outlive an epoch.  Each sample is written
 into its place in the batch.  At most ``prefetch_batches`` finished batches wait; an exception
 arrives in the caller at the turn of its batch, naming the sample, with any number of workers, and a
 worker that died or is stuck is told of instead of waited for.
@@ -13,52 +14,26 @@ Nothing depends on timing: the order comes from the sampler, the randomness of a
 from __future__ import annotations
 
 import copy
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Optional, cast
-
-import numpy as np
+from typing import Any, Optional
 
 from passl.data.bad_samples import BadSampleLog, limit_of
-from passl.data.dataset import Dataset, Label
-from passl.data.device import DeviceNormalize, split_normalize
+from passl.data.batch import Batch, BatchJob
+from passl.data.dataset import Dataset
+from passl.data.device import DeviceNormalize, HostNormalize, split_normalize
+from passl.data.fast_decode import with_fast_decoding
 from passl.data.faults import FetchedSample, SampleFetcher
 from passl.data.memory import available_memory, processes_here, tight_memory
-from passl.data.rng import batch_rng
-from passl.data.samplers import repeats_of_rank, share_of_rank
+from passl.data.processes import ProcessPool, wants_processes
 from passl.data.threads import ThreadPool
 from passl.data.watch import CALLER, WorkerError, WorkerWatch, thread_stack
-from passl.errors import DataError
 from passl.logs.logger import get_logger
 
 __all__ = ["Batch", "Loader"]
-
-_TASKS_PER_WORKER = 4  # of a batch: enough to even out slow images, few enough to cost nothing
-
-
-@dataclass
-class Batch:
-    """One rank's part of a global batch.
-
-    Attributes:
-        images: uint8 [B, H, W, C] where the device normalises, else float32 [B, C, H, W].
-        labels: int64 [B], or float32 [B, classes].
-        indices: int64 [B], positions in the data set (that of the substitute where one was taken).
-        global_size: samples of the batch over all ranks.
-        wait_s: seconds that the caller had to wait for it.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-    global_size: int
-    wait_s: float = 0.0
 
 
 class Loader:
@@ -69,7 +44,10 @@ class Loader:
         sampler: global batches of indices.
         batch_transforms: applied to a rank's batch, in this order; with them, images are
             normalised before they are mixed.
-        num_workers: threads; 0 does the work in the caller's thread.
+        num_workers: threads or processes; 0 does the work in the caller's thread.
+        workers: ``threads``, ``processes``, or None: processes only where the data set or a
+            transform has an attribute ``holds_lock`` that is true.
+        exact: leave the chain of transforms as it is; else see :mod:`passl.data.fast_decode`.
         prefetch_batches: batches prepared ahead of the one in use.
         seed: of the run.
         rank, world_size: this process among all.
@@ -86,6 +64,7 @@ class Loader:
         num_batches: batches of an epoch.
         num_samples: samples of an epoch over all ranks.
         device_transform: what the caller must apply to a batch's images as a tensor, or None.
+        host_normalize: what replaces the end of the chain where a batch is put together, or None.
     """
 
     def __init__(
@@ -95,6 +74,8 @@ class Loader:
         *,
         batch_transforms: Sequence[Any] = (),
         num_workers: int = 4,
+        workers: Optional[str] = None,
+        exact: bool = True,
         prefetch_batches: int = 2,
         seed: int = 0,
         rank: int = 0,
@@ -112,9 +93,19 @@ class Loader:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.num_batches, self.num_samples = sampler.num_batches, sampler.num_samples
         self.device_transform: Optional[DeviceNormalize] = None
-        if normalize_on_device and not self.batch_transforms:
-            kept, self.device_transform = split_normalize(dataset.transforms)
+        self.host_normalize: Optional[HostNormalize] = None
+        kept, at_the_end = split_normalize(dataset.transforms)
+        if at_the_end is not None:
             self.dataset.transforms = kept
+            if normalize_on_device and not self.batch_transforms:
+                self.device_transform = at_the_end
+            else:
+                self.host_normalize = HostNormalize(at_the_end.normalize)
+        if not exact:
+            self.dataset.transforms = with_fast_decoding(self.dataset.transforms)
+        parts = [self.dataset, *dataset.transforms]
+        self._in_processes = wants_processes(workers, num_workers, parts)
+        self._processes: Optional[ProcessPool] = None
         self.timeout_s = timeout_s
         self.fetcher = SampleFetcher(self.dataset, seed, skip=bad_sample == "skip")
         limit = limit_of(max_bad_samples, len(dataset))
@@ -130,23 +121,62 @@ class Loader:
 
         Raises:
             DataError: a sample cannot be used; the iterator is closed by then.
+            WorkerError: the workers cannot be started.
+            ConfigError: worker processes cannot use the data set.
         """
-        running = _Epoch(self, epoch, start_batch)
+        processes = self.start_workers()
+        if processes is not None:
+            processes.wait_until_ready(self.timeout_s)
+        running = _Epoch(self, epoch, start_batch, processes)
         self._epochs.add(running)
         return running
 
-    def fetch(self, epoch: int, index: int, repeat: int = 0) -> FetchedSample:
+    def start_workers(self) -> Optional[ProcessPool]:
+        """Start the worker processes if there are to be some, without waiting for them.
+
+        Raises:
+            ConfigError: the data set cannot be sent to them.
+            WorkerError: they cannot be started.
+        """
+        if self._in_processes and (self._processes is None or not self._processes.close.alive):
+            try:
+                self._processes = ProcessPool(self.fetcher, self.num_workers)
+            except OSError as error:
+                raise self.not_started(error) from error
+        return self._processes
+
+    def not_started(self, error: BaseException) -> WorkerError:
+        """The error to raise when the system gives no more threads or processes."""
+        return WorkerError(
+            f"rank {self.rank}: {self.num_workers} data workers cannot be started "
+            f"({error}); lower loader.num_workers, or raise the limit on threads (ulimit -u, "
+            "or the container's limit on processes)"
+        )
+
+    def fetch(
+        self,
+        epoch: int,
+        index: int,
+        repeat: int = 0,
+        worker: int = CALLER,
+        processes: Optional[ProcessPool] = None,
+    ) -> FetchedSample:
         """Sample ``index`` or its substitute, of which note is taken.
 
         Args:
             epoch: number of the epoch.
             index: position in the data set.
             repeat: how often the epoch had the sample before.
+            worker: number of the worker that asks.
+            processes: of which one makes it, unless the caller asks for itself.
 
         Raises:
             DataError: the sample cannot be used, or too many could not be.
         """
-        fetched = self.fetcher.fetch(epoch, index, repeat)
+        if processes is not None and worker != CALLER:
+            fetched = processes.fetch(worker, epoch, index, repeat)
+        else:
+            fetched = self.fetcher.fetch(epoch, index, repeat)
         if fetched.bad:
             self._bad_samples.record(fetched)
         return fetched
@@ -165,31 +195,38 @@ class Loader:
             get_logger().warning(warning)
 
     def close(self) -> None:
-        """End the threads of every epoch that is still open."""
+        """End the threads of every epoch that is still open, and the processes."""
+        self.end_processes()
         for running in list(self._epochs):
             running.close()
+
+    def end_processes(self) -> None:
+        """End the worker processes, if there are any; whoever waits for one gets an error."""
+        if self._processes is not None:
+            self._processes.close()
 
 
 class _Epoch(Iterator[Batch]):
     """The iterator over one epoch, with its threads and the batches under way."""
 
-    def __init__(self, loader: Loader, epoch: int, start_batch: int) -> None:
+    def __init__(
+        self, loader: Loader, epoch: int, start_batch: int, processes: Optional[ProcessPool]
+    ) -> None:
         self._loader, self._epoch, self._next = loader, epoch, start_batch
-        self._pending: deque[_Job] = deque()
+        self._pending: deque[BatchJob] = deque()
+        self._processes = processes
         self._watch = WorkerWatch(
             loader.rank, loader.num_workers, loader.timeout_s, loader.dataset.path_of
         )
+        if processes is not None:
+            self._watch.name_of = lambda worker: f"process {processes.pid(worker)}"
         self._closed = False
         self._pool: Optional[ThreadPool] = None
         try:
             if loader.num_workers:
                 self._pool = ThreadPool(loader.num_workers, self._watch.died)
         except RuntimeError as error:
-            raise WorkerError(
-                f"rank {loader.rank}: {loader.num_workers} data workers cannot be started "
-                f"({error}); lower loader.num_workers, or raise the limit on threads (ulimit -u, "
-                "or the container's limit on processes)"
-            ) from error
+            raise loader.not_started(error) from error
 
     def __next__(self) -> Batch:
         started = time.perf_counter()
@@ -200,18 +237,26 @@ class _Epoch(Iterator[Batch]):
             if not self._pending:
                 raise StopIteration
             batch = self._result(self._pending.popleft())
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerError):
+                self._loader.end_processes()  # one of them is dead or stuck
             self.close()
             raise
         self._schedule()
         batch.wait_s = time.perf_counter() - started
         return batch
 
-    def _result(self, job: _Job) -> Batch:
+    def _result(self, job: BatchJob) -> Batch:
         pool = self._pool
         if pool is not None:
-            idents = pool.idents()
-            self._watch.wait(job.finished, pool.dead, lambda worker: thread_stack(idents[worker]))
+            idents, processes = pool.idents(), self._processes
+            self._watch.wait(
+                job.finished,
+                pool.dead,
+                processes.stack_of
+                if processes is not None
+                else lambda worker: thread_stack(idents[worker]),
+            )
         return job.result()
 
     def close(self) -> None:
@@ -228,155 +273,7 @@ class _Epoch(Iterator[Batch]):
         if self._pool is None and self._pending:
             return
         while len(self._pending) < wanted and self._next < loader.num_batches:
-            self._pending.append(_Job(loader, self._epoch, self._next, self._pool, self._watch))
+            self._pending.append(
+                BatchJob(loader, self._epoch, self._next, self._pool, self._watch, self._processes)
+            )
             self._next += 1
-
-
-class _Job:
-    """One batch in the making; written to by several threads."""
-
-    def __init__(
-        self,
-        loader: Loader,
-        epoch: int,
-        number: int,
-        pool: Optional[ThreadPool],
-        watch: WorkerWatch,
-    ) -> None:
-        indices = loader.sampler.batch_indices(epoch, number)
-        self._loader, self._epoch, self._number = loader, epoch, number
-        self._watch = watch
-        self._global_size = len(indices)
-        # A copy: a substitute writes its own number here.
-        self._indices = share_of_rank(
-            loader.sampler, indices, loader.rank, loader.world_size
-        ).astype(np.int64)
-        self._repeats = repeats_of_rank(
-            loader.sampler, epoch, number, loader.rank, loader.world_size
-        )
-        self._labels: list[Label] = [0] * len(self._indices)
-        self._images: Optional[np.ndarray] = None
-        self._error: Optional[tuple[int, BaseException]] = None
-        self._lock = threading.Lock()
-        self.finished = threading.Event()
-        self._batch: Optional[Batch] = None
-        self._submit(pool)
-
-    def result(self) -> Batch:
-        """The batch, when ``finished`` is set; without threads it is made now.
-
-        Raises:
-            DataError: the error of the first sample (in the batch's order) that had one.
-        """
-        if not self.finished.is_set() and self._lazy is not None:
-            self._lazy()
-        if self._error is not None:
-            raise self._error[1]
-        return cast(Batch, self._batch)  # there is either an error or a batch
-
-    def _submit(self, pool: Optional[ThreadPool]) -> None:
-        count = len(self._indices)
-        self._lazy: Optional[Callable[[], None]] = None
-        if pool is None:
-            self._parts_left = 1
-            self._lazy = partial(self._run, 0, count, CALLER)
-            return
-        size = max(1, -(-count // (self._loader.num_workers * _TASKS_PER_WORKER)))
-        starts = range(0, max(count, 1), size)
-        self._parts_left = len(starts)
-        for start in starts:
-            pool.submit(partial(self._run, start, min(start + size, count)))
-
-    def _run(self, start: int, stop: int, worker: int) -> None:
-        """Make samples ``start`` to ``stop``; whoever does the last part completes the batch."""
-        at = start
-        try:
-            for at in range(start, stop):
-                if self._error is not None and self._error[0] < at:
-                    break
-                self._watch.begin(worker, int(self._indices[at]))
-                self._make(at)
-                self._watch.end(worker)
-        except BaseException as error:  # also a transform's SystemExit: nobody may wait forever
-            self._fail(at, error, worker)
-        with self._lock:
-            self._parts_left -= 1
-            last = self._parts_left == 0
-        if last:
-            try:
-                if self._error is None:
-                    self._watch.begin(worker, f"the whole of batch {self._number}")
-                    self._batch = self._complete()
-                    self._watch.end(worker)
-            except BaseException as error:
-                self._fail(0, error, worker)
-            self.finished.set()
-
-    def _fail(self, position: int, error: BaseException, worker: int) -> None:
-        explained = self._watch.explain(worker, error)
-        if explained is not error:
-            explained.__cause__ = error
-        with self._lock:
-            if self._error is None or position < self._error[0]:
-                self._error = (position, explained)
-
-    def _make(self, position: int) -> None:
-        loader = self._loader
-        repeat = 0 if self._repeats is None else int(self._repeats[position])
-        sample = loader.fetch(self._epoch, int(self._indices[position]), repeat)
-        image, index = sample.image, sample.index
-        self._labels[position], self._indices[position] = sample.label, index
-        with self._lock:
-            if self._images is None:
-                self._images = self._allocate(image, index)
-        if image.shape != self._images.shape[1:]:
-            raise DataError(
-                f"sample {index} ({loader.dataset.path_of(index)}) has shape {image.shape} after "
-                f"the transforms, others of its batch {self._images.shape[1:]}; images of a batch "
-                "must be of one size: add a crop or a resize to both sides to transform_ops"
-            )
-        self._images[position] = image
-
-    def _allocate(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Room for the batch, after a look at whether a model could take such images."""
-        where = f"sample {index} ({self._loader.dataset.path_of(index)})"
-        device = self._loader.device_transform
-        if image.ndim != 3:
-            raise DataError(f"{where} has shape {image.shape} after the transforms; wanted: 3 axes")
-        if device is not None:
-            if image.dtype != np.uint8:
-                raise DataError(
-                    f"{where} is {image.dtype} before NormalizeImage, not uint8; set "
-                    "loader.normalize_on_device to false"
-                )
-            device.check(image)
-        elif image.dtype == np.uint8:
-            raise DataError(
-                f"{where} is still uint8 after the transforms; end transform_ops with "
-                "NormalizeImage and ToCHWImage"
-            )
-        elif image.shape[0] > 4 and image.shape[2] <= 4:
-            raise DataError(
-                f"{where} has shape {image.shape} after the transforms, with the channels last; "
-                "end transform_ops with ToCHWImage"
-            )
-        dtype = np.dtype(np.uint8 if image.dtype == np.uint8 else np.float32)
-        self._loader.check_memory(len(self._indices) * image.size * dtype.itemsize)
-        return np.empty((len(self._indices), *image.shape), dtype=dtype)
-
-    def _complete(self) -> Batch:
-        loader = self._loader
-        labels = loader.dataset.collate_labels(self._labels)
-        images = self._images if self._images is not None else self._no_images()
-        if loader.batch_transforms and len(self._indices):
-            rng = batch_rng(loader.seed, self._epoch, self._number)
-            for transform in loader.batch_transforms:
-                in_epoch = getattr(transform, "in_epoch", None)
-                act = transform if in_epoch is None else in_epoch(self._epoch)
-                images, labels = act(images, labels, rng)
-        return Batch(images, labels, self._indices, self._global_size)
-
-    def _no_images(self) -> np.ndarray:
-        """A batch with nothing for this rank, in the shape that the others have."""
-        sample = self._loader.fetch(self._epoch, 0)
-        return self._allocate(sample.image, sample.index)

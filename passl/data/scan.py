@@ -14,10 +14,12 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from passl.data.archives import ArchiveDataset
 from passl.data.dataset import Dataset, FileDataset, describe_classes, reason_of
 from passl.data.duplicates import content_digest
 from passl.data.faults import is_out_of_memory
 from passl.data.images import decode
+from passl.data.label_statistics import describe_balance, label_statistics
 from passl.data.scan_state import DIGEST_BYTES, Chunk, Fault, SectionState
 from passl.data.threads import ThreadPool
 
@@ -80,6 +82,7 @@ class ScanReport:
             **faults,
             "num_out_of_range": self.num_out_of_range,
             "label_range": self.label_range,
+            "label_statistics": label_statistics(self.class_counts, self.total),
             "class_counts": self.class_counts.tolist(),
             "empty_classes": self.empty_classes,
             "warnings": self.warnings,
@@ -89,11 +92,7 @@ class ScanReport:
         """The report in a few lines, with the first ``limit`` faults of each kind."""
         lines = [f"{self.checked} of {self.total} samples checked"]
         if len(self.class_counts):
-            counts = self.class_counts
-            lines.append(
-                f"{len(counts)} classes with {counts.min()} to {counts.max()} samples, "
-                f"{counts.mean():.1f} on average"
-            )
+            lines.append(describe_balance(label_statistics(self.class_counts, self.total)))
         if self.empty_classes:
             lines.append(f"{describe_classes(self.empty_classes)} without a sample")
         if self.label_range is not None:
@@ -249,13 +248,19 @@ def _check_fully(dataset: Dataset, index: int, hashes: bool) -> bytes:
 
 
 def _stamp(dataset: Dataset, chunk: range) -> str:
-    """Sizes and times of change of a chunk's files, as one short name."""
-    if not isinstance(dataset, FileDataset):
+    """Sizes and times of change of a chunk's files or archives, as one short name."""
+    paths: list[Any]
+    if isinstance(dataset, FileDataset):
+        paths = [dataset.path_of(index) for index in chunk]
+    elif isinstance(dataset, ArchiveDataset):
+        numbers = np.unique(dataset.places[0][chunk.start : chunk.stop]).tolist()
+        paths = [dataset.archives[number] for number in numbers]
+    else:
         return ""
     digest = hashlib.blake2b(digest_size=8)
-    for index in chunk:
+    for path in paths:
         try:
-            status = os.stat(dataset.path_of(index))
+            status = os.stat(path)
             digest.update(f"{status.st_size} {status.st_mtime_ns}|".encode())
         except OSError:
             digest.update(b"-|")

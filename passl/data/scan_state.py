@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from passl.data.archives import ArchiveDataset
 from passl.data.dataset import Dataset, FileDataset
 from passl.logs.logger import get_logger
 
@@ -191,12 +192,22 @@ class SectionState:
 
 
 def fingerprint(dataset: Dataset) -> Optional[str]:
-    """A name for the list of a data set of files: folder, paths and labels; None for others."""
-    if not isinstance(dataset, FileDataset):
+    """A name for what a data set of files or archives lists; None for others.
+
+    Folder, paths and labels; of archives their paths and where in them each sample lies.
+    """
+    places: tuple[Optional[np.ndarray], ...] = ()
+    if isinstance(dataset, FileDataset):
+        source = [dataset.root]
+    elif isinstance(dataset, ArchiveDataset):
+        source, places = dataset.archives, dataset.places
+    else:
         return None
+    digest = hashlib.blake2b(digest_size=16)
+    for path in source:
+        digest.update(os.fsencode(path.resolve()) + b"|")
     table = dataset.table
-    digest = hashlib.blake2b(os.fsencode(dataset.root.resolve()), digest_size=16)
-    for part in (table.names, table.offsets, table.labels, table.label_offsets):
+    for part in (table.names, table.offsets, table.labels, table.label_offsets, *places):
         digest.update(b"|")
         if part is not None:
             digest.update(np.ascontiguousarray(part).data)

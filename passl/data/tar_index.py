@@ -18,7 +18,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional
@@ -27,6 +27,7 @@ import numpy as np
 
 from passl.checkpoint.disk import human_size
 from passl.data.dataset import MissingDataError
+from passl.data.once import one_at_a_time
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
 from passl.errors import DataError
@@ -80,7 +81,7 @@ def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cache_dir {folder}: cannot be made ({error.strerror})") from error
-    with _one_at_a_time(folder / f"{path.name}.lock"):
+    with one_at_a_time(folder / f"{path.name}.lock"):
         readable = _plain(path, folder)
         index = folder / f"{path.name}.index"
         return _known(index, readable) or _made(index, readable)
@@ -197,21 +198,3 @@ def _plain(path: Path, folder: Path) -> Path:
 def _stamp(path: Path) -> dict[str, int]:
     status = path.stat()
     return {"version": _VERSION, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock, where the file system has them and the folder can be written."""
-    try:
-        import fcntl
-
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        with suppress(OSError):  # no locks on this file system: at worst it is made twice
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

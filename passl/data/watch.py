@@ -18,7 +18,7 @@ from passl.data.faults import is_out_of_memory
 from passl.data.memory import available_memory, gib
 from passl.errors import DataError
 
-__all__ = ["CALLER", "WorkerError", "WorkerWatch", "thread_stack"]
+__all__ = ["CALLER", "EndedWorker", "WorkerError", "WorkerWatch", "thread_stack"]
 
 #: The number of the "worker" that is the caller's own thread (``num_workers: 0``).
 CALLER = -1
@@ -29,6 +29,19 @@ _POLL_S = 1.0
 
 class WorkerError(DataError):
     """A data worker that died, ran out of memory or is stuck."""
+
+
+class EndedWorker(DataError):
+    """A worker process that is no more; :meth:`WorkerWatch.explain` makes a sentence of it.
+
+    Args:
+        cause: what happened to it, such as ``was killed by SIGKILL``.
+        advice: what to do.
+    """
+
+    def __init__(self, cause: str, advice: str) -> None:
+        super().__init__(cause)
+        self.cause, self.advice = cause, advice
 
 
 @dataclass
@@ -48,7 +61,7 @@ class WorkerWatch:
         num_workers: how many there are, numbered from 0.
         timeout_s: seconds that a caller waits for a single sample; 0 waits forever.
         path_of: path of a sample.
-        worker_kind: what a worker is, for messages: ``thread`` or ``process``.
+        name_of: what a worker is, for messages.
     """
 
     def __init__(
@@ -57,10 +70,10 @@ class WorkerWatch:
         num_workers: int,
         timeout_s: float,
         path_of: Callable[[int], str],
-        worker_kind: str = "thread",
+        name_of: Callable[[int], str] = "thread passl-data-{}".format,
     ) -> None:
         self._rank, self._timeout_s, self._path_of = rank, timeout_s, path_of
-        self._kind = worker_kind
+        self.name_of = name_of
         self._slots = {number: _Slot() for number in range(CALLER, num_workers)}
         self._deaths: dict[int, BaseException] = {}
 
@@ -122,6 +135,8 @@ class WorkerWatch:
         An ordinary exception stays as it is, and so does what was raised in the caller's own thread
         and is not of the sample, such as KeyboardInterrupt.
         """
+        if isinstance(error, EndedWorker):
+            return self._caused(worker, error.cause, error.advice)
         if is_out_of_memory(error):
             return self._caused(worker, f"ran out of memory ({_name(error)})", _memory_advice())
         if isinstance(error, Exception):
@@ -166,7 +181,7 @@ class WorkerWatch:
     def _who(self, worker: int) -> str:
         if worker == CALLER:
             return f"rank {self._rank}: loading in the training thread (num_workers 0)"
-        return f"rank {self._rank}: data worker {worker} ({self._kind} passl-data-{worker})"
+        return f"rank {self._rank}: data worker {worker} ({self.name_of(worker)})"
 
     def _samples(self, worker: int) -> str:
         slot = self._slots[worker]

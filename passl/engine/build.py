@@ -65,9 +65,11 @@ class Run:
         trainer: Optional[Trainer] = None,
         evaluator: Optional[Evaluator] = None,
         reporter: Any = None,
+        quantized: Any = None,
     ) -> None:
         self.config, self.mode, self.run_dir, self.model = config, mode, run_dir, model
         self.trainer, self.evaluator, self._reporter = trainer, evaluator, reporter
+        self._quantized = quantized
         #: Notes for the other processes of the job, and a look at theirs.
         self.peers = Peers(run_dir, World())
 
@@ -139,6 +141,8 @@ class Run:
                 self._reporter.stopped(sentence)
                 raise RunStopped(sentence) from error
         self._reporter.eval_result(result)
+        if self._quantized is not None:
+            self._quantized.report(self._reporter)
         return result
 
     @contextmanager
@@ -176,6 +180,8 @@ def build_run(config: Config, mode: str = "train") -> Run:
     world = read_world()
     batches = plan_batches(config, world.size, mode="train" if mode == "train" else "eval")
     _find_checkpoints(config)
+    if mode == "train":
+        _find_teacher(config)
     loaders = _build_loaders(config, mode, batches, world)
     run_dir = _make_run_dir(config, mode)
 
@@ -289,6 +295,28 @@ def _find_checkpoints(config: Config) -> None:
                 f"{where}: {path} holds weights but no training state to continue from; to start "
                 f"from these weights use -o Global.checkpoint=auto Global.pretrained_model={path}"
             )
+
+
+def _find_teacher(config: Config) -> None:
+    """Refuse a path to a teacher that leads nowhere, before anything is built.
+
+    Raises:
+        ConfigError: naming the key and what was looked for.
+    """
+    section = config.Distillation
+    if section is None or section.type == "none" or section.teacher is None:
+        return
+    key, path = "pretrained", section.teacher.pretrained
+    try:
+        if path is not None:
+            resolve_checkpoint(path)
+            return
+        key, path = "name", section.teacher.name
+        if not Path(path).expanduser().is_file():
+            raise CheckpointError(f"{path}: there is no such file")
+    except CheckpointError as error:
+        where = config.origin(f"Distillation.teacher.{key}")
+        raise ConfigError(f"{where}: Distillation.teacher.{key}: {error}") from error
 
 
 def _make_run_dir(config: Config, mode: str) -> Path:

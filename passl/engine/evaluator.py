@@ -97,6 +97,11 @@ class Evaluator:
             *(name for metric in self._metrics for name in metric.names),
         ]
 
+    def watch(self, metric: Any) -> None:
+        """Let a metric without figures of its own see every batch."""
+        assert not metric.names
+        self._metrics.append(metric)
+
     def run(
         self,
         model: Any,

@@ -16,6 +16,7 @@ from passl.data.loader import Loader
 from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
+from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.model_facts import (
     check_external,
@@ -26,6 +27,7 @@ from passl.engine.model_facts import (
     without_external_files,
 )
 from passl.engine.plan import RunPlan, plan_run
+from passl.engine.quantization import evaluate_quantized, round_in_training
 from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, restore, run_record
 from passl.engine.sharding import ShardedOptimizer
@@ -85,6 +87,7 @@ class Builder:
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
             self.load_for_evaluation(model)
+            quantized = evaluate_quantized(self.config, model, evaluator, self.world)
             return Run(
                 self.config,
                 self.mode,
@@ -92,6 +95,7 @@ class Builder:
                 model,
                 evaluator=evaluator,
                 reporter=self.reporter,
+                quantized=quantized,
             )
         plan = self.plan(loaders["Train"])
         parts = self.build_parts(model, plan, loaders["Train"], evaluator, store)
@@ -374,9 +378,21 @@ class Builder:
         store: CheckpointStore,
     ) -> TrainParts:
         """Everything the trainer needs."""
+        round_in_training(self.config, model, self.reporter)
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
         optimizer = self.build_optimizer(model)
+        distillation = build_distillation(
+            self.config,
+            model,
+            loader.dataset.transforms,
+            self.build_precision_once(),
+            self.world,
+            self.reporter,
+        )
+        record = run_record(self.config, plan, loader.num_samples, self.world)
+        if distillation is not None:
+            record.update(distillation.teacher.record)
         return TrainParts(
             model=model,
             loader=loader,
@@ -396,10 +412,11 @@ class Builder:
             hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
             evaluator=evaluator,
             world=self.world,
-            record=run_record(self.config, plan, loader.num_samples, self.world),
+            record=record,
             overlap=self.config.DistributedStrategy.overlap,
             ema=self.build_ema(model, optimizer),
             max_bad_steps=self.config.Global.max_bad_steps,
+            distillation=distillation,
         )
 
     def build_ema(self, model: Any, optimizer: Any) -> Optional[WeightAverage]:

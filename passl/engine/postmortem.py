@@ -143,9 +143,7 @@ def _passes(trainer: Trainer, batch: Batch, probe: LayerProbe) -> list[float]:
     seen = []
     for images, target in trainer.micro_batches(batch):
         probe.look_at_input(images)
-        with parts.precision.autocast():
-            logits = parts.model(images)
-        loss = parts.loss(logits.astype("float32"), target)["loss"]
+        loss = parts.forward(images, target)[1]["loss"]
         seen.append(float(loss.item()))
         (loss * (float(target.shape[0]) / batch.global_size * scale)).backward()
     return seen

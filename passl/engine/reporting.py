@@ -98,7 +98,7 @@ class Reporter:
     ) -> None:
         """The summary that opens a training log."""
         self._plan = plan
-        self._loss_names.update(parts.loss.names)
+        self._loss_names.update(parts.loss_names)
         if parts.evaluator is not None:
             self._loss_names.update(parts.evaluator.loss_names)
         if self._metrics is not None:

@@ -26,6 +26,7 @@ from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
 from passl.engine.state import TrainState
+from passl.engine.teacher import check_teacher
 from passl.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def restore(
     check_continuable(record, parts.record, changes, folder, config)
     _tell_of_changes(record["plan"], parts.record["plan"], changes, config, reporter)
     check_external(parts.model, record, folder)
+    check_teacher(parts.record, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
     if any(change.key == "Optimizer.name" for change in changes):
         reporter.warn("the optimizer is another one: it begins anew, without its former state")

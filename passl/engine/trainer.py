@@ -23,6 +23,7 @@ from passl.checkpoint.store import CheckpointStore, Part
 from passl.data.loader import Batch, Loader
 from passl.distributed.reducer import GradientReducer
 from passl.distributed.world import World
+from passl.engine.distillation import Distillation
 from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.meters import StepMeter
@@ -66,6 +67,21 @@ class TrainParts:
     overlap: Optional[bool] = None
     ema: Optional[WeightAverage] = None
     max_bad_steps: Optional[int] = None
+    distillation: Optional[Distillation] = None
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """Of the losses that :meth:`forward` returns, in the order of the log."""
+        return self.loss.names if self.distillation is None else self.distillation.names
+
+    def forward(self, images: Tensor, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits float32 [B, C] and losses by name; ``loss`` is what is minimised."""
+        if self.distillation is not None:
+            return self.distillation(self.model, images, target, self.loss, self.precision)
+        with self.precision.autocast():
+            logits = self.model(images)
+        logits = logits.astype("float32")
+        return logits, self.loss(logits, target)
 
 
 class Trainer:
@@ -84,7 +100,7 @@ class Trainer:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
         self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
-        names = [*parts.loss.names, *(name for m in parts.metrics for name in m.names)]
+        names = [*parts.loss_names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
         self.skipped = SkippedSteps(state, parts.max_bad_steps)
@@ -169,10 +185,7 @@ class Trainer:
         left = len(batch.labels)
         for images, target in self.micro_batches(batch):
             count = float(target.shape[0])
-            with parts.precision.autocast():
-                logits = parts.model(images)
-            logits = logits.astype("float32")
-            losses = parts.loss(logits, target)
+            logits, losses = parts.forward(images, target)
             left -= target.shape[0]
             if not left:
                 self.reducer.arm()
@@ -193,8 +206,11 @@ class Trainer:
         """
         parts = self.parts
         self.reducer.finish()
-        parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
-        grad_norm = (parts.clip or global_norm)(self.parameters)
+        if parts.clip is not None:  # divides by the scale of the loss in the same pass
+            grad_norm = parts.clip(self.parameters, parts.precision.scale)
+        else:
+            parts.precision.unscale(parameter.grad for _, parameter in self.parameters)
+            grad_norm = global_norm(self.parameters)
         left_out = parts.clip.left_out(self.parameters) if parts.clip is not None else []
         if left_out:  # not in the norm, but they must be finite as well
             grad_norm = grad_norm + 0.0 * global_norm(left_out)

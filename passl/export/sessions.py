@@ -59,7 +59,7 @@ class PaddleSession:
     Args:
         model: the .json (Paddle 3) or .pdmodel (2.6) file.
         params: the .pdiparams file.
-        device: ``cpu`` or ``gpu``.
+        device: ``cpu``, ``gpu``, or ``gpu:1`` for one of several.
         num_threads: of the math library; None: Paddle's choice.
     """
 
@@ -78,8 +78,8 @@ class PaddleSession:
 
         config = inference.Config(str(model), str(params))
         config.disable_glog_info()
-        if device == "gpu":
-            config.enable_use_gpu(256, 0)
+        if device.startswith("gpu"):
+            config.enable_use_gpu(256, _number_of(device))
         else:
             config.disable_gpu()
             if num_threads is not None:
@@ -105,7 +105,7 @@ class OnnxSession:
 
     Args:
         model: the .onnx file.
-        device: ``cpu`` or ``gpu``.
+        device: ``cpu``, ``gpu``, or ``gpu:1`` for one of several.
         num_threads: of an operator; None: ONNX Runtime's choice.
 
     Raises:
@@ -127,7 +127,8 @@ class OnnxSession:
         options.log_severity_level = 3  # errors; below: advice to the maker of the graph
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
-        wanted = ["CUDAExecutionProvider"] if device == "gpu" else []
+        on_gpu = ("CUDAExecutionProvider", {"device_id": _number_of(device)})
+        wanted = [on_gpu] if device.startswith("gpu") else []
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model), options, providers=[*wanted, "CPUExecutionProvider"]
@@ -195,6 +196,10 @@ def _stdout_of_c_dropped() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _number_of(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 def _is_installed(kind: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Optional
 import paddle
 from paddle import nn
 
+from passl.layers.add import Add
 from passl.layers.attention import Attention
 from passl.layers.drop_path import DropPath
 from passl.layers.layer_scale import LayerScale
@@ -75,8 +76,9 @@ class Block(nn.Layer):
         self.mlp = Mlp(dim, hidden_dim, act=act, drop_rate=drop_rate)
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.drop_path = DropPath(drop_path_rate)
+        self.add = Add()
 
     def forward(self, x_bnc: paddle.Tensor) -> paddle.Tensor:
         """Apply both branches."""
-        x_bnc = x_bnc + self.drop_path(self.ls1(self.attn(self.norm1(x_bnc))))
-        return x_bnc + self.drop_path(self.ls2(self.mlp(self.norm2(x_bnc))))
+        x_bnc = self.add(x_bnc, self.drop_path(self.ls1(self.attn(self.norm1(x_bnc)))))
+        return self.add(x_bnc, self.drop_path(self.ls2(self.mlp(self.norm2(x_bnc)))))

@@ -113,7 +113,11 @@ class DistilledVisionTransformer(VisionTransformer):
 
     def forward_head(self, tokens_bnc: paddle.Tensor) -> paddle.Tensor:
         """The mean of the logits of both tokens [b, class_num]."""
-        logits_bc, logits_dist_bc = self._both_heads(tokens_bnc)
+        return self.merge_heads(*self._both_heads(tokens_bnc))
+
+    @staticmethod
+    def merge_heads(logits_bc: paddle.Tensor, logits_dist_bc: paddle.Tensor) -> paddle.Tensor:
+        """What of both logits is the prediction: their mean."""
         return (logits_bc + logits_dist_bc) / 2
 
     def _both_heads(self, tokens_bnc: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:

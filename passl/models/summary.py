@@ -106,6 +106,13 @@ def _distilled(args: Mapping[str, Any]) -> Cost:
     )
 
 
+def _myrtle_distilled(args: Mapping[str, Any]) -> Cost:
+    plain = {"pre_norm": False, "class_token": True, "reg_tokens": 0, **args}
+    dim, classes = args["embed_dim"], args["class_num"]
+    # A prediction is made without the second token and its classifier.
+    return _vision_transformer(plain) + Cost(dim + 2 * dim + dim * classes + classes, 0)
+
+
 def _hybrid(args: Mapping[str, Any]) -> Cost:
     backbone, channels, (rows, columns) = _resnet(args)
     patch, dim = args["patch_size"], args["embed_dim"]
@@ -181,5 +188,6 @@ _FORMULAS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Cost]] = {
     ("passl.models.illama", "ILlama"): lambda args: Cost(*illama_cost(args)),
     ("passl.models.vit_llama", "ViTLlama"): lambda args: Cost(*vit_llama_cost(args)),
     ("passl.models.deit", "DistilledVisionTransformer"): _distilled,
+    ("passl.models.myrtle_deit", "MyrtleDistilledVisionTransformer"): _myrtle_distilled,
     ("passl.models.hybrid", "HybridVisionTransformer"): _hybrid,
 }

@@ -208,9 +208,12 @@ class VisionTransformer(nn.Layer):
 
     def forward_features(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """All tokens after the last normalisation, those before the patches first [b, n, c]."""
-        x_bnc = self.norm_pre(self.pos_drop(self.embed(x_bchw)))
-        x_bnc = run_blocks(self.blocks, x_bnc, recompute_every=self.recompute_every)
-        return self.norm(x_bnc)
+        return self.norm(self.encode(self.embed(x_bchw)))
+
+    def encode(self, x_bnc: paddle.Tensor) -> paddle.Tensor:
+        """Tokens as :meth:`embed` returns them, through all blocks, before the last norm."""
+        x_bnc = self.norm_pre(self.pos_drop(x_bnc))
+        return run_blocks(self.blocks, x_bnc, recompute_every=self.recompute_every)
 
     def embed(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """Tokens of the images, with their positions [b, n, c]."""

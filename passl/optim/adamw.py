@@ -10,7 +10,6 @@ import paddle
 from passl.optim.base import Optimizer, ParamState, current_gradient, write_back
 from passl.optim.groups import ParamGroup
 from passl.optim.kernels import AdamWScalars, adamw_kernel
-from passl.optim.parallel import map_tensors
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["AdamW"]
@@ -63,19 +62,18 @@ class AdamW(Optimizer):
                     state.num_updates, lr * state.lr_scale, self.betas, self.eps, state.weight_decay
                 )
 
-        def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
-            state, grad = pair
+        def update(state: ParamState, grad: paddle.Tensor) -> None:
             self._form.update(
                 state.weights,
-                current_gradient(grad),
+                grad,
                 state.slots["moment1"],
                 state.slots["moment2"],
                 scalars[(state.num_updates, state.lr_scale, state.weight_decay)],
             )
-            write_back(state)
 
         if self._form.threaded:
-            for pair in due:
-                update(pair)
+            for state, grad in due:
+                update(state, current_gradient(grad))
+                write_back(state)
         else:
-            map_tensors(update, due, [state.size for state, _ in due])
+            self._update_each(due, update)

@@ -1,4 +1,4 @@
-"""What both optimizers share: masters, state under structured names, exact restoring."""
+"""What the optimizers share: masters, state under structured names, exact restoring."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Optional
+from typing import Callable, ClassVar, Optional
 
 import numpy as np
 import paddle
 
 from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
+from passl.optim.parallel import map_tensors
 
 __all__ = ["Optimizer", "ParamState", "current_gradient", "write_back"]
 
@@ -32,7 +33,7 @@ class ParamState:
         name: structured name.
         param: the model's tensor, of any floating-point dtype.
         master: float32 copy that is updated in its place; None if the parameter is float32.
-        slots: float32 tensors of the parameter's shape, zero at first.
+        slots: float32 tensors, zero at first; most are of the parameter's shape.
         num_updates: how often this parameter was updated.
     """
 
@@ -66,8 +67,8 @@ class Optimizer(ABC):
         groups: parameters with their weight decay and learning-rate factor.
     """
 
-    #: Names of the tensors remembered for each parameter.
-    slot_names: ClassVar[tuple[str, ...]]
+    #: Names of the tensors of the parameter's shape that are remembered for each parameter.
+    slot_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, groups: Sequence[ParamGroup]) -> None:
         self.groups = groups
@@ -159,7 +160,7 @@ class Optimizer(ABC):
             for entry in self._states:
                 for slot, tensor in self._tensors(entry).items():
                     value = np.asarray(state[f"{entry.name}/{slot}"], dtype=np.float32)
-                    tensor.set_value(np.ascontiguousarray(value))
+                    tensor.set_value(np.ascontiguousarray(value).reshape(tensor.shape))
                 write_back(entry)
                 entry.num_updates = int(np.asarray(state[f"{entry.name}/updates"]).item())
         self.num_steps = int(np.asarray(state[_STEP]).item())
@@ -167,6 +168,27 @@ class Optimizer(ABC):
     @abstractmethod
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
         """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
+
+    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+        """Names and shapes of what is remembered for a parameter of ``shape``.
+
+        Called by the constructor: an optimizer that overrides it sets what it reads before.
+        """
+        return {name: list(shape) for name in self.slot_names}
+
+    def _update_each(
+        self,
+        due: Sequence[tuple[ParamState, paddle.Tensor]],
+        work: Callable[[ParamState, paddle.Tensor], None],
+    ) -> None:
+        """Call ``work`` with each state and its gradient in float32, on several threads."""
+
+        def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
+            state, grad = pair
+            work(state, current_gradient(grad))
+            write_back(state)
+
+        map_tensors(update, due, [state.size for state, _ in due])
 
     def _update_if(
         self,
@@ -191,8 +213,8 @@ class Optimizer(ABC):
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
         if param.dtype != paddle.float32:
             state.master = param.detach().astype("float32")
-        for slot in self.slot_names:
-            state.slots[slot] = paddle.zeros(param.shape, dtype="float32")
+        for slot, shape in self._slot_shapes(param.shape).items():
+            state.slots[slot] = paddle.zeros(shape, dtype="float32")
         return state
 
     def _tensors(self, entry: ParamState) -> dict[str, paddle.Tensor]:

@@ -10,7 +10,7 @@ import paddle
 
 from passl.optim.parallel import map_tensors, on_cpu
 
-__all__ = ["ClipGradByGlobalNorm", "global_norm"]
+__all__ = ["ClipGradByGlobalNorm", "global_norm", "sum_of_squares"]
 
 #: Keeps the quotient finite for a norm of 0; the same number as in PyTorch and PASSL.
 _TINY = 1e-6
@@ -57,23 +57,31 @@ class ClipGradByGlobalNorm:
         self.no_clip_list = tuple(no_clip_list)
 
     @paddle.no_grad()
-    def __call__(self, params: Iterable[Parameter]) -> paddle.Tensor:
+    def __call__(self, params: Iterable[Parameter], scale: float = 1.0) -> paddle.Tensor:
         """Clip in place and return the norm before clipping, a float32 scalar tensor.
+
+        Gradients of a scaled loss are divided by its scale in the same pass, and rounded once.
 
         Args:
             params: parameters, or ``(structured name, parameter)`` pairs (``no_clip_list`` looks at
                 the structured name; at Paddle's own without one).  Those without a gradient are
                 passed over.
+            scale: the gradients are those of the loss times this; afterwards they are not, also
+                those of ``no_clip_list``.
 
         Returns:
-            The norm; infinite or NaN if a gradient is.  NaN leaves the gradients as they are.
-            Nothing is read back from a device; on a CPU reading costs nothing and saves the
-            multiplication by 1.
+            The norm, without ``scale``; infinite or NaN if a gradient is.  NaN leaves the gradients
+            as they are, but for the scale.  Nothing is read back from a device; on a CPU reading
+            costs nothing and saves the multiplication by 1.
         """
+        params = list(params)
         grads = self._gradients(params)
         norm = _norm(grads)
+        if scale != 1.0:
+            norm = norm * (1.0 / scale)
+            _multiply(_with_gradient(self.left_out(params)), 1.0 / scale)
         if on_cpu():
-            factor = self._factor(norm.item())
+            factor = self._factor(norm.item()) / scale
             if factor != 1.0:
                 _multiply(grads, factor)
             return norm
@@ -82,7 +90,7 @@ class ClipGradByGlobalNorm:
             scaled = scaled.clip(max=self.clip_norm_max)
         if not self.always_clip:
             scaled = paddle.where(norm > self.clip_norm, scaled, paddle.ones_like(scaled))
-        _multiply(grads, scaled)
+        _multiply(grads, scaled * (1.0 / scale))
         return norm
 
     def left_out(self, params: Iterable[Parameter]) -> list[Parameter]:
@@ -102,24 +110,19 @@ class ClipGradByGlobalNorm:
         return factor if self.clip_norm_max is None else min(factor, self.clip_norm_max)
 
     def _gradients(self, params: Iterable[Parameter]) -> list[paddle.Tensor]:
-        grads = []
-        for item in params:
-            param = item[1] if isinstance(item, tuple) else item
-            if param.grad is not None and not self._is_left_out(_name(item)):
-                grads.append(param.grad)
-        return grads
+        return _with_gradient(item for item in params if not self._is_left_out(_name(item)))
 
 
 @paddle.no_grad()
 def global_norm(params: Iterable[Parameter]) -> paddle.Tensor:
     """The L2 norm of all gradients together, a float32 scalar; 0 if there is none."""
-    return _norm(
-        [
-            param.grad
-            for param in (item[1] if isinstance(item, tuple) else item for item in params)
-            if param.grad is not None
-        ]
-    )
+    return _norm(_with_gradient(params))
+
+
+def _with_gradient(params: Iterable[Parameter]) -> list[paddle.Tensor]:
+    """The gradients of those that have one."""
+    tensors = (item[1] if isinstance(item, tuple) else item for item in params)
+    return [param.grad for param in tensors if param.grad is not None]
 
 
 def _name(item: Parameter) -> str:
@@ -129,11 +132,11 @@ def _name(item: Parameter) -> str:
 def _norm(grads: Sequence[paddle.Tensor]) -> paddle.Tensor:
     if not grads:
         return paddle.zeros([], dtype="float32")
-    squares = map_tensors(_sum_of_squares, grads, [grad.size for grad in grads])
+    squares = map_tensors(sum_of_squares, grads, [grad.size for grad in grads])
     return paddle.concat(squares).sum().sqrt()  # in the order of the parameters, always
 
 
-def _sum_of_squares(grad: paddle.Tensor) -> paddle.Tensor:
+def sum_of_squares(grad: paddle.Tensor) -> paddle.Tensor:
     """Float32 ``[1]``.
 
     The kernel under Paddle's own clipping: one pass, and pairwise sums, where ``paddle.dot`` adds

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import paddle
 
-from passl.optim.base import Optimizer, ParamState, current_gradient, write_back
+from passl.optim.base import Optimizer, ParamState
 from passl.optim.groups import ParamGroup
 from passl.optim.kernels import momentum_kernel
-from passl.optim.parallel import map_tensors
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["Momentum"]
@@ -25,14 +24,12 @@ class Momentum(Optimizer):
         p <- p - lr v            (nesterov: p - lr (g + mu v))
 
     Args:
-        momentum: ``mu``; 0 is plain gradient descent.
+        momentum: ``mu``; 0 is plain gradient descent (``SGD``), which remembers nothing.
         weight_decay: strength ``wd``; the parameter groups may change it.
         use_nesterov: look ahead along the velocity.
 
     Source: PyTorch's ``SGD`` without dampening; PASSL's ``Momentum`` (which has no Nesterov form).
     """
-
-    slot_names = ("velocity",)
 
     def __init__(
         self,
@@ -42,8 +39,8 @@ class Momentum(Optimizer):
         weight_decay: Annotated[float, Range(min=0.0)] = 0.0,
         use_nesterov: bool = False,
     ) -> None:
-        super().__init__(groups)
         self.momentum = momentum
+        super().__init__(groups)
         self.weight_decay = weight_decay
         self.use_nesterov = use_nesterov
         self._kernel = momentum_kernel()
@@ -54,17 +51,25 @@ class Momentum(Optimizer):
             for scale in {state.lr_scale for state, _ in due}
         }
 
-        def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
-            state, grad = pair
+        def update(state: ParamState, grad: paddle.Tensor) -> None:
+            if self.momentum == 0.0:
+                decayed = grad + state.weights * state.weight_decay if state.weight_decay else grad
+                state.weights.subtract_(decayed * rates[state.lr_scale])
+                return
             self._kernel(
                 state.weights,
-                current_gradient(grad),
+                grad,
                 state.slots["velocity"],
                 rates[state.lr_scale],
                 self.momentum,
                 state.weight_decay,
                 self.use_nesterov,
             )
-            write_back(state)
 
-        map_tensors(update, due, [state.size for state, _ in due])
+        self._update_each(due, update)
+
+    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+        return {"velocity": list(shape)} if self.momentum else {}
+
+
+OPTIMIZERS.variant("SGD", Momentum, momentum=0.0)

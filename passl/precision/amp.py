@@ -157,6 +157,11 @@ class Precision:
         weighted = loss * weight
         (weighted * self.scaler.scale if self.scaler else weighted).backward()
 
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied by before it is differentiated; 1 without a scaler."""
+        return self.scaler.scale if self.scaler is not None else 1.0
+
     def unscale(self, gradients: Iterable[Optional[Tensor]]) -> None:
         """Divide gradients by the scale in place; nothing to do without one."""
         if self.scaler is not None and self.scaler.scale != 1.0:

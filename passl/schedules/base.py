@@ -28,6 +28,8 @@ class Schedule(ABC):
         warmup_epochs: length of the warm-up in epochs, fractions allowed; give one of the two.
         warmup_start_lr: rate of the first update of the warm-up.
         warmup_end_lr: rate the warm-up leads to.
+        warmup_inclusive: reach ``warmup_end_lr`` with the last update of the warm-up, as
+            ``numpy.linspace`` does, and not with the first one after it.
 
     Attributes:
         total: length of the run in ``unit``.
@@ -48,6 +50,7 @@ class Schedule(ABC):
         warmup_epochs: float = 0.0,
         warmup_start_lr: float = 0.0,
         warmup_end_lr: float = 0.0,
+        warmup_inclusive: bool = False,
     ) -> None:
         name = type(self).__name__
         if total_steps < 1 or steps_per_epoch < 1:
@@ -69,12 +72,13 @@ class Schedule(ABC):
         self.warmup_end_lr = warmup_end_lr
         self.notes: list[str] = []
         self.warmup = self._warmup_in_units(warmup_steps, warmup_epochs)
+        self._ramp = self.warmup - 1 if warmup_inclusive and self.warmup > 1 else self.warmup
 
     def __call__(self, step: int) -> float:
         """The learning rate of update number ``step`` (0-based); at the end's value beyond it."""
         now = self.time(step)
         if now < self.warmup:
-            part = now / self.warmup
+            part = min(1.0, now / self._ramp)
             return self.warmup_start_lr + (self.warmup_end_lr - self.warmup_start_lr) * part
         return self.decay(now)
 

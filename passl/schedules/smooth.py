@@ -24,6 +24,8 @@ class Cosine(Schedule):
         warmup_steps: length of the warm-up in updates.
         warmup_epochs: length of the warm-up in epochs; give one of the two.
         warmup_start_lr: rate of the first update.
+        warmup_inclusive: the last update of the warm-up has ``learning_rate`` already, as in
+            ConvNeXt's code and its descendants; else the first one after it.
 
     Source: SGDR, arXiv:1608.03983, equation 5 without restarts.
     """
@@ -37,6 +39,7 @@ class Cosine(Schedule):
         warmup_steps: Annotated[int, Range(min=0)] = 0,
         warmup_epochs: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_start_lr: Annotated[float, Range(min=0.0)] = 0.0,
+        warmup_inclusive: bool = False,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:
@@ -50,6 +53,7 @@ class Cosine(Schedule):
             warmup_epochs=warmup_epochs,
             warmup_start_lr=warmup_start_lr,
             warmup_end_lr=learning_rate,
+            warmup_inclusive=warmup_inclusive,
         )
 
     def decay(self, now: int) -> float:

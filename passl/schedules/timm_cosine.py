@@ -25,6 +25,8 @@ class TimmCosine(Schedule):
         warmup_epoch: length of the warm-up in epochs, also where the unit is ``step``.
         warmup_start_lr: rate of the first update.
         warmup_prefix: start the cosine after the warm-up instead of under it.
+        lag_epochs: be so many epochs late, where the unit is ``epoch``: the first ones all have the
+            first rate.  1 is what DeiT's training code does, and LM4VisualEncoding's after it.
         last_epoch: accepted because PASSL's configs need it to avoid a division by zero.
 
     Source: timm ``CosineLRScheduler`` with one cycle (SGDR, arXiv:1608.03983); PASSL's
@@ -40,14 +42,20 @@ class TimmCosine(Schedule):
         warmup_epoch: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_start_lr: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_prefix: bool = False,
+        lag_epochs: Annotated[int, Range(min=0)] = 0,
         last_epoch: int = -1,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:
         del last_epoch
+        if lag_epochs and unit != "epoch":
+            raise ValueError(
+                f"TimmCosine: lag_epochs={lag_epochs} goes with unit epoch, not with unit {unit}"
+            )
         self.learning_rate = learning_rate
         self.eta_min = eta_min
         self.warmup_prefix = warmup_prefix
+        self.lag_epochs = lag_epochs
         super().__init__(
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
@@ -56,6 +64,10 @@ class TimmCosine(Schedule):
             warmup_start_lr=warmup_start_lr,
             warmup_end_lr=learning_rate,
         )
+
+    def time(self, step: int) -> int:
+        """Where update ``step`` is, in this schedule's unit."""
+        return max(0, super().time(step) - self.lag_epochs)
 
     def decay(self, now: int) -> float:
         """The rate at time ``now``."""

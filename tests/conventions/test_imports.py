@@ -17,7 +17,10 @@ LAYERS = [
     {"signatures"},
     {"registry", "runtime"},
     {"layers", "config", "logs", "distributed"},
-    {"models", "data", "losses", "metrics", "schedules", "optim", "precision", "checkpoint"},
+    {
+        "models", "data", "losses", "metrics", "schedules", "optim", "precision", "checkpoint",
+        "quant",
+    },
     {"export", "visualize", "engine"},
     {"cli"},
 ]

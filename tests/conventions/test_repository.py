@@ -12,8 +12,15 @@ import pytest
 from docs_blocks import documentation_files
 
 REPO = Path(__file__).resolve().parents[2]
+
+
+def _is_installed(path: Path) -> bool:
+    """It belongs to a virtual environment, .venv or .venv-paddle26."""
+    return any(part.startswith(".venv") for part in path.parts)
+
+
 PAGES = [*documentation_files(REPO), *sorted(REPO.glob("*/**/README.md"))]
-PAGES = sorted({page for page in PAGES if ".venv" not in page.parts})
+PAGES = sorted({page for page in PAGES if not _is_installed(page)})
 
 # A home, a work folder or a package registry named in a file works on one machine only.
 _OF_ONE_MACHINE = re.compile(
@@ -32,7 +39,7 @@ def shipped_files() -> list[Path]:
     if listed.returncode == 0:
         names = [REPO / name for name in listed.stdout.split("\0") if name]
     else:
-        names = [path for path in REPO.rglob("*") if ".venv" not in path.parts]
+        names = [path for path in REPO.rglob("*") if not _is_installed(path)]
     return [path for path in names if path.is_file()]
 
 
@@ -72,10 +79,10 @@ def test_links_of_a_page_resolve(page: Path) -> None:
 
 
 def test_make_targets_that_are_spoken_of_exist() -> None:
-    defined = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    defined = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     spoken: set[str] = set()
     for page in [*PAGES, REPO / ".ci/run"]:
-        spoken |= set(re.findall(r"(?:^|`|step )make ([a-z-]+)", page.read_text(), re.MULTILINE))
+        spoken |= set(re.findall(r"(?:^|`|step )make ([a-z0-9-]+)", page.read_text(), re.MULTILINE))
     assert spoken >= {"setup", "test", "quickstart"}
     assert spoken <= defined, f"not in the Makefile: {sorted(spoken - defined)}"
 

@@ -27,6 +27,13 @@ FORBIDDEN_CALLS = {
     "os.system": "goes through a shell",
     "os.popen": "goes through a shell",
 }
+# What is nevertheless right, and why.
+EXCEPTIONS = {
+    ("data/process_worker.py", "pickle.load"): (
+        "an anonymous file in memory that the training process wrote for the process it starts, "
+        "which alone inherits it; nobody else can name or write it"
+    ),
+}
 _Definition = Union[ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef]
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -52,6 +59,7 @@ def test_nothing_is_executed_from_text_or_files(path: Path) -> None:
         f"{path}:{call.lineno}: {_dotted(call.func)} {FORBIDDEN_CALLS[_dotted(call.func)]}"
         for call in _calls(path)
         if _dotted(call.func) in FORBIDDEN_CALLS
+        and (path.relative_to(PACKAGE).as_posix(), _dotted(call.func)) not in EXCEPTIONS
     ]
     wrong += [
         f"{path}:{call.lineno}: shell=True"

@@ -115,6 +115,14 @@ def test_empty_classes_are_told(checked, capsys):
     assert "2 classes (10, 11) without a sample" in capsys.readouterr().out
 
 
+def test_a_picture_of_the_classes_is_drawn(checked, tmp_path, capsys):
+    picture = tmp_path / "classes.png"
+    assert check_data(checked, "--picture", str(picture)) == 0
+    assert f"the picture of the classes is in {picture}" in capsys.readouterr().out
+    with Image.open(picture) as image:
+        assert image.height == 640  # Train and Eval
+
+
 def test_a_report_that_cannot_be_written_is_told_before_anything_is_read(checked, capsys):
     assert check_data(checked, "--report", str(checked.root / "none/report.json")) == 2
     captured = capsys.readouterr()

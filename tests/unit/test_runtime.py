@@ -168,6 +168,18 @@ def test_another_allocator_is_left_alone(
     assert settings.kept
 
 
+def test_blocks_of_images_are_kept_on_any_device_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    libc = _Libc(1)
+    monkeypatch.setattr(runtime, "_glibc", lambda: libc)
+    for environ in ({"MALLOC_TRIM_THRESHOLD_": "1"}, {"PASSL_TUNE": "0"}, {"PASSL_TUNE": "mkl"}):
+        assert not runtime.keep_image_blocks(environ)
+    assert libc.calls == []
+    assert runtime.keep_image_blocks({})
+    assert dict(libc.calls) == {-3: 32 * 2**20, -1: 2**31 - 1}
+
+
 def test_a_refusal_of_the_c_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_glibc", lambda: _Libc(0))
     assert "memory settings refused by the C library" in apply({}).describe()

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Optional
 import numpy as np
 
 from passl.data.dataset import FileDataset, MissingDataError, describe_classes
-from passl.data.lists import line_number, read_list
+from passl.data.list_cache import read_list_once
+from passl.data.lists import line_number
 from passl.errors import ConfigError, DataError
 from passl.registry import DATASETS, Component, Range
 
@@ -26,7 +27,8 @@ class ImageNetDataset(FileDataset):
 
     The label stands after the last delimiter of the line, so paths may contain it. The list is
     checked as it is read: the form of every line, the range of every label, and the existence of
-    100 files spread over the list (``passl-check --data`` looks at all of them).
+    100 files spread over the list (``passl-check --data`` looks at all of them). A long list is
+    parsed once; its table is kept beside it, in ``LIST.table``.
 
     Args:
         image_root: folder that the paths are relative to.
@@ -57,7 +59,7 @@ class ImageNetDataset(FileDataset):
             )
         self.list_path = _existing_list(cls_label_path)
         root = _existing_root(image_root)
-        table = read_list(
+        table = read_list_once(
             self.list_path, delimiter=delimiter, multi_label=multi_label, class_num=class_num
         )
         super().__init__(root, table, transform_ops)

@@ -63,8 +63,8 @@ IN_FILE = {
         "and belongs at Metric",
     ),
     "component of PASSL that is missing here": (
-        "Optimizer: {name: Adan, betas: 7, nonsense: 1}\n",
-        "x.yaml:3: Optimizer.name: Adan is not available yet in this version",
+        "Metric: {Train: [{mAP: {nonsense: 1}}]}\n",
+        "x.yaml:3: Metric.Train.0.name: mAP is not available yet in this version",
     ),
     "text for a number": (
         "LRScheduler: {name: ToySchedule, learning_rate: 3e-3x}\n",

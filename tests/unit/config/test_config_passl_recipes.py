@@ -284,14 +284,24 @@ def test_passls_own_vit_files_load_unmodified(write, name):
     assert plan.eval_batch_size == values["eval_batch_size"] * world
 
 
-def test_the_adan_recipe_lacks_adan_and_nothing_else(write):
-    path = write("adan.yaml", recipe(ADAN))
-    with pytest.raises(ConfigError) as error:
-        load_config(path, mode="train")
-    line = path.read_text().split("\n").index("  name: Adan") + 1
-    assert str(error.value) == (
-        f"adan.yaml:{line}: Optimizer.name: Adan is not available yet in this version"
-    )
+def test_the_adan_recipe_trains_with_adan_as_written(write):
+    config = load_config(write("adan.yaml", recipe(ADAN)), mode="train")
+    assert config.Optimizer is not None
+    assert config.Optimizer.component == {
+        "name": "Adan",
+        "betas": (0.98, 0.92, 0.99),
+        "eps": 1e-8,
+        "weight_decay": 0.02,
+        "no_prox": False,
+    }
+
+
+@pytest.mark.parametrize("key", ["is_vanilla", "warmup_init"])
+def test_what_an_optimizer_of_passl_can_do_and_ours_cannot_is_refused(write, key):
+    text = recipe(ADAN).replace("  name: Adan\n", f"  name: Adan\n  {key}: KEY\n")
+    load_config(write("off.yaml", text.replace("KEY", "False")), mode="train")
+    with pytest.raises(ConfigError, match=f"Optimizer.{key}: "):
+        load_config(write("on.yaml", text.replace("KEY", "True")), mode="train")
 
 
 def test_what_was_changed_is_told(write):

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from passl.data.device import split_normalize
+from passl.data.device import HostNormalize, split_normalize
 from passl.data.transforms.flip import RandFlipImage
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
 from passl.errors import DataError
@@ -70,3 +70,38 @@ def test_a_wrong_number_of_channels_is_seen_before_the_device():
     _, device = split_normalize([NormalizeImage(order="hwc"), ToCHWImage()])
     with pytest.raises(DataError, match="mean has 3 values but the image has 1 channels"):
         device.check(np.zeros((4, 4, 1), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [NormalizeImage(order="hwc"), ToCHWImage()],
+        [ToCHWImage(), NormalizeImage(order="chw", scale=1 / 128)],
+        [NormalizeImage(order="hwc", mean=0.1, std=0.3), ToCHWImage()],
+    ],
+)
+@pytest.mark.parametrize("kind", ["rgb", "bgr", "part", "grey", "float"])
+def test_normalising_into_the_batch_is_equal_to_the_last_bit(photo, chain, kind):
+    image = {
+        "rgb": photo[:32, :48].copy(),
+        "bgr": photo[:32, :48, ::-1],
+        "part": photo[100:132, 60:108],
+        "grey": photo[:32, :48, :1],
+        "float": photo[:32, :48].astype(np.float32) + 0.25,
+    }[kind]
+    if kind == "grey":
+        chain = [type(op)(order=order_of(op), mean=0.5, std=0.5) if isinstance(op, NormalizeImage)
+                 else op for op in chain]  # fmt: skip
+    _, device = split_normalize(chain)
+    assert device is not None
+    expected = image
+    for op in chain:
+        expected = op(expected, RNG)
+    batch = np.full((2, *expected.shape), 7, np.float32)
+    HostNormalize(device.normalize).put(image, batch[1])
+    np.testing.assert_array_equal(batch[1], expected)
+    assert (batch[0] == 7).all()
+
+
+def order_of(op: NormalizeImage) -> str:
+    return "chw" if op.channel_axis == 0 else "hwc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from passl.data.dataset import Dataset
 from passl.data.datasets.digits import DigitsDataset
 from passl.data.datasets.imagenet import ImageNetDataset
+from passl.data.datasets.tar_images import TarImageDataset
 from passl.data.duplicates import find_duplicates
 from passl.data.scan import scan_dataset
 from passl.data.scan_state import ScanState, fingerprint
@@ -177,7 +179,7 @@ def replace_secretly(path: str) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def scan_with_state(dataset: ImageNetDataset, file: Path):
+def scan_with_state(dataset: Dataset, file: Path):
     state = ScanState(file)
     name = fingerprint(dataset)
     assert name is not None
@@ -248,3 +250,34 @@ def test_a_state_that_cannot_be_written_does_not_stop_the_scan(image_tree, caplo
     _, report = scan_with_state(dataset, image_tree)  # a folder
     assert report.checked == 200
     assert "the scan cannot be continued if it is interrupted" in caplog.text
+
+
+def archive_of(tree: Path) -> TarImageDataset:
+    """200 of the small images in a tar."""
+    originals = sorted((tree / "images").rglob("*.jpg"))
+    with tarfile.open(tree / "train.tar", "w") as archive:
+        for number in range(200):
+            original = originals[number % 12]
+            archive.add(original, f"{original.parent.name}/{number:04}.jpg")
+    return TarImageDataset(path=str(tree / "train.tar"))
+
+
+def test_the_scan_of_an_archive_continues_too(image_tree):
+    dataset, file = archive_of(image_tree), image_tree / "state"
+    known, first = scan_with_state(dataset, file)
+    assert (known, first.ok) == (0, True)
+    start = int(dataset.places[1][10])
+    path, status = dataset.archives[0], os.stat(dataset.archives[0])
+    with path.open("r+b") as archive:  # seen only if it is read again
+        archive.seek(start)
+        archive.write(b"x" * 100)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    known, second = scan_with_state(dataset, file)
+    assert (known, second.to_dict()) == (200, first.to_dict())
+    os.utime(path, ns=(1, 1))
+    _, third = scan_with_state(dataset, file)
+    assert [fault.index for fault in third.unreadable] == [10]
+    state = ScanState(file)
+    name = fingerprint(TarImageDataset(path=str(path)))
+    assert name is not None
+    assert state.section("Train", name).known_samples == 200

@@ -133,3 +133,36 @@ def test_bare_parameters_are_accepted_too():
 def test_a_clip_norm_that_is_not_positive_is_refused(norm):
     with pytest.raises(ValueError, match="must be above 0"):
         ClipGradByGlobalNorm(norm)
+
+
+@pytest.mark.parametrize("device", ["cpu", "accelerator"])
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_the_loss_scale_goes_in_the_same_pass(device, limit, monkeypatch):
+    monkeypatch.setattr("passl.optim.clip.on_cpu", lambda: device == "cpu")
+    rng = np.random.default_rng(0)
+    values = {name: rng.normal(size=(6, 5)).astype("float32") for name in ("a", "kept", "b")}
+    clip = ClipGradByGlobalNorm(limit, no_clip_list=["kept"])
+
+    def clipped(factor, **scale):
+        named = [(name, paddle.ones([6, 5])) for name in values]
+        for name, parameter in named:
+            parameter.grad = paddle.to_tensor(values[name] * np.float32(factor))
+        norm = clip(named, **scale)
+        return norm.item(), {name: parameter.grad.numpy() for name, parameter in named}
+
+    norm, plain = clipped(1.0)
+    norm_of_scaled, scaled = clipped(4096.0, scale=4096.0)  # a power of two loses no bit
+    assert norm_of_scaled == norm
+    for name in values:
+        np.testing.assert_allclose(scaled[name], plain[name], rtol=2e-7, err_msg=name)
+    np.testing.assert_array_equal(scaled["kept"], values["kept"])
+
+
+def test_gradients_of_half_precision_are_rounded_once():
+    tiny = np.float16(6.1e-5)  # 1e-8 without the scale, below what float16 can hold
+    weight = paddle.ones([1000], dtype="float16")
+    weight.grad = paddle.full([1000], float(tiny), dtype="float16")
+    norm = ClipGradByGlobalNorm(2e-2, always_clip=True)([("w", weight)], scale=6100.0)
+    assert norm.item() == pytest.approx(float(tiny) / 6100 * np.sqrt(1000), rel=1e-5)
+    expected = 2e-2 / (float(norm) + 1e-6) * float(tiny) / 6100
+    np.testing.assert_allclose(weight.grad.numpy().astype(float), expected, rtol=1e-3)

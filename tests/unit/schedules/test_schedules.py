@@ -170,6 +170,26 @@ def test_warm_up_in_steps_and_in_epochs_are_the_same_ramp():
     assert [by_steps(k) for k in range(500)] == [by_epochs(k) for k in range(500)]
 
 
+@pytest.mark.parametrize("warmup", [1, 2, 7, 50])
+def test_an_inclusive_warm_up_is_numpys_line_and_delays_nothing(warmup):
+    shape = {"learning_rate": 0.5, "warmup_steps": warmup, "warmup_start_lr": 0.1}
+    inclusive = build("Cosine", 50, warmup_inclusive=True, **shape)
+    rates = [inclusive(k) for k in range(60)]
+    assert rates[:warmup] == pytest.approx(np.linspace(0.1, 0.5, warmup))
+    usual = build("Cosine", 50, **shape)
+    assert rates[warmup:] == [usual(k) for k in range(warmup, 60)]
+
+
+def test_a_late_schedule_begins_with_its_first_rate_again():
+    shape = {"learning_rate": 1.0, "warmup_epoch": 3, "warmup_start_lr": 0.1}
+    on_time = build("TimmCosine", 100, 10, **shape)
+    late = build("TimmCosine", 100, 10, lag_epochs=2, **shape)
+    assert [late(k) for k in range(20)] == [0.1] * 20
+    assert [late(k) for k in range(20, 100)] == [on_time(k) for k in range(80)]
+    with pytest.raises(ValueError, match="lag_epochs=2 goes with unit epoch"):
+        build("TimmCosine", 100, 10, unit="step", lag_epochs=2, **shape)
+
+
 SMOOTH = [
     ("ViTLRScheduler", {}, "warmup_steps"),
     ("ViTLRScheduler", {"decay_type": "linear"}, "warmup_steps"),

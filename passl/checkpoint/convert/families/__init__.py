@@ -8,6 +8,7 @@ from passl.checkpoint.convert.families.llama import ILLAMA, VIT_LLAMA
 from passl.checkpoint.convert.families.lucidrains import LUCIDRAINS
 from passl.checkpoint.convert.families.paddle import PASSL
 from passl.checkpoint.convert.families.timm import DEIT, DINOV2, TIMM
+from passl.checkpoint.convert.families.torchvision import TORCHVISION_RESNET
 from passl.checkpoint.convert.families.vit_pytorch import VIT_PYTORCH
 from passl.checkpoint.convert.rules import Family
 
@@ -28,5 +29,6 @@ FAMILIES: dict[str, Family] = {
         LUCIDRAINS,
         ILLAMA,
         VIT_LLAMA,
+        TORCHVISION_RESNET,
     )
 }

@@ -1,0 +1,54 @@
+"""Running exported models on tensors: Paddle's inference format, and ONNX.
+
+A batch goes through the host's memory on its way, as neither runtime shares Paddle's tensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from passl.errors import CheckpointError
+from passl.export.sessions import OnnxSession, PaddleSession, Session
+
+__all__ = ["EXPORTED", "exported_runner"]
+
+Runner = Callable[[Tensor], Tensor]
+
+#: Suffixes of the file that names an exported model.
+EXPORTED = (".onnx", ".json", ".pdmodel")
+
+
+def exported_runner(name: str) -> tuple[Runner, list[Path]]:
+    """What runs the exported model, and the files it is made of.
+
+    Args:
+        name: path of an ``.onnx`` file, or of the ``.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2)
+            beside a ``.pdiparams`` file.
+
+    Raises:
+        CheckpointError: a file is missing, or cannot be used.
+        PasslError: ONNX Runtime is not installed.
+    """
+    path = Path(name).expanduser()
+    files = [path] if path.suffix == ".onnx" else [path, path.with_suffix(".pdiparams")]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file}: there is no such file; {name} is the exported teacher")
+    device = paddle.device.get_device()  # cpu, gpu:0, ...
+    if path.suffix == ".onnx":
+        session: Session = OnnxSession(path, device)
+    else:
+        session = PaddleSession(path, files[1], device)
+    return _through_host(session.run), files
+
+
+def _through_host(run: Callable[[np.ndarray], np.ndarray]) -> Runner:
+    def on_tensors(images: Tensor) -> Tensor:
+        return paddle.to_tensor(run(np.ascontiguousarray(images.astype("float32").numpy())))
+
+    return on_tensors

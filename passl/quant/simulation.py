@@ -1,0 +1,203 @@
+"""Rounding inside a model, layer by layer, without changing the model or its weights.
+
+======== ===================== ============== =================== =====================
+format   inputs of Linear,     weights        outputs of these,   other
+         convolution, norm                    and of sums
+======== ===================== ============== =================== =====================
+FP16_32  fp16                  fp16           float32
+FP16_16  fp16                  fp16           fp16                tokens with positions
+TF32     tf32                  tf32           float32
+int8     uint8 (no norm)       int8 (no norm) float32
+======== ===================== ============== =================== =====================
+
+Biases, attention scores, their softmax and their products with the values stay float32.  The weight
+of a normalisation is rounded in evaluation only.  Sums are those of the residual connections of
+:class:`~passl.layers.block.Block`.
+
+Source: myrtle-vision's ``test_quantize.py`` for the placement; there the rounding of activations
+gets lost when a model is converted, here it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Optional
+
+import numpy as np
+from paddle import Tensor, nn
+
+from passl.layers.add import Add
+from passl.layers.linear import Linear
+from passl.layers.rms_norm import RMSNorm
+from passl.quant.int8 import BINS, choose_range, quantize_activation, quantize_weight
+from passl.quant.rounding import FP16, TF32, Rounder, Rounding, straight_through
+
+__all__ = ["Simulation"]
+
+_MATRICES = (Linear, nn.Linear, nn.Conv2D)
+_NORMS = (nn.LayerNorm, RMSNorm)
+_BYTES = {"FP16_32": 2, "FP16_16": 2, "TF32": 4, "int8": 1}
+
+
+class Simulation:
+    """A model whose layers round, while it is on.
+
+    Args:
+        model: any model; its layers are watched, and its weights left as they are.
+        format: ``FP16_32``, ``FP16_16``, ``TF32`` or ``int8``.
+        rounding: of the floating-point formats.
+        in_training: round in training mode as well, with gradients straight through.
+
+    Attributes:
+        layers: the layers that round, by name.
+        is_on: false leaves the model as it was.
+        seen: where a dictionary, outputs of the layers by name are put there.
+    """
+
+    def __init__(
+        self, model: Any, format: str, rounding: Rounding = "ieee", *, in_training: bool = False
+    ) -> None:
+        self.layers: dict[str, Any] = {}
+        self.is_on = True
+        self.seen: Optional[dict[str, Tensor]] = None
+        self._model, self._format = model, format
+        self._in_training = in_training
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._observed: Optional[dict[str, list[np.ndarray]]] = None
+        self._is_int8 = format == "int8"
+        number_format = TF32 if format == "TF32" else FP16
+        self._round: Rounder = partial(number_format.round, rounding=rounding)
+        self._handles: list[Any] = []
+        for name, layer in model.named_sublayers():
+            self._watch(name, layer)
+
+    def remove(self) -> None:
+        """Leave the model for good."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside the block the model computes as it was."""
+        self.is_on = False
+        try:
+            yield
+        finally:
+            self.is_on = True
+
+    def size(self) -> tuple[int, int]:
+        """Bytes of the model's weights in float32, and in the format (int8 with its scales)."""
+        rounded = {id(layer.weight): layer for layer in self.layers.values() if _weighs(layer)}
+        before = after = 0
+        for parameter in self._model.parameters():
+            count = int(parameter.size)
+            before += 4 * count
+            layer = rounded.get(id(parameter))
+            if layer is None or (self._is_int8 and isinstance(layer, _NORMS)):
+                after += 4 * count
+                continue
+            after += _BYTES[self._format] * count
+            if self._is_int8:
+                after += 4 * int(parameter.shape[_channel_axis(layer)])
+        return before, after
+
+    # -- calibration -------------------------------------------------------------------------
+
+    @contextmanager
+    def observing(self) -> Iterator[dict[str, list[np.ndarray]]]:
+        """Inside the block the model computes as it was, and the inputs of its layers are noted.
+
+        Yields:
+            name -> ``[min, max]``, or histograms over the known range, of every batch.
+        """
+        self._observed = {}
+        try:
+            yield self._observed
+        finally:
+            self._observed = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest input of each layer of int8."""
+        return self._ranges
+
+    def takes_range(self, layer: Any) -> bool:
+        """Whether int8 needs to know the range of the layer's input."""
+        return not isinstance(layer, _NORMS)
+
+    def choose(self, counts: dict[str, np.ndarray], method: str, percentile: float) -> None:
+        """Narrow the ranges by histograms over them."""
+        for name, (lowest, highest) in list(self._ranges.items()):
+            self._ranges[name] = choose_range(counts[name], lowest, highest, method, percentile)
+
+    # -- hooks -------------------------------------------------------------------------------
+
+    def _watch(self, name: str, layer: Any) -> None:
+        is_sum = isinstance(layer, Add) or name == "pos_drop"
+        if isinstance(layer, (*_MATRICES, *_NORMS)):
+            self.layers[name] = layer
+            self._handles.append(layer.register_forward_pre_hook(partial(self._before, name)))
+        elif not is_sum:
+            return
+        self._handles.append(layer.register_forward_post_hook(partial(self._after, name)))
+
+    def _applies(self, layer: Any) -> bool:
+        return self.is_on and self._observed is None and (self._in_training or not layer.training)
+
+    def _before(self, name: str, layer: Any, inputs: tuple[Any, ...]) -> Optional[tuple[Any, ...]]:
+        if self._observed is not None:
+            self._observe(name, layer, inputs[0])
+            return None
+        if not self._applies(layer) or (self._is_int8 and isinstance(layer, _NORMS)):
+            return None
+        if _weighs(layer) and not (isinstance(layer, _NORMS) and layer.training):
+            # An attribute of the object hides the parameter until the layer has run.
+            parameter = layer._parameters["weight"]
+            layer.__dict__["weight"] = straight_through(self._weight_rounder(layer), parameter)
+        return (straight_through(self._input_rounder(name), inputs[0]), *inputs[1:])
+
+    def _after(
+        self, name: str, layer: Any, inputs: tuple[Any, ...], output: Tensor  # noqa: ARG002
+    ) -> Tensor:
+        layer.__dict__.pop("weight", None)
+        if self._format == "FP16_16" and self._applies(layer):
+            output = straight_through(self._round, output)
+        if self.seen is not None and name in self.layers:
+            self.seen[name] = output.detach()
+        return output
+
+    def _weight_rounder(self, layer: Any) -> Rounder:
+        if self._is_int8:
+            return partial(quantize_weight, channel_axis=_channel_axis(layer))
+        return self._round
+
+    def _input_rounder(self, name: str) -> Rounder:
+        if self._is_int8:
+            lowest, highest = self._ranges[name]
+            return partial(quantize_activation, lowest=lowest, highest=highest)
+        return self._round
+
+    def _observe(self, name: str, layer: Any, x: Tensor) -> None:
+        assert self._observed is not None
+        if isinstance(layer, _NORMS):
+            return
+        x = x.detach().astype("float32")
+        if name in self._ranges:
+            lowest, highest = self._ranges[name]
+            counts = np.histogram(x.numpy(), BINS, (lowest, max(highest, lowest + 1e-30)))[0]
+            found = counts.astype(np.float64)
+        else:
+            found = np.array([float(x.min()), float(x.max())])
+        self._observed.setdefault(name, []).append(found)
+
+
+def _weighs(layer: Any) -> bool:
+    return layer._parameters.get("weight") is not None
+
+
+def _channel_axis(layer: Any) -> int:
+    """Of the outputs: the first of a convolution's weight, the last of a matrix."""
+    return 0 if isinstance(layer, nn.Conv2D) else 1
