@@ -100,11 +100,10 @@ def open_llama(path: str, layer: Optional[int] = None, count: int = 1) -> LlamaW
     last = layout.held[-1] if layer is None else layer
     layers = range(last - count + 1, last + 1)
     if count < 1 or layers[0] not in layout.held or layers[-1] not in layout.held:
-        held = f"{layout.held[0]} to {layout.held[-1]}" if len(layout.held) > 1 else layout.held[0]
         raise CheckpointError(
-            f"{place}: {count} block(s) ending with number {last} are asked for (llama_layer, "
-            f"llama_layers), and it holds number {held} of a checkpoint of {layout.num_layers}, "
-            "counted from 0"
+            f"{place}: asked for: {_blocks(last - count + 1, last)} (llama_layer, llama_layers); "
+            f"held: {_blocks(layout.held[0], layout.held[-1])} of the checkpoint's "
+            f"{layout.num_layers}, counted from 0"
         )
     return LlamaWeights(place, layout.sizes, layout.num_layers, layers, layout.opened)
 
@@ -142,6 +141,10 @@ def extract_llama_block(
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(dst, _Extraction(weights, dtype))
     return weights
+
+
+def _blocks(first: int, last: int) -> str:
+    return f"block {last}" if first == last else f"blocks {first} to {last}"
 
 
 class _Extraction(Mapping[str, np.ndarray]):

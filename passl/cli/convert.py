@@ -242,13 +242,22 @@ def _for_model(
         raise CheckpointError(
             f"{source.path}: no registered model has these tensors ({_sizes(conversion)}). Name "
             "the nearest with --model and give what differs with -o, for example --model "
-            "VisionTransformer -o embed_dim=48 depth=2 num_heads=4 patch_size=8 qkv_bias=true "
-            "epsilon=1e-6."
+            f"{_example(conversion)}."
         )
     if len(found) > 1:
         print(f"fits {', '.join(str(target) for target in found)}; taken as the first")
     fitted, missing = fit(conversion, found[0])
     return fitted, found[0], missing
+
+
+def _example(conversion: Conversion) -> str:
+    """Model and arguments of the kind of the file."""
+    sizes = "embed_dim=48 depth=2 num_heads=4 patch_size=8"
+    if "llama.norm.weight" in conversion.shapes:
+        return f"ViT_LLaMA -o {sizes} llama_dim=64 llama_num_heads=4 llama_hidden_dim=192"
+    if "blocks.0.mlp.fc3.weight" in conversion.shapes:
+        return f"iLLaMA -o {sizes}"
+    return f"VisionTransformer -o {sizes} qkv_bias=true epsilon=1e-6"
 
 
 def _sizes(conversion: Conversion) -> str:

@@ -95,9 +95,12 @@ class Loader:
         self.device_transform: Optional[DeviceNormalize] = None
         self.host_normalize: Optional[HostNormalize] = None
         kept, at_the_end = split_normalize(dataset.transforms)
-        if at_the_end is not None:
+        on_device = normalize_on_device and not self.batch_transforms
+        # What a data set of one's own does after the transforms, it does with normalised images.
+        is_plain = type(dataset).sample is Dataset.sample
+        if at_the_end is not None and (on_device or is_plain):
             self.dataset.transforms = kept
-            if normalize_on_device and not self.batch_transforms:
+            if on_device:
                 self.device_transform = at_the_end
             else:
                 self.host_normalize = HostNormalize(at_the_end.normalize)

@@ -6,6 +6,8 @@
                                      model that names the file (default: none)
 ``check_weights()``                  raises ConfigError if weights were never put in place
 ``evaluation_settings()``            what besides the weights decides the outputs
+``evaluation_choices()``             arguments, by name, that change the outputs and leave no
+                                     trace in the weights; another one is warned of
 ``recompute_every``                  of the class: it runs its blocks through
                                      :func:`passl.layers.recompute.run_blocks`
 ==================================== ======================================================
@@ -25,6 +27,7 @@ __all__ = [
     "check_external",
     "check_weights",
     "checkpoint_weights",
+    "evaluation_choices",
     "evaluation_settings",
     "model_record",
     "set_recompute",
@@ -53,6 +56,11 @@ def evaluation_settings(model: Any) -> dict[str, float]:
     return dict(model.evaluation_settings()) if hasattr(model, "evaluation_settings") else {}
 
 
+def evaluation_choices(model: Any) -> dict[str, str]:
+    """Arguments of the model that decide the outputs and that no weight shows."""
+    return dict(model.evaluation_choices()) if hasattr(model, "evaluation_choices") else {}
+
+
 def set_recompute(model: Any, config: Config) -> None:
     """Let the model recompute activations as ``Global.recompute`` asks.
 
@@ -75,7 +83,11 @@ def set_recompute(model: Any, config: Config) -> None:
 def model_record(model: Any) -> dict[str, Any]:
     """What a checkpoint remembers of the model beside its weights."""
     external = model.external_weights() if hasattr(model, "external_weights") else {}
-    return {"external": external, "evaluation_settings": evaluation_settings(model)}
+    return {
+        "external": external,
+        "evaluation_settings": evaluation_settings(model),
+        "evaluation_choices": evaluation_choices(model),
+    }
 
 
 def check_external(model: Any, record: Mapping[str, Any], folder: Path) -> None:
@@ -111,7 +123,8 @@ def without_external_files(
     """Arguments to build a model for evaluation where files named by them are not at hand.
 
     Weights that hold everything need no other file: an argument ``*_path`` that leads nowhere is
-    dropped, and the sizes that the checkpoint remembers take its place.
+    dropped.  The sizes that the checkpoint remembers take the place of such an argument, and of
+    one that is null.
 
     Args:
         arguments: of the model.
@@ -125,10 +138,14 @@ def without_external_files(
         CheckpointError: the checkpoint relies on the file that is missing.
     """
     kept, notes = dict(arguments), []
+    remembered = record.get("external", {})
+    for key, before in remembered.items():
+        if arguments.get(key) is None and before.get("sha256") is None:
+            kept.update(before.get("arguments", {}))
     for key, value in arguments.items():
         if not key.endswith("_path") or value is None or Path(value).expanduser().exists():
             continue
-        before = record.get("external", {}).get(key, {})
+        before = remembered.get(key, {})
         if before.get("sha256") is not None:
             raise CheckpointError(
                 f"{weights} does not hold the weights that Model.{key} names, and {value} does not "

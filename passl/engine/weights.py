@@ -8,7 +8,7 @@ from typing import Any
 
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config
-from passl.engine.model_facts import evaluation_settings
+from passl.engine.model_facts import evaluation_choices, evaluation_settings
 from passl.engine.resume import read_state
 from passl.errors import CheckpointError
 
@@ -52,8 +52,15 @@ def record_beside(weights: str) -> dict[str, Any]:
 
 def differing_settings(model: Any, record: Mapping[str, Any]) -> list[str]:
     """A sentence for each setting that was another one when the weights were saved."""
+    chosen = record.get("evaluation_choices", {})
+    choices = [
+        f"the weights were trained with {name}: {chosen[name]}, and are evaluated with {value}, "
+        f"which computes something else; -o Model.{name}={chosen[name]} evaluates them as trained"
+        for name, value in evaluation_choices(model).items()
+        if chosen.get(name, value) != value
+    ]
     before = record.get("evaluation_settings", {})
-    return [
+    return choices + [
         f"the weights were saved while {name} was {before[name]:g}; to evaluate them "
         f"as they were trained, use -o Model.{name}={before[name]:g}"
         for name, value in evaluation_settings(model).items()

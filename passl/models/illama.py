@@ -167,6 +167,10 @@ class ILlama(nn.Layer):
         """What besides the weights decides the outputs, for the log of an evaluation."""
         return {"soft_mask_rate": self.soft_mask_rate} if self.attention == "released" else {}
 
+    def evaluation_choices(self) -> dict[str, str]:
+        """What decides the outputs and leaves no trace in the weights."""
+        return {"attention": self.attention}
+
     def _set_mask(self, rate: float) -> None:
         if not 0.0 <= rate <= 1.0:
             raise ModelArgumentError(f"a soft-mask rate is 0 to 1, found {rate}")

@@ -47,7 +47,7 @@ def paddle_vision_model(
         "squeezenet1_1",
         "vgg16",
         "wide_resnet50_2",
-    ],
+    ] = "resnet50",
     class_num: Annotated[int, Range(min=1)] = 1000,
 ) -> nn.Layer:
     """Images [b, 3, height, width] float32 of any size -> logits [b, class_num].

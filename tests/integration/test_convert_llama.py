@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_the_start_of_an_illama_is_selected(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("argv", "status", "message"), [
-    (["--extract-llama-layer", "3", LLAMA, "x.pdparams"], 1, "number 3 are asked for"),
+    (["--extract-llama-layer", "3", LLAMA, "x.pdparams"], 1, "asked for: block 3 (llama_layer,"),
     (["--extract-llama-layer", "1", "nowhere", "x.pdparams"], 1, "there is no LLaMA checkpoint"),
     (["--extract-llama-layer", "1", LLAMA], 2, "where to?"),
     (["--extract-llama-layer", "1", LLAMA, "x.pth"], 2, "call it"),
@@ -164,6 +165,15 @@ def test_an_illama_does_not_become_a_vision_transformer(tmp_path, capsys):
     status, _, err = run(capsys, *command, "embed_dim=48", "depth=2", "num_heads=4")
     assert status == 1
     assert "the weights are not those of VisionTransformer" in err
+
+
+@pytest.mark.parametrize("model", ["illama", "vit_llama"])
+def test_the_advice_for_a_file_of_other_sizes_names_a_model_of_its_kind(model, tmp_path, capsys):
+    source = GOLDEN / f"{model}_released.pth"
+    status, _, err = run(capsys, source, tmp_path / "x.pdparams")
+    assert status == 1
+    (advice,) = re.findall(r"(--model \w*LLaMA -o [^.]*)\.", err)
+    assert run(capsys, source, "--dry-run", *advice.split())[0] == 0
 
 
 @pytest.mark.parametrize("size", [224, 384])

@@ -138,6 +138,15 @@ def test_an_evaluation_says_its_rate_and_warns_of_another_in_training(illama):
     said = run.log("eval.log").replace(log, "")
     assert "evaluation with soft_mask_rate 0.705882" in said
     assert "were saved while" not in said
+    assert "WARNING" not in said
+
+
+def test_an_evaluation_warns_of_another_attention_than_in_training(illama):
+    run = illama("run")
+    assert run.train("Global.max_train_step=2") == 0
+    assert run.evaluate("Model.attention=causal") == 0
+    said = "the weights were trained with attention: released, and are evaluated with causal"
+    assert said in run.log("eval.log")
 
 
 # -- ViT-LLaMA -------------------------------------------------------------------------------------
@@ -204,6 +213,8 @@ def test_a_checkpoint_with_the_block_is_evaluated_without_llama_files(vit_llama,
     assert run.evaluate() == 0  # heads and widths are remembered, too
     assert "7B does not exist" in run.log("eval.log")
     first = run.log("eval.log").splitlines()[-2]
+    assert run.evaluate("Model.llama_path=null") == 0
+    assert run.log("eval.log").splitlines()[-2].split("[Avg]")[1] == first.split("[Avg]")[1]
     plain = tmp_path / "released.pdparams"
     write_arrays(plain, read_arrays(run.dir / "latest" / "model.pdparams"))
     sizes = ("Model.llama_dim=64", "Model.llama_num_heads=4", "Model.llama_hidden_dim=192")

@@ -48,10 +48,12 @@ class SoftMask(ScheduledSetting):
         Raises:
             ConfigError: it has none.
         """
-        if getattr(model, "attention", None) != "released":
+        attention = getattr(model, "attention", None)
+        if attention != "released":
+            has_none = type(model).__name__ + (f" with attention: {attention}" if attention else "")
             raise ConfigError(
-                f"Hooks: SoftMask: the model {type(model).__name__} has no soft mask; only iLLaMA "
-                "with attention: released has one. Remove the hook, or choose such a model"
+                f"Hooks: SoftMask: the model {has_none} has no soft mask; only iLLaMA with "
+                "attention: released has one. Remove the hook, or choose such a model"
             )
 
     def value(self, step: int) -> float:

@@ -118,7 +118,7 @@ def test_an_extracted_block_holds_the_same_and_no_more(tmp_path, meta):
     assert_equal(tensors(file, 1), tensors(META, 1))
     numbers = sum(array.size for array in tensors(file).values())
     assert file.stat().st_size < 2 * numbers + 4000  # fp16, as it was
-    with pytest.raises(CheckpointError, match="it holds number 1 of a checkpoint of 3"):
+    with pytest.raises(CheckpointError, match="held: block 1 of the checkpoint's 3"):
         open_llama(str(file), 2)
 
 
@@ -223,7 +223,7 @@ def test_a_missing_part_is_noticed(meta_folder, meta):
 
 @pytest.mark.parametrize(("layer", "count"), [(3, 1), (0, 2), (2, 4)])
 def test_blocks_that_are_not_there(layer: int, count: int):
-    with pytest.raises(CheckpointError, match="it holds number 0 to 2 of a checkpoint of 3"):
+    with pytest.raises(CheckpointError, match="held: blocks 0 to 2 of the checkpoint's 3"):
         open_llama(str(META), layer, count)
 
 

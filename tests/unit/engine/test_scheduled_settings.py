@@ -95,7 +95,8 @@ def test_schedules_that_contradict_themselves_are_refused(arguments: dict, messa
 )
 def test_a_soft_mask_needs_a_model_that_has_one(name: str, arguments: dict):
     model = create_model(name, **SMALL, **arguments)
-    with pytest.raises(ConfigError, match="has no soft mask"):
+    which = "ILlama with attention: causal" if arguments else name
+    with pytest.raises(ConfigError, match=f"the model {which} has no soft mask"):
         SoftMask(cutoff_steps=3).on_start(trainer_at(0, model))
 
 
