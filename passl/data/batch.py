@@ -156,6 +156,12 @@ class BatchJob:
                 "must be of one size: add a crop or a resize to both sides to transform_ops"
             )
         if normalize is None:
+            if (image.dtype == np.uint8) != (self._images.dtype == np.uint8):
+                raise DataError(
+                    f"sample {index} ({loader.dataset.path_of(index)}) is {image.dtype} after the "
+                    f"transforms, others of its batch {self._images.dtype}; a transform must give "
+                    "one type for all samples"
+                )
             self._images[position] = image
         else:
             normalize.put(image, self._images[position])

@@ -95,11 +95,13 @@ class Run:
                 stop_file=self.run_dir / STOP_FILE,
                 max_time_s=parse_duration(limit) if limit is not None else None,
             )
+            first = self.trainer.state.step
             with self._failures():
                 state = self.trainer.fit(watch)
             if watch.reason is None or self.trainer.is_complete:
                 return state
-            sentence = _how_it_stopped(state, self.run_dir, watch.reason)
+            how = _how_it_stopped(state, self.run_dir, watch.reason)
+            sentence = how + _how_to_continue(self.config, state, watch, state.step - first)
             self._reporter.stopped(sentence)
             raise RunStopped(sentence)
 
@@ -217,9 +219,19 @@ def _listening(stop: Optional[StopRequest], handle_signals: bool) -> Iterator[St
 def _how_it_stopped(state: TrainState, run_dir: Path, reason: str) -> str:
     saved = f"the state is saved in {run_dir}" if state.step else "nothing was trained yet"
     due = ", before the evaluation that is due there" if state.evaluation_due else ""
+    return f"stopped after step {state.step}{due}, by {reason}; {saved}: "
+
+
+def _how_to_continue(config: Config, state: TrainState, watch: StopWatch, steps: int) -> str:
+    """What to type next; ``steps`` were made in this start."""
+    if watch.is_out_of_time and not steps:
+        return "no step fits into that time; run the command again with a larger Global.max_time"
+    wanted = config.Global.checkpoint
+    if wanted == "auto" or not state.step:
+        return "run the same command again to continue"
     return (
-        f"stopped after step {state.step}{due}, by {reason}; {saved}: run the same command again "
-        "to continue"
+        "to continue, run the command again with -o Global.checkpoint=auto "
+        f"({'null' if wanted is None else wanted} would not go on from here)"
     )
 
 

@@ -54,10 +54,13 @@ def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:
     was = dict(_leaves(_filled(before)))
     now = dict(_leaves(_filled(config.to_dict())))
     keys = [*now, *(key for key in was if key not in now)]
+    # A section that was null and has keys now, or the other way round: its keys say it.
+    parents = {key[:dot] for key in keys for dot, sign in enumerate(key) if sign == "."}
     return [
         Change(key, was.get(key, _ABSENT), now.get(key, _ABSENT))
         for key in keys
         if was.get(key, _ABSENT) != now.get(key, _ABSENT)
+        and not (key in parents and None in (was.get(key, _ABSENT), now.get(key, _ABSENT)))
     ]
 
 

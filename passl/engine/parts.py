@@ -106,7 +106,9 @@ class Builder:
         check_agreement(state, self.world, self.run_dir)
         self.check_equal_start(parts, resumed=found is not None)
         self.reporter.start(parts, plan, state, self.batches)
-        trainer = Trainer(parts, plan, state)
+        # A checkpoint that is named may be in another folder, or have newer ones beside it.
+        is_saved = found is None or self.config.Global.checkpoint == "auto"
+        trainer = Trainer(parts, plan, state, is_saved=is_saved)
         return Run(
             self.config,
             self.mode,

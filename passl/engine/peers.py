@@ -77,7 +77,7 @@ class Peers:
         self._job = _job_of(self._environ)
         self._over = threading.Event()
         self._error: Optional[TextIO] = None
-        if not world.is_distributed:
+        if not world.is_distributed or self._is_of_another_job():
             return
         with suppress(OSError):  # the run's own files will complain in a better place
             (run_dir / ".ranks").mkdir(exist_ok=True)
@@ -149,6 +149,18 @@ class Peers:
     @property
     def _note_path(self) -> Path:
         return self.run_dir / ".ranks" / str(self.world.rank)
+
+    def _is_of_another_job(self) -> bool:
+        """Whether a process of another job, training here while this one evaluates or is about to
+        be refused, has this rank's files; only processes of this host can be asked."""
+        note = _Note.read(self._note_path)
+        return (
+            note is not None
+            and note.job != self._job
+            and note.host == socket.gethostname()
+            and note.pid != os.getpid()
+            and _runs(note.pid)
+        )
 
     def _write_error(self, error: BaseException) -> None:
         if self._error is not None:

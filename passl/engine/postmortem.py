@@ -62,7 +62,7 @@ def give_up(trainer: Trainer) -> NoReturn:
         f"finite: {first.cause}.{found} What is not finite is skipped, so the weights are those "
         f"from before; {report['last_checkpoint_says']}; {where}. A lower learning rate, a longer "
         "warmup or gradient clipping (Optimizer.grad_clip.clip_norm) usually mends it; "
-        "Global.max_bad_steps sets how many are forgiven"
+        "Global.max_bad_steps says after how many in a row a run ends"
     )
 
 

@@ -33,7 +33,7 @@ from passl.logs import lines
 from passl.logs.lines import format_eta
 from passl.logs.logger import setup_logging
 from passl.logs.meters import Throughput
-from passl.logs.metrics import MetricsWriter
+from passl.logs.metrics import MetricsWriter, Value
 from passl.logs.progress import ProgressBar
 from passl.precision.amp import Precision
 
@@ -132,9 +132,10 @@ class Reporter:
         self._resumed = True
         best = f", best {state.best.metric:.5f} at step {state.best.step}" if state.best else ""
         done = state.step % plan.steps_per_epoch
+        where = f"batch {done} of {plan.steps_per_epoch} in" if done else "the end of"
         self.log(
-            f"continuing from {folder}: step {state.step}, epoch {state.epoch} (batch {done} of "
-            f"{plan.steps_per_epoch}), {state.samples_seen:,} samples seen{best}"
+            f"continuing from {folder}: step {state.step}, {where} epoch "
+            f"{plan.epoch_of(state.step)}, {state.samples_seen:,} samples seen{best}"
         )
 
     def _open_metrics(self, state: TrainState) -> None:
@@ -264,7 +265,12 @@ class Reporter:
             "bad_step",
             bad.step,
             epoch,
-            {"loss": bad.loss, "grad_norm": bad.grad_norm, "in_row": bad.in_row},
+            {
+                "loss": bad.loss,
+                "grad_norm": bad.grad_norm,
+                "in_row": bad.in_row,
+                "sample_ids": " ".join(map(str, bad.indices.tolist())),
+            },
         )
 
     def finished(self, trainer: Trainer) -> None:
@@ -449,7 +455,7 @@ class Reporter:
             {prefix + name: value for name, value in metrics.items()},
         )
 
-    def _record(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    def _record(self, kind: str, step: int, epoch: int, values: Mapping[str, Value]) -> None:
         if self._metrics is not None:
             self._metrics.append({"kind": kind, "step": step, "epoch": epoch, **values})
 

@@ -15,7 +15,7 @@ import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.links import follow_link
 from passl.checkpoint.pretrained import load_pretrained
-from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, resolve_checkpoint
+from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, WEIGHTS_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
 from passl.distributed.collectives import all_ranks_have
@@ -39,13 +39,21 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
     """The verified folder of the state that ``Global.checkpoint`` asks for; None to start anew.
 
     Raises:
-        CheckpointError: the checkpoint that is named is damaged.
+        CheckpointError: the checkpoint that is named is damaged, or all that are there.
     """
     wanted = config.Global.checkpoint
     if wanted == "auto":
         folder = store.latest()
         for skipped in store.skipped:
             reporter.warn(f"checkpoint passed over: {skipped.reason}")
+        if folder is None and store.skipped:
+            raise CheckpointError(
+                f"there are checkpoints in {store.folder}, but none that can be continued: "
+                f"{store.skipped[0].reason} A run that began anew here would replace them in time. "
+                "Choose another folder with -o Global.output_dir=PATH (Global.pretrained_model="
+                f"{store.skipped[0].path}/{WEIGHTS_NAME} starts from these weights if they are "
+                "whole), or remove the checkpoints"
+            )
         return folder
     if wanted is None:
         return None

@@ -22,8 +22,8 @@ from passl.engine.state import TrainState
 
 __all__ = ["BadStep", "SkippedSteps"]
 
-#: Samples of a bad step that its warning names with their paths, and how many it names at all.
-_NAMED, _LISTED = 3, 32
+#: Samples of a bad step that its warning names.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,10 @@ class BadStep:
         return f"the norm of the gradients was {self.grad_norm}"
 
     def describe(self, dataset: Dataset) -> str:
-        """The step in a sentence, with this rank's samples, the first few with their paths."""
+        """The step in a sentence, with the first few of this rank's samples."""
         shown = [
             f"{index} ({dataset.path_of(index)})" for index in self.indices[:_NAMED].tolist()
         ]
-        shown += map(str, self.indices[_NAMED:_LISTED].tolist())
         rest = len(self.indices) - len(shown)
         samples = f"its samples here: {', '.join(shown)}{f' and {rest} more' if rest else ''}"
         return (

@@ -99,6 +99,8 @@ class StopWatch:
         self._agree = agree
         self._save_is_due = False
         self.attempt = attempt or Attempt(None, self._world.rank)
+        #: It was ``Global.max_time`` of this rank that asked first.
+        self.is_out_of_time = False
         #: Why the run stops; None while it goes on.  Set by :meth:`poll`, on all ranks together.
         self.reason: Optional[str] = None
 
@@ -120,7 +122,7 @@ class StopWatch:
                 rank, agreed = answer.stop, answer.save
             self._save_is_due = self._save_is_due or agreed
             if rank is not None:
-                asked = self.request.reason or f"process {rank} was asked to"
+                asked = self.request.reason or f"process {rank}, which was asked to"
                 self.reason = asked
         return self.reason is not None
 
@@ -142,6 +144,7 @@ class StopWatch:
             self._max_time_s is not None
             and time.monotonic() - self.request.started_s >= self._max_time_s
         ):
+            self.is_out_of_time = self.is_out_of_time or self.request.reason is None
             self.request.set(f"Global.max_time ({self._max_time_s:g} s)")
 
 

@@ -91,9 +91,12 @@ class Trainer:
         parts: the built parts of the run.
         plan: lengths and intervals in steps.
         state: where to start; a fresh one or one read from a checkpoint.
+        is_saved: the next start finds this state by itself, without another save.
     """
 
-    def __init__(self, parts: TrainParts, plan: RunPlan, state: TrainState) -> None:
+    def __init__(
+        self, parts: TrainParts, plan: RunPlan, state: TrainState, *, is_saved: bool = True
+    ) -> None:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
         self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
@@ -103,7 +106,7 @@ class Trainer:
         self.skipped = SkippedSteps(state, parts.max_bad_steps)
         self.stop_reason: Optional[str] = None
         self._started = time.perf_counter()
-        self._saved_step: Optional[int] = state.step
+        self._saved_step: Optional[int] = state.step if is_saved else None
         self._save_clock = SaveClock(plan.save_every_s if parts.world.is_main else None)
         self.watch = StopWatch()
 

@@ -109,7 +109,7 @@ def test_any_rank_stops_both_at_the_same_step_and_they_continue_exactly(
         os.kill(job.pid_of_rank(started, 1), signal.SIGTERM)
         assert started.end(within_s=60) == 75
         assert_stopped(started, job.run.state()["step"])
-    assert "process 1 was asked to" in job.run.log()
+    assert "by process 1, which was asked to; the state is saved" in job.run.log()
     # One rank only, in the evaluation after step 6; either may be the one that makes the file.
     evaluation = (
         "Metric.Eval=[{TopkAcc: {topk: [1, 5]}}, {SignalInEvaluation: "

@@ -41,7 +41,9 @@ class SpoiledDigits(DigitsDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
         image, label = super().sample(index, rng)
-        return (np.full_like(image, np.inf) if index in self.spoiled else image), label
+        if index in self.spoiled:  # as floats: the bytes that are normalized later have no infinity
+            return np.full(image.shape, np.inf, np.float32), label
+        return image, label
 
 
 @HOOKS.register()

@@ -421,6 +421,19 @@ def test_a_torn_checkpoint_that_was_asked_for_by_name(fails, make_run):
     assert "model.pdparams" in err
 
 
+def test_a_run_whose_checkpoints_are_all_damaged(fails, run_folder):
+    every = ("Global.save_unit=step", "Global.save_interval=1", "Global.eval_during_train=false")
+    assert run_folder.train("Global.max_train_step=2", *every) == 0
+    for state in run_folder.dir.glob("checkpoints/*/state.json"):
+        state.write_text("")
+    err = fails(*every, status=1)
+    assert "none that can be continued" in err
+    assert "step_00000002/state.json: is 0 bytes long" in err
+    assert "Global.output_dir=PATH" in err
+    names = sorted(path.name for path in (run_folder.dir / "checkpoints").iterdir())
+    assert names == ["step_00000001", "step_00000002"]
+
+
 def test_evaluating_before_training(run_folder, capsys):
     assert eval_command.main(["-c", str(run_folder.config_file)]) == 1
     assert capsys.readouterr().err == (

@@ -213,6 +213,25 @@ def test_max_time_ends_the_run_and_the_next_start_goes_on(run_folder, whole):
     assert_same_end(run_folder, whole)
 
 
+def test_a_max_time_without_room_for_a_step_is_told(run_folder):
+    assert run_folder.train(*SHORT, "Global.max_time=0.001s") == 75
+    assert "no step fits into that time; run the command again with a larger" in run_folder.log()
+
+
+def test_a_stop_right_after_a_start_from_a_named_checkpoint_is_saved_here(make_run, whole):
+    other, run_folder = make_run("other"), make_run("here")
+    assert other.train(*SHORT, "Global.max_train_step=7") == 0
+    named = f"Global.checkpoint={other.dir}/latest"
+    run_folder.dir.mkdir(parents=True)
+    (run_folder.dir / "STOP").touch()
+    assert run_folder.train(*SHORT, named) == 75
+    assert saved_step(run_folder) == 7
+    assert "run the command again with -o Global.checkpoint=auto" in run_folder.log()
+    assert run_folder.train(*SHORT) == 0
+    assert_same_arrays(run_folder.weights(), whole.weights())
+    assert_same_arrays(run_folder.optimizer(), whole.optimizer())
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -268,6 +268,18 @@ def test_lists_of_components_are_compared_item_by_item(run_folder):
     ]
 
 
+def test_a_section_that_was_null_is_told_by_its_keys(run_folder):
+    plain = passl.load_config(run_folder.config_file)
+    sharded = passl.load_config(run_folder.config_file, ["DistributedStrategy.sharding.stage=1"])
+    key = "DistributedStrategy.sharding.stage"
+    there, back = (
+        [str(change) for change in config_changes(before.to_dict(), now)]
+        for before, now in ((plain, sharded), (sharded, plain))
+    )
+    assert there == [f"{key} was absent and is 1"]
+    assert back == [f"{key} was 1 and is absent"]
+
+
 def test_what_is_allowed_may_change_and_is_said(run_folder, capsys):
     assert run_folder.train("Global.epochs=1") == 0
     other = ("Global.epochs=2", "Optimizer.name=Momentum", "Global.seed=7")

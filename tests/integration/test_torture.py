@@ -10,9 +10,11 @@ import sys
 import pytest
 
 
-@pytest.mark.slow
-def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment):
-    options = ["--kills", "6", "--sigterms", "1", "--seed", "3", "--cold-every", "5"]
+@pytest.mark.parametrize(
+    ("kills", "sigterms"), [("2", "0"), pytest.param("6", "1", marks=pytest.mark.slow)]
+)
+def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment, kills, sigterms):
+    options = ["--kills", kills, "--sigterms", sigterms, "--seed", "3", "--cold-every", "5"]
     done = subprocess.run(
         [sys.executable, str(repo / "benchmarks" / "torture.py"), *options],
         env=user_environment,
@@ -25,10 +27,10 @@ def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment):
     table = dict(re.findall(r"^(\S.*?)  +(\d+)$", done.stdout, re.MULTILINE))
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert (table["kills (SIGKILL, one process)"], table["SIGTERMs (launcher, two processes)"]) == (
-        "6",
-        "1",
+        kills,
+        sigterms,
     )
-    assert int(table["runs finished and compared"]) >= 2
+    assert int(table["runs finished and compared"]) >= 1
     for name in ("differing bytes at the end", "torn checkpoints loaded"):
         assert table[f"{name} (must be 0)"] == "0"
 

@@ -269,6 +269,17 @@ def test_images_that_no_model_takes_are_refused(transforms, text):
     assert text in str(error.value)
 
 
+def test_floats_among_bytes_are_refused_and_not_cut_to_bytes():
+    class Sometimes(Numbers):
+        def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+            image, label = super().sample(index, rng)
+            return (image - np.float32(0.5) if index == 2 else image), label
+
+    loader = make(Sometimes(5), shuffle=False, num_workers=0, normalize_on_device=True)
+    with pytest.raises(DataError, match=r"sample 2 \(/data/2.jpg\) is float32 after"):
+        list(loader.epoch(1))
+
+
 def test_images_of_different_sizes_are_refused():
     def grow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.zeros((4 + int(image[0, 0, 0] == 2), 5, 3), np.uint8)

@@ -115,9 +115,11 @@ def test_a_bad_batch_is_told_with_step_cause_and_samples(run_folder, device):
     assert "WARNING" in lines[0]
     assert "step 3 was skipped, the weights are as before it: the loss was nan" in lines[0]
     assert f"its samples here: {first} (sklearn digits train image" in lines[0]
+    assert lines[0].endswith(") and 253 more")
     record = run_folder.records("bad_step")[0]
     assert (record["step"], record["epoch"], record["in_row"]) == (3, 1, 1)
     assert record["loss"] is None
+    assert record["sample_ids"].split() == [str(i) for i in epoch_order(1438, 2021, 1)[512:768]]
     assert run_folder.records("train")[-1]["bad_steps"] == 1
 
 

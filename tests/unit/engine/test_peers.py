@@ -64,6 +64,22 @@ def test_a_process_that_is_gone_without_a_word_is_named(ranks, tmp_path):
     assert "logs/workerlog.1" in str(raised.value)
 
 
+def test_a_second_job_in_the_folder_leaves_the_files_of_the_running_one(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
+        Peers(tmp_path, World(1, 2, 1), environ())
+        note = tmp_path / ".ranks" / "1"
+        note.write_text(json.dumps({**json.loads(note.read_text()), "pid": running.pid}))
+        before = note.read_text()
+        second = Peers(tmp_path, World(1, 2, 1), environ(start=1))
+        fail(second, CheckpointError("the folder is in use"))
+        second.leave()
+        assert note.read_text() == before
+        assert (tmp_path / "error_rank_1.txt").read_text() == ""
+        running.communicate(b"\n")
+    Peers(tmp_path, World(1, 2, 1), environ(start=2))  # the running one is gone
+    assert note.read_text() != before
+
+
 def test_a_process_of_another_host_or_of_an_earlier_start_is_no_culprit(ranks, tmp_path):
     note = tmp_path / ".ranks" / "1"
     job = json.loads(note.read_text())["job"]

@@ -58,7 +58,7 @@ def test_a_wish_stays_and_other_ranks_are_not_asked_again():
 def test_the_wish_of_another_rank_is_enough_and_named():
     watch = StopWatch(world=World(0, 4), agree=lambda stop, save: Answer(3))
     assert watch.poll()
-    assert watch.reason == "process 3 was asked to"
+    assert watch.reason == "process 3, which was asked to"
 
 
 def test_only_the_main_process_looks_for_the_file_and_removes_it(tmp_path):
