@@ -1,9 +1,8 @@
 """MD5 of many small files, in processes.
 
 A hash of 30 KB holds Python's lock for most of its time, and handing the lock over costs more than
-the hash: two threads are half as fast as one process, two processes twice (the measurements are in
-``benchmarks/README.md``).  Files are handed out in chunks of a few hundred, of which a bounded
-number is under way.
+the hash: threads are slower than one process.  Files are handed out in chunks of a few hundred, of
+which a bounded number is under way.  ``benchmarks/README.md`` compares with md5sum.
 """
 
 from __future__ import annotations
