@@ -49,13 +49,17 @@ def weights_table(pattern: str, *, as_json: bool) -> int:
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     room = max(_LINE - sum(width + 2 for width in widths[:-1]), _MIN_FILE)
-    for row in rows:
+    # The address stands below: too long for a column, and whole, to be copied.
+    addresses = ["", *(weights.url for weights in found)]
+    for row, address in zip(rows, addresses):
         cells = [
             cell.rjust(width) if index == 1 else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row[:-1], widths))
         ]
         print("  ".join([*cells, _shortened(row[-1], room)]))
-    print("address, whole file name, command: passl-models show NAME; of all of them: --json")
+        if address:
+            print(f"    {address}")
+    print("how to fetch and convert them: passl-models show NAME; all that is known: --json")
     return EXIT_OK
 
 
