@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from passl.checkpoint.disk import digest_of
 from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.sources import open_source
 from passl.config import Config, load_config
 from passl.engine.build import run_dir_of
 from passl.errors import CheckpointError, ConfigError, DataError
@@ -32,7 +32,7 @@ class LiveModel:
     Attributes:
         layer: in evaluation mode.
         weights: the file they are from.
-        sha256: of that file.
+        sha256: of that file, or of the list of files in a folder.
         report: what became of its tensors, and what is odd.
     """
 
@@ -124,7 +124,9 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
         raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
     notes += differing_settings(layer, record)
     layer.eval()
-    return LiveModel(layer, resolved.weights, digest_of(resolved.weights).sha256, "\n".join(notes))
+    with open_source(resolved.weights) as source:  # it knows folders of shards as well as files
+        sha256 = source.sha256()
+    return LiveModel(layer, resolved.weights, sha256, "\n".join(notes))
 
 
 def build_dataset(config: Config) -> Optional[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -13,10 +14,14 @@ from exported import NAMES, Trained
 from PIL import Image
 
 import passl
-from passl.cli import infer
+from passl.cli import convert, infer
 from passl.config import load_config
 from passl.errors import CheckpointError, DataError
 from passl.export.live import live_model
+
+#: Arguments of the model that its tensors depend on.
+SIZES = {"img_size", "patch_size", "in_chans", "class_num", "embed_dim", "depth", "num_heads",
+         "mlp_ratio", "qkv_bias"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,19 @@ def expected(trained: Trained) -> np.ndarray:
     with paddle.no_grad():
         logits = model(paddle.to_tensor(trained.inputs(pixels))).numpy().astype(np.float64)
     return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def test_weights_named_by_a_folder_have_a_hash_as_those_of_a_file(trained, tmp_path):
+    folder = tmp_path / "foreign"  # as another program leaves it
+    folder.mkdir()
+    file = folder / "model.safetensors"
+    config = load_config(trained.run.config_file)
+    options = [f"{key}={value}" for key, value in config.Model.items() if key in SIZES]
+    ours = trained.run.dir / "best" / "model.pdparams"
+    model = ["--model", str(config.Model["name"]), "-o", *options]
+    assert convert.main([str(ours), str(file), *model]) == 0
+    assert live_model(config, str(folder)).sha256 == live_model(config, str(file)).sha256
+    assert live_model(config, str(file)).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def served(trained: Trained) -> str:

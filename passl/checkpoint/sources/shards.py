@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from passl.checkpoint.disk import digest_of
 from passl.checkpoint.sources.source import MAX_TENSORS, TensorSource, damage_becomes_sentences
 from passl.checkpoint.sources.spans import Damage, Stored
 from passl.errors import CheckpointError
@@ -76,7 +77,7 @@ class ShardedSource(TensorSource):
         """The SHA-256 of the list "hash  file name" of all files, as ``sha256sum`` prints it."""
         if not self._sha256:
             parts = [(shard.path.name, shard.sha256()) for shard in self._shards]
-            parts += [(path.name, _digest(path)) for path in self._extra]
+            parts += [(path.name, digest_of(path).sha256) for path in self._extra]
             lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(parts))
             self._sha256 = hashlib.sha256(lines.encode()).hexdigest()
         return self._sha256
@@ -163,7 +164,3 @@ def _open_all(paths: list[Path], open_one: OpenOne) -> list[TensorSource]:
 def _close_all(shards: list[TensorSource]) -> None:
     for shard in shards:
         shard.close()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
