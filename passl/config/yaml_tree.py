@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 import yaml
 
 from passl.config.numeric import NumberError, is_extension, parse_plain
+from passl.config.shipped import unknown_name
 from passl.config.suggest import nearest, one_of
 from passl.config.tree import Leaf, ListNode, MapNode, Node
 
@@ -32,19 +33,22 @@ def display(path: Path) -> str:
         return str(path)
 
 
-def read_yaml_file(path: Path, problems: list[str], *, at: str = "") -> Optional[MapNode]:
+def read_yaml_file(
+    path: Path, problems: list[str], *, at: str = "", typed: str = ""
+) -> Optional[MapNode]:
     """The sections of a config file.
 
     Args:
         path: the file.
         problems: what is wrong is appended here, one sentence each.
         at: where the file is asked for (a ``_base_`` line), to begin the sentence with.
+        typed: what was asked for; empty: the path.
 
     Returns:
         The tree, or None if the file cannot be used at all.
     """
     shown = display(path)
-    text = _read_text(path, shown, problems, at)
+    text = _read_text(path, shown, problems, at, typed or str(path))
     if text is None:
         return None
     before = len(problems)
@@ -199,12 +203,14 @@ class _Builder:
             )
 
 
-def _read_text(path: Path, shown: str, problems: list[str], at: str) -> Optional[str]:
+def _read_text(
+    path: Path, shown: str, problems: list[str], at: str, typed: str
+) -> Optional[str]:
     prefix = f"{at}: " if at else ""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        problems.append(f"{prefix}{shown}: no such file{_near_files(path)}")
+        problems.append(f"{prefix}{shown}: no such file{_near_files(path, typed)}")
         return None
     except IsADirectoryError:
         names = sorted(item.name for item in path.glob("*.yaml"))
@@ -234,15 +240,23 @@ def _read_text(path: Path, shown: str, problems: list[str], at: str) -> Optional
     return text
 
 
-def _near_files(path: Path) -> str:
-    """``"; did you mean ...?"`` from the files beside ``path``, or which folder is missing."""
+def _near_files(path: Path, typed: str) -> str:
+    """``"; did you mean ...?"`` from the files beside ``path``, and from those that ship."""
     folder = path.parent
-    if not folder.is_dir():
-        return f" (there is no folder {display(folder)})"
-    names = [item.name for item in folder.iterdir() if item.suffix in (".yaml", ".yml")]
+    names = [item.name for item in _entries(folder) if item.suffix in (".yaml", ".yml")]
     close = nearest(path.name, names)
-    shown = [f"'{display(folder / name)}'" for name in close]
-    return f"; did you mean {one_of(shown)}?" if close else ""
+    if close:
+        shown = [f"'{display(folder / name)}'" for name in close]
+        return f"; did you mean {one_of(shown)}?"
+    missing = "" if folder.is_dir() else f" (there is no folder {display(folder)})"
+    return missing + unknown_name(typed)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _yaml_sentence(error: yaml.MarkedYAMLError) -> str:
