@@ -1,9 +1,9 @@
 """Configs by name: ``ViT_base_patch16_224`` is a file that ships with PASSL, from any folder.
 
-In a checkout the files are those of ``configs/`` and ``tasks/``; an installed package carries copies
-of both in ``passl/_shipped`` (setup.py), laid out alike, so that bases relative to a file resolve.
-A name is the path below ``configs/`` without ``.yaml`` (``quickstart/ViT_micro_digits``), or its
-last part where only one file has it.
+In a checkout the files are those of ``configs/`` and ``tasks/``; an installed package carries
+copies of both in ``passl/_shipped`` (setup.py), laid out alike, so that bases relative to a file
+resolve. A name is the path below ``configs/`` without ``.yaml`` (``quickstart/ViT_micro_digits``),
+or its last part where only one file has it.
 """
 
 from __future__ import annotations
