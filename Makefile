@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-slow test-paddle26 lint bench torture clean
+.PHONY: help setup quickstart test test-slow test-paddle26 coverage lint bench torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -70,6 +70,14 @@ $(STAMP26): setup.py requirements/paddle26.txt
 	$(VENV26)/bin/python -m pip install -qq --upgrade "pip>=24"
 	PYTHONWARNINGS=ignore $(VENV26)/bin/python -m pip install -qq --requirement requirements/paddle26.txt --editable .
 	touch $@
+
+# Not a requirement of the tests, so it is installed when it is first asked for.
+coverage: $(STAMP)  ## lines and branches that the quick tests run, in a table and build/coverage/index.html
+	@echo "make coverage: pytest with pytest-cov, without the slow tests, $(PYTEST_WORKERS) processes"
+	$(BIN)/python -c 'import pytest_cov' 2>/dev/null || $(BIN)/python -m pip install -qq --constraint requirements/constraints.txt 'pytest-cov>=4.1'
+	mkdir -p build
+	COVERAGE_FILE=build/.coverage $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" --cov=passl --cov-branch \
+	    --cov-report=term:skip-covered --cov-report=html:build/coverage $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"

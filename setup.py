@@ -63,8 +63,6 @@ EXTRAS = {
         # setuptools before 70.1 makes no wheels without it.
         "wheel>=0.40",
     ],
-    # make coverage
-    "coverage": ["pytest-cov>=4.1"],
 }
 
 

@@ -119,8 +119,8 @@ def add_diff(commands: Any) -> None:
         "differs, with both values and where each is written. A and B are files, names of configs "
         "that ship, or folders of runs.",
     )
-    parser.add_argument("first", metavar="A")
-    parser.add_argument("second", metavar="B")
+    parser.add_argument("first", metavar="A", help="file, name, or folder of a run")
+    parser.add_argument("second", metavar="B", help="what it is compared with, likewise")
     parser.add_argument(
         "-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="set keys of B",

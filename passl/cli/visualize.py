@@ -108,7 +108,10 @@ def _add_attention(commands: _Commands) -> None:
         "--layer", default="last", metavar="all|N|last",
         help="after which layer, from 0, the rollout is laid over the picture (%(default)s)",
     )
-    parser.add_argument("--head-fusion", choices=["mean", "max", "min"], default="mean")
+    parser.add_argument(
+        "--head-fusion", choices=["mean", "max", "min"], default="mean",
+        help="what of the heads makes a layer's map (%(default)s)",
+    )
     parser.add_argument(
         "--discard-ratio", type=float, default=0.0, metavar="R",
         help="leave out this part of each layer's attention, the lowest (%(default)s)",
@@ -290,7 +293,10 @@ def _add_compare(commands: _Commands) -> None:
         with_run=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder, or a metrics.jsonl")
-    parser.add_argument("--x", choices=["step", "epoch", "hours"], default="step")
+    parser.add_argument(
+        "--x", choices=["step", "epoch", "hours"], default="step",
+        help="what runs to the right (%(default)s)",
+    )
     parser.set_defaults(act=_compare)
 
 

@@ -1,4 +1,4 @@
-"""What a person means by the name of a key: whole or in part, with wildcards, or in PASSL's words."""
+"""What a person means by the name of a key: whole, a part, with wildcards, or in PASSL's words."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ anchors and merge keys (``<<``) work; a document that grows without end through 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -27,10 +28,12 @@ _MAX_BYTES = 2_000_000
 
 def display(path: Path) -> str:
     """``path`` as messages show it: relative to the current folder when it is inside."""
+    whole = path.resolve()
     try:
-        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+        return whole.relative_to(Path.cwd().resolve()).as_posix()
     except ValueError:
-        return str(path)
+        shorter = Path(os.path.normpath(path))  # a/../b is b, unless a is a link
+        return str(shorter if shorter.resolve() == whole else path)
 
 
 def read_yaml_file(

@@ -99,7 +99,7 @@ def _command_dir(folder: Path) -> Path:
     """``passl-*`` for an environment into which PASSL is not installed; empty if it is."""
     commands = folder / "bin"
     commands.mkdir()
-    table = re.findall(r'"(passl-\w+)=([\w.]+):(\w+)"', (REPO / "setup.py").read_text())
+    table = re.findall(r'"(passl[\w-]*)=([\w.]+):(\w+)"', (REPO / "setup.py").read_text())
     assert table, "setup.py declares the commands"
     for name, module, function in table:
         if os.access(Path(sys.executable).parent / name, os.X_OK):
