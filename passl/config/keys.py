@@ -140,6 +140,8 @@ def _field_default(item: Field[Any]) -> str:
     value = item.default_factory()
     if isinstance(value, dict) and "name" in value:
         return str(value["name"])
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "name" in value[0]:
+        return f"[{', '.join(str(component['name']) for component in value)}]"
     return _as_yaml(value) if isinstance(value, (list, dict)) else ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from passl.config.shipped import find_config_file, shipped_file
+from passl.config.shipped import find_config_file, shipped_file, ships_note
 from passl.config.tree import Leaf, ListNode, MapNode, Node, is_override, plain
 from passl.config.yaml_tree import display, read_yaml_file
 
@@ -142,7 +142,10 @@ def _base_file(path: Path, name: str, notes: list[str]) -> Path:
             notes.append(found.note)
         return found.path
     # Never itself: the base of one's own ViT_base_patch16_224.yaml may be the shipped one.
-    return shipped_file(name) or found.path
+    shipped = shipped_file(name)
+    if shipped is not None and ships_note(name):
+        notes.append(ships_note(name))
+    return shipped or found.path
 
 
 def _base_names(tree: MapNode, problems: list[str]) -> tuple[list[tuple[str, str]], Optional[bool]]:

@@ -21,6 +21,7 @@ __all__ = [
     "name_of",
     "shipped_configs",
     "shipped_file",
+    "ships_note",
     "unknown_name",
 ]
 
@@ -62,7 +63,14 @@ def find_config_file(text: str | Path) -> FoundConfig:
         return FoundConfig(typed, note=_shadow_note(typed, shipped))
     if shipped is None:
         return FoundConfig(typed)
-    return FoundConfig(shipped, name_of(shipped))
+    return FoundConfig(shipped, name_of(shipped), ships_note(str(text)))
+
+
+def ships_note(typed: str) -> str:
+    """What to say where a file was named, perhaps one's own, and the shipped one is taken."""
+    if Path(typed).suffix not in _SUFFIXES:
+        return ""
+    return f"{typed}: there is no such file here; the config of that name that ships is read"
 
 
 def shipped_file(name: str) -> Optional[Path]:

@@ -154,3 +154,12 @@ def test_the_package_runs_as_a_module():
         [sys.executable, "-m", "passl", "--version"], cwd=REPO, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.strip()) == (0, versions())
+
+
+def test_the_files_for_the_launcher_take_names_too(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(REPO / "tools/check.py"), "-c", "ViT_base_patch16_224"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the config is right" in done.stdout

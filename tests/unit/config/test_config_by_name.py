@@ -72,6 +72,20 @@ def test_a_file_that_is_there_wins_and_that_is_said(write, base, typed):
     assert config.argument == "ViT_base_patch16_224.yaml"
 
 
+def test_a_named_file_that_is_not_there_is_told_from_a_name(write):
+    """It may have been one's own, meanwhile deleted or in another folder."""
+    said = (
+        "ViT_base_patch16_224.yaml: there is no such file here; the config of that name that ships "
+        "is read"
+    )
+    assert load_config("ViT_base_patch16_224.yaml").notes == [said]
+    assert load_config("ViT_base_patch16_224").notes == []
+    write("mine.yaml", "_base_: ViT_base_patch16_224.yaml\n")
+    assert load_config("mine.yaml").notes == [said]
+    write("mine.yaml", "_base_: ViT_base_patch16_224\n")
+    assert load_config("mine.yaml").notes == []
+
+
 def test_a_folder_of_that_name_does_not_hide_the_config(tmp_path):
     (tmp_path / "ViT_base_patch16_224").mkdir()  # such as a run's
     assert find_config_file("ViT_base_patch16_224").name == "ViT_base_patch16_224"
