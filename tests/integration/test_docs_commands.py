@@ -54,6 +54,15 @@ def test_a_block_left_out_without_a_reason_is_refused(tmp_path: Path) -> None:
         read_blocks(page, tmp_path)
 
 
+def test_a_block_that_says_how_it_ends_must_end_so(
+    tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- exit status 2 -->\n```bash\ntrue\n```\n")
+    with pytest.raises(pytest.fail.Exception, match=r"page\.md:2: exit status 0"):
+        _run_all(read_blocks(page, tmp_path), tmp_path, user_environment, 10)
+
+
 def test_a_failing_command_fails_its_page(tmp_path: Path, user_environment: dict[str, str]) -> None:
     block = Block(Path("page.md"), 7, "bash", "false | cat\necho unreached\n", False, None)
     with pytest.raises(pytest.fail.Exception, match=r"page\.md:7: exit status 1"):
@@ -79,7 +88,7 @@ def _run_all(
             )
         except subprocess.TimeoutExpired:
             pytest.fail(f"{block.where}: not done after {limit_s} s:\n{block.text}")
-        if done.returncode != 0:
+        if done.returncode != block.status:
             shown = f"{block.text}\n{done.stdout[-3000:]}"
             pytest.fail(f"{block.where}: exit status {done.returncode}:\n{shown}")
 
