@@ -35,9 +35,8 @@ class Block:
 
 
 def documentation_files(repo: Path) -> list[Path]:
-    """README, CONTRIBUTING and the pages of docs, where they exist."""
-    top = [repo / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")]
-    return [path for path in [*top, *sorted(repo.glob("docs/*.md"))] if path.exists()]
+    """README and the pages of docs, where they exist."""
+    return [path for path in [repo / "README.md", *sorted(repo.glob("docs/*.md"))] if path.exists()]
 
 
 def command_blocks(repo: Path) -> list[Block]:

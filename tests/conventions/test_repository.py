@@ -19,7 +19,7 @@ def _is_installed(path: Path) -> bool:
     return any(part.startswith(".venv") for part in path.parts)
 
 
-PAGES = [*documentation_files(REPO), *sorted(REPO.glob("*/**/README.md"))]
+PAGES = [*documentation_files(REPO), *REPO.glob("*.md"), *REPO.glob("*/**/README.md")]
 PAGES = sorted({page for page in PAGES if not _is_installed(page)})
 
 # A home, a work folder or a package registry named in a file works on one machine only.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import command_dir
 from docs_blocks import Block, command_blocks, documentation_files, read_blocks
 
 REPO = Path(__file__).resolve().parents[2]
@@ -73,7 +71,7 @@ def _run_all(
     blocks: list[Block], folder: Path, environment: dict[str, str], limit_s: float
 ) -> None:
     checkout = _checkout_like(folder)
-    environment = {**environment, "PATH": f"{_command_dir(folder)}:{environment['PATH']}"}
+    environment = {**environment, "PATH": f"{command_dir(folder)}:{environment['PATH']}"}
     for block in blocks:
         try:
             done = subprocess.run(
@@ -102,20 +100,3 @@ def _checkout_like(folder: Path) -> Path:
         if not entry.name.startswith(".") and entry.name not in ours:
             (checkout / entry.name).symlink_to(entry)
     return checkout
-
-
-def _command_dir(folder: Path) -> Path:
-    """``passl-*`` for an environment into which PASSL is not installed; empty if it is."""
-    commands = folder / "bin"
-    commands.mkdir()
-    table = re.findall(r'"(passl-\w+)=([\w.]+):(\w+)"', (REPO / "setup.py").read_text())
-    assert table, "setup.py declares the commands"
-    for name, module, function in table:
-        if os.access(Path(sys.executable).parent / name, os.X_OK):
-            continue
-        (commands / name).write_text(
-            f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
-            f"sys.exit({function}())\n"
-        )
-        (commands / name).chmod(0o755)
-    return commands
