@@ -168,9 +168,11 @@ def _block(page: str, text: str) -> str:
 
 
 def _table(timings: Sequence[Timing], load: float, rounds: int) -> str:
+    of = "one round" if rounds == 1 else f"medians of {rounds} rounds"
     rows = [
-        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; Python {platform.python_version()}, "
-        f"paddlepaddle {version('paddlepaddle')}; medians of {rounds} rounds; load before: {load:.1f}.",
+        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; Python "
+        f"{platform.python_version()}, paddlepaddle {version('paddlepaddle')}; {of}; load before: "
+        f"{load:.1f}.",
         "",
         "| what | command | s | to the first step, s |",
         "|---|---|---:|---:|",
