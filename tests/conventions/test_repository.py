@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from docs_blocks import documentation_files
+from docs_blocks import documentation_files, read_blocks
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -122,3 +122,21 @@ def _anchors(page: Path) -> set[str]:
         ]
         anchors.add("".join(kept).replace(" ", "-"))
     return anchors
+
+
+def test_the_chinese_readme_has_the_blocks_links_and_figures_of_the_english_one() -> None:
+    english, chinese = REPO / "README.md", REPO / "README.zh-CN.md"
+    if chinese.name not in english.read_text(encoding="utf-8"):
+        pytest.skip("README.md does not lead to README.zh-CN.md")
+    ours, theirs = (read_blocks(page, REPO) for page in (english, chinese))
+    assert [block.text for block in ours] == [block.text for block in theirs]
+    texts = [page.read_text(encoding="utf-8") for page in (english, chinese)]
+    links = [
+        sorted(t for f in _LINK.finditer(_without_code(text)) if (t := f["target"] or f["image"]))
+        for text in texts
+    ]
+    assert [link for link in links[0] if link != chinese.name] == [
+        link for link in links[1] if link != english.name
+    ]
+    figures = [sorted(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", _without_code(t))) for t in texts]
+    assert figures[0] == figures[1]
