@@ -6,9 +6,12 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 _SPAN = re.compile(r"`([^`]+)`")
 _OVERRIDE = re.compile(r"[~+]?[A-Z]\w*(\.[\w-]+)+=.*")
+
+_REMARK = re.compile(r"(?P<key>[A-Z]\w*(?:\.[\w-]+)+)(?:: (?P<value>.+))?")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Row:
         overrides: what the second column says for ``-o``.
         commands: the code spans of the second column that call one of our commands.
         text: the second column.
+        remarked: keys that the third column names, with their value or None.
     """
 
     where: str
@@ -28,6 +32,7 @@ class Row:
     overrides: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     text: str = ""
+    remarked: list[tuple[str, Optional[str]]] = field(default_factory=list)
 
 
 def pages(repo: Path) -> list[Path]:
@@ -58,5 +63,9 @@ def read_rows(page: Path, repo: Path) -> list[Row]:
                 row.commands.append(span)
             elif all(_OVERRIDE.fullmatch(word) for word in shlex.split(span)):
                 row.overrides.extend(shlex.split(span))
+        for span in _SPAN.findall("|".join(cells[2:])):
+            remark = _REMARK.fullmatch(span)
+            if remark is not None:
+                row.remarked.append((remark["key"], remark["value"]))
         rows.append(row)
     return rows

@@ -9,6 +9,7 @@ import pytest
 from docs_tables import Row, base_config, pages, read_rows
 
 from passl.config import load_config
+from passl.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -114,6 +115,21 @@ def test_every_key_of_a_row_exists_and_takes_the_value(
             load_config(base, row.overrides, mode="train")
         except Exception as error:
             problems.append(f"{row.where}: {error}")
+    assert not problems, "\n".join(problems)
+
+
+def test_every_key_of_a_remark_exists(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
+    base = base_config(page)
+    problems = []
+    for row in read_rows(page, REPO):
+        for key, value in row.remarked:
+            try:
+                load_config(base, [f"{key}={value or 'x'}"], mode="train")
+            except ConfigError as error:
+                unknown = "unknown key" in str(error) or "has no argument" in str(error)
+                if unknown or value is not None:
+                    problems.append(f"{row.where}: {key}: {error}")
     assert not problems, "\n".join(problems)
 
 
