@@ -78,6 +78,16 @@ def test_links_of_a_page_resolve(page: Path) -> None:
     assert not broken, f"{page.relative_to(REPO)}: {', '.join(broken)}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_files_of_the_repository_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`(?:python )?((?:passl|tools|tests|configs|tasks|benchmarks|docs)/[\w./-]+)`",
+        page.read_text(encoding="utf-8"),
+    )
+    missing = [name for name in named if not (REPO / name).exists()]
+    assert not missing, f"{page.relative_to(REPO)}: {', '.join(missing)}"
+
+
 def test_make_targets_that_are_spoken_of_exist() -> None:
     defined = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     spoken: set[str] = set()
