@@ -21,7 +21,7 @@ LAYERS = [
         "models", "data", "losses", "metrics", "schedules", "optim", "precision", "checkpoint",
         "quant",
     },
-    {"export", "visualize", "engine"},
+    {"export", "visualize", "engine", "sweep"},
     {"cli"},
 ]
 # Rows apart, these must not know of each other either.
@@ -45,6 +45,7 @@ WITHOUT_PADDLE = [
     "passl.cli.eval",
     "passl.cli.export",
     "passl.cli.infer",
+    "passl.cli.sweep",
     "passl.export.loading",
 ]
 WITHOUT_NUMPY = ["passl", "passl.config", "passl.registry", "passl.errors", "passl.runtime"]
