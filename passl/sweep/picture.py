@@ -227,7 +227,7 @@ def _draw_map(results: Results, axes_of: dict[str, _Axis], path: Path) -> Path:
         values[row, across.labels.index(setting.values[across.key])] = setting.mean
     side = 0.72
     longest = max(len(short(label, 22)) for label in down.labels)
-    left = 0.62 + 0.075 * longest
+    left = 0.74 + 0.075 * longest
     width = max(5.2, left + side * len(across.labels) + 1.35)
     below = across.height
     height = side * 0.8 * len(down.labels) + below + 0.85
