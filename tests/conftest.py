@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The launcher takes this for a GPU machine, also where it is empty.
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 
-# A shell ignores SIGINT for what it starts with &, and processes that the tests interrupt inherit it.
+# A shell ignores SIGINT for what it starts with &, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

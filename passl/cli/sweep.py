@@ -254,7 +254,10 @@ def _train(
         lock.release()
         if stop.reason is not None:
             print(f"stopped by {stop.reason}: the same command goes on from here")
-        _compare(sweep.folder, arguments.by)
+        try:
+            _compare(sweep.folder, arguments.by)
+        except ConfigError as error:  # the runs are as they are
+            print(f"passl-sweep: no report: {error}; mend it and run --report", file=sys.stderr)
     return exit_status(records, was_stopped=stop.reason is not None)
 
 

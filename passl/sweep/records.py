@@ -204,7 +204,7 @@ def begin_start(record: Record) -> None:
 
 
 def end_start(record: Record, status: int, seconds: float) -> None:
-    """Note how a start ended.
+    """Note how a start ended; where that cannot be written, the run's own last note stands.
 
     Args:
         record: of the run.
@@ -213,7 +213,8 @@ def end_start(record: Record, status: int, seconds: float) -> None:
     """
     record.seconds += seconds
     _set_end(record, status)
-    record.write()
+    with suppress(OSError):
+        record.write()
 
 
 def train_command(record: Record) -> list[str]:
