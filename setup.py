@@ -114,6 +114,7 @@ setup(
             "passl-export=passl.cli.export:main",
             "passl-infer=passl.cli.infer:main",
             "passl-models=passl.cli.models:main",
+            "passl-sweep=passl.cli.sweep:main",
             "passl-visualize=passl.cli.visualize:main",
             "passl-convert=passl.cli.convert:main",
             "passl-config=passl.cli.config:main",

@@ -17,7 +17,7 @@ from passl.errors import EXIT_OK, ConfigError
 from passl.registry import BATCH_TRANSFORMS, REGISTRIES, TRANSFORMS, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "check_transforms", "main"]
 
 _EPILOG = """examples:
   passl-check -c ViT_base_patch16_224                          the config alone, in about a second
@@ -86,7 +86,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     for note in config.notes:
         print(f"note: {note}")
-    _check_transforms(config, arguments.mode)
+    check_transforms(config, arguments.mode)
     if arguments.mode == "train":
         print(plan_batches(config, read_world().size).describe())
     where = f" ({config.source_path})" if config.source_name else ""
@@ -94,10 +94,14 @@ def _check(arguments: argparse.Namespace) -> int:
     return check_data(config, arguments) if arguments.data else EXIT_OK
 
 
-def _check_transforms(config: Config, mode: str) -> None:
+def check_transforms(config: Config, mode: str) -> None:
     """Build the transforms, which know more of their arguments than a type says.
 
     Those of a user's module are left alone: to check a config is not to run it.
+
+    Args:
+        config: checked already.
+        mode: ``train`` or ``eval``.
 
     Raises:
         ConfigError: what is wrong, with the place of each.
