@@ -50,6 +50,10 @@ EXTRAS = {
     "quickstart": ["scikit-learn>=1.3"],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
+    # Logging.writers: [TensorBoard]: the first writes, the second shows.
+    "tensorboard": ["tensorboardX>=2.6.2", "tensorboard>=2.15"],
+    # Logging.writers: [WandB]
+    "wandb": ["wandb>=0.19"],
     "test": [
         "matplotlib>=3.7",
         "mypy>=1.8",

@@ -55,4 +55,6 @@ def _default(item: Field[Any]) -> str:
     value = item.default_factory()
     if isinstance(value, dict) and "name" in value:
         return f"`{value['name']}`"
+    if isinstance(value, list) and value and "name" in value[0]:
+        return f"`[{', '.join(component['name'] for component in value)}]`"
     return "`[]`" if isinstance(value, list) else "`{}`" if isinstance(value, dict) else ""
