@@ -169,6 +169,9 @@ def settings_of(config: Config, plan: RunPlan) -> dict[str, Setting]:
     Names are paths with slashes: VisualDL shows nothing for a name with a dot.
     """
     settings: dict[str, Setting] = {"Model": config.Model["name"]}
+    rate = (config.LRScheduler or {}).get("learning_rate")
+    if rate is not None:  # what people change most comes first
+        settings["LRScheduler/learning_rate"] = rate
     settings["Global/epochs"] = plan.num_epochs
     settings["Global/global_batch_size"] = plan.global_batch_size
     settings["Global/seed"] = config.Global.seed

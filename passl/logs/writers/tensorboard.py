@@ -135,12 +135,13 @@ def _events(path: Path) -> Iterator[Any]:
     """The whole events of a file; what a kill tore is not one."""
     from tensorboardX.proto import event_pb2
 
+    size = path.stat().st_size
     with open(path, "rb") as file:
         while len(head := file.read(12)) == 12:
             (length,) = struct.unpack("<Q", head[:8])
-            data = file.read(length + 4)
-            if len(data) != length + 4:
+            if length + 4 > size - file.tell():
                 return
+            data = file.read(length + 4)
             event = event_pb2.Event()
             try:
                 event.ParseFromString(data[:length])

@@ -61,7 +61,7 @@ class VisualDL(Writer):
         self.path.unlink(missing_ok=True)
         self._graph_path.unlink(missing_ok=True)
         for record in kept:
-            self._open().file_writer.add_record(record)
+            self._open()._get_file_writer().add_record(record)  # LogWriter has no public way
         self.scalars(list(points))
 
     def scalars(self, points: Sequence[Point]) -> None:
@@ -103,7 +103,7 @@ class VisualDL(Writer):
     def flush(self) -> None:
         """Write everything to the file now."""
         if self._writer is not None:
-            self._writer.file_writer.flush()
+            self._writer.flush()
 
     def close(self) -> None:
         """Write everything and close the file; adding a point opens it again."""
@@ -141,12 +141,13 @@ def _records(path: Path) -> Iterator[Any]:
 
     if not path.is_file():
         return
+    size = path.stat().st_size
     with open(path, "rb") as file:
         while len(head := file.read(8)) == 8:
             (length,) = struct.unpack("<Q", head)
-            data = file.read(length)
-            if len(data) != length:
+            if length > size - file.tell():
                 return
+            data = file.read(length)
             record = record_pb2.Record()
             try:
                 record.ParseFromString(data)

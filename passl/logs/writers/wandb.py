@@ -67,8 +67,8 @@ class WandB(Writer):
             self._id_file.unlink(missing_ok=True)
         former = [*self.folder.glob(f"offline-run-*-{self._id()}")] if step else []
         if self.mode == "offline":
-            for _, same in groupby(points, key=lambda point: (point.step, point.time_s)):
-                self.scalars(list(same))
+            for _, record in groupby(points, key=lambda p: (p.step, p.time_s, p.tag.split("/")[0])):
+                self.scalars(list(record))
             for folder in former:
                 shutil.rmtree(folder, ignore_errors=True)
 
