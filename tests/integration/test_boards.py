@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import numpy as np
+from docs_blocks import read_blocks
 from PIL import Image
 from small_run import assert_same_arrays
 from terminal import on_terminal
+
+import passl
 
 SHOWN = "Global.use_visualdl=true"
 
@@ -144,3 +147,14 @@ def test_the_first_and_the_last_words_fit_a_screen_of_80_by_24(run_folder, monke
     assert re.search(r"\revaluation|evaluation \[", data.decode())
     assert "passl INFO" not in data.decode()
     assert "[Train][Epoch 1/2][Iter: 0/6]" in run_folder.log()
+
+
+def test_the_blocks_of_the_page_on_logs_are_configs(run_folder, repo):
+    blocks = read_blocks(repo / "docs/logs.md", repo)
+    texts = [block.text for block in blocks if block.language == "yaml"]
+    assert len(texts) == 2
+    for number, text in enumerate(texts):
+        file = run_folder.root / f"shown{number}.yaml"
+        file.write_text(f"_base_: {run_folder.config_file.name}\n{text}")
+        config = passl.load_config(file, [])
+        assert "VisualDL" in [writer["name"] for writer in config.Logging.writers]
