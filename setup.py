@@ -54,6 +54,8 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.2", "tensorboard>=2.15"],
     # Logging.writers: [WandB]
     "wandb": ["wandb>=0.19"],
+    # make docs. Material keeps to MkDocs 1; MkDocs 2 reads other settings.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     "test": [
         "matplotlib>=3.7",
         "mypy>=1.8",
