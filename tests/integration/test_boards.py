@@ -149,6 +149,20 @@ def test_the_first_and_the_last_words_fit_a_screen_of_80_by_24(run_folder, monke
     assert "[Train][Epoch 1/2][Iter: 0/6]" in run_folder.log()
 
 
+def test_an_evaluation_alone_has_a_live_line_and_leaves_its_result(run_folder):
+    assert run_folder.train("Global.max_train_step=2") == 0
+    code = (
+        "from passl.cli import eval\n"
+        f"eval.main(['-c', {str(run_folder.config_file)!r}])"
+    )
+    screen, data = on_terminal(code, columns=200, may_wrap=True)
+    assert re.search(rb"\revaluation \[#{10,}-*\] \d/2|evaluation \[#+-*\] \d/2", data)
+    lines = [line for line in screen.lines if line]
+    assert re.match(r"\d\d:\d\d:\d\d evaluated 359 samples in ", lines[-1])
+    assert "evaluated epoch 1  top1 0." in lines[-2]
+    assert not any("evaluation [" in line for line in lines)
+
+
 def test_the_blocks_of_the_page_on_logs_are_configs(run_folder, repo):
     blocks = read_blocks(repo / "docs/logs.md", repo)
     texts = [block.text for block in blocks if block.language == "yaml"]

@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 import passl
+from passl.cli import check
 from passl.data.loader import Batch
 from passl.engine.boards import settings_of
 from passl.engine.mistakes import MistakeWatch
@@ -114,6 +115,13 @@ def test_a_missing_package_is_a_sentence_before_anything_is_built(run_folder, mo
     with pytest.raises(ConfigError):
         passl.build_run(config)
     assert not run_folder.dir.exists()
+
+
+def test_passl_check_says_that_a_package_is_missing(run_folder, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    options = ["-c", str(run_folder.config_file), "-o", "Logging.writers=[wandb]"]
+    assert check.main(options) == 2
+    assert "Weights & Biases needs the package wandb" in capsys.readouterr().err
 
 
 def test_visualdl_that_nobody_asked_for_may_be_missing(run_folder, monkeypatch, caplog):
