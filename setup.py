@@ -52,6 +52,10 @@ EXTRAS = {
     "quickstart": ["scikit-learn>=1.3"],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
+    # Logging.writers: [TensorBoard]: the first writes, the second shows.
+    "tensorboard": ["tensorboardX>=2.6.2", "tensorboard>=2.15"],
+    # Logging.writers: [WandB]
+    "wandb": ["wandb>=0.19"],
     # make docs. Material keeps to MkDocs 1; MkDocs 2 reads other settings.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     "test": [
@@ -61,6 +65,9 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.5",
         "scikit-learn>=1.3",
+        # Its files are read back by the program that shows them.
+        "tensorboard>=2.15",
+        "tensorboardX>=2.6.2",
         "types-PyYAML",
         # setuptools before 70.1 makes no wheels without it.
         "wheel>=0.40",

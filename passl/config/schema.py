@@ -19,6 +19,7 @@ from passl.config.feeding import (
     WorkerSection,
 )
 from passl.config.quantizing import CalibrationSection, QuantizationSection
+from passl.config.recording import LoggingSection
 from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.registry import Component, Range
 
@@ -33,6 +34,7 @@ __all__ = [
     "GradClip",
     "GradScalerSection",
     "LoaderSection",
+    "LoggingSection",
     "LossSection",
     "LossTerm",
     "MetricSection",
@@ -83,7 +85,7 @@ class GlobalSection:
         save_in_background: train on while a checkpoint is written; false waits for each.
         max_num_latest_checkpoint: how many of the newest checkpoints to keep besides ``best``.
         print_batch_step: steps between log lines.
-        use_visualdl: write curves for VisualDL.
+        use_visualdl: false takes VisualDL out of ``Logging.writers``.
         flags: Paddle's ``FLAGS_*`` to set.
         imports: modules that register components of your own, such as ``my_package.my_models``.
         num_threads: threads of the math library on a CPU; null chooses by the machine.
@@ -373,6 +375,7 @@ class Sections:
         DataLoader: training and evaluation data.
         Metric: what is counted.
         Export: how the trained model leaves.
+        Logging: where figures and pictures of the run go.
         Hooks: code of your own called at fixed points of the loop.
     """
 
@@ -391,6 +394,7 @@ class Sections:
     DataLoader: DataLoaderSection = field(default_factory=DataLoaderSection)
     Metric: MetricSection = field(default_factory=MetricSection)
     Export: Optional[ExportSection] = None
+    Logging: LoggingSection = field(default_factory=LoggingSection)
     Hooks: Annotated[list[ComponentDict], Component("hooks")] = field(default_factory=list)
 
 
@@ -420,6 +424,7 @@ SECTIONS = {
         SamplerSection,
         WorkerSection,
         ExportSection,
+        LoggingSection,
         Sections,
     )
 }

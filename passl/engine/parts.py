@@ -349,7 +349,7 @@ class Builder:
         scales = None
         if section.layer_decay is not None:
             scales = layer_scales(model, section.layer_decay)
-            self.reporter.log(str(scales))
+            self.reporter.detail(str(scales))
         groups = build_param_groups(
             model.named_parameters(),
             no_weight_decay_name=section.no_weight_decay_name,
@@ -358,7 +358,9 @@ class Builder:
             weight_decay=float(component.get("weight_decay", 0.0)),
             layer_scales=scales,
         )
-        self.reporter.log(describe_groups(groups))
+        table, _, summary = describe_groups(groups).rpartition("\n")
+        self.reporter.detail(table)
+        self.reporter.log(summary)
 
         def build(some: Sequence[ParamGroup]) -> Any:
             return self.build_component(OPTIMIZERS, "Optimizer", component, groups=some)

@@ -162,6 +162,7 @@ class Trainer:
         if left_out:  # not in the norm, but they must be finite as well
             grad_norm = grad_norm + 0.0 * global_norm(left_out)
         accepted = parts.precision.accept(grad_norm)
+        parts.reporter.gradients(self.parameters, self.state.step + 1)
         if accepted is not False:
             on_device = None if accepted is True else accepted
             parts.optimizer.step(self.learning_rate, on_device)
