@@ -146,6 +146,8 @@ def _passes(trainer: Trainer, batch: Batch, probe: LayerProbe) -> list[float]:
         loss = parts.forward(images, target)[1]["loss"]
         seen.append(float(loss.item()))
         (loss * (float(target.shape[0]) / batch.global_size * scale)).backward()
+        trainer.gradients.keep()
+    trainer.gradients.finish()
     return seen
 
 
