@@ -16,6 +16,7 @@ from passl.data.loader import Loader
 from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
+from passl.engine.compiled import compile_model
 from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.mixed_precision import (
@@ -115,6 +116,7 @@ class Builder:
         check_agreement(state, self.world, self.run_dir)
         self.check_equal_start(parts, resumed=found is not None)
         halve_for_training(parts, self.config, self.reporter)
+        compile_model(model, self.config, parts.precision, parts.hooks, self.reporter)
         self.reporter.start(parts, plan, state, self.batches)
         # A checkpoint that is named may be in another folder, or have newer ones beside it.
         is_saved = found is None or self.config.Global.checkpoint == "auto"

@@ -157,7 +157,7 @@ def test_frozen_weights_keep_every_bit_through_half_precision(make_run):
 
 
 @BOTH
-@pytest.mark.parametrize("stops", [(4,), (6, 14)], ids=str)
+@pytest.mark.parametrize("stops", [(6, 14), pytest.param((4,), marks=pytest.mark.slow)], ids=str)
 def test_stopping_changes_no_bit(make_run, level, stops):
     whole, stopped = make_run("whole"), make_run("stopped")
     options = (*level, EMA, "Global.accum_steps=2", *spoiled_data(sample_of_step(3)))
@@ -241,8 +241,10 @@ def test_a_resume_at_the_same_level_says_nothing_of_it(run_folder):
     ("optimizer", "device", "level"),
     [
         *(("AdamW", device, level) for device in ("cpu", "accelerator") for level in (FP16, BF16)),
-        *((each, "accelerator", BF16) for each in ("Momentum", "Adan", "LARS", "Lamb", "Lion")),
-        ("Adafactor", "accelerator", FP16),
+        *(
+            pytest.param(each, "accelerator", BF16, marks=pytest.mark.slow)
+            for each in ("Momentum", "Adan", "LARS", "Lamb", "Lion", "Adafactor")
+        ),
     ],
 )
 def test_a_bad_step_changes_no_bit(run_folder, monkeypatch, device, level, optimizer):

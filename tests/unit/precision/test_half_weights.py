@@ -156,3 +156,18 @@ def test_a_master_is_no_part_of_the_optimizer_state_which_is_that_of_float32(net
     assert all(value.dtype == plain[key].dtype for key, value in state.items())
     names = dict(optimizer.named_weights)
     assert {str(each.dtype) for each in names.values()} == {"paddle.float32"}
+
+
+def test_a_frozen_llama_block_keeps_the_precision_it_is_stored_in():
+    block = {"llama_dim": 16, "llama_num_heads": 2, "llama_hidden_dim": 24}
+    model = create_model("ViT_LLaMA", seed=1, **SMALL, **block, llama_dtype="bfloat16")
+    before = {name: str(each.dtype) for name, each in model.named_parameters()}
+    half = HalfWeights(model, "float16", model.state_dict())
+    for name, each in model.named_parameters():
+        if name.startswith("llama.layers") and "norm" not in name:
+            assert before[name] == str(each.dtype) == "paddle.bfloat16"
+        elif "norm" in name:
+            assert str(each.dtype) == "paddle.float32", name
+        else:
+            assert str(each.dtype) == "paddle.float16", name
+    assert not [name for name in half.masters if name.startswith("llama.")]
