@@ -314,6 +314,15 @@ def test_micro_batches_are_added_up_in_float32(make_run):
     assert skipped == {1: 1, 64: 0}
 
 
+@BOTH
+def test_recomputation_changes_no_bit(make_run, level):
+    plain, again = make_run("plain"), make_run("again")
+    options = (*level, "Global.epochs=1", "Global.accum_steps=2")
+    assert plain.train(*options) == 0
+    assert again.train(*options, "Global.recompute=true") == 0
+    assert_same_arrays(whole_state(again), whole_state(plain))
+
+
 # -- what cannot be --------------------------------------------------------------------------------
 
 
