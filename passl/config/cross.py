@@ -62,6 +62,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     if mode is not None:
         _check_mode(config, mode, checker.report, sound)
     _check_batches(config, checker, sound)
+    _check_compilation(config, checker, sound)
     _check_precision(config, checker, sound)
     _check_patterns(config, checker, sound)
     _check_sizes(config, checker, sound)
@@ -153,6 +154,20 @@ def _check_batches(config: Config, checker: Checker, sound: Callable[..., bool])
     )
     if images is not None and accum is not None and images % accum:
         checker.report("Global.accum_steps", f"{accum} does not divide the {images} {what}")
+
+
+def _check_compilation(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """What a compiled model cannot do, or was never seen to do."""
+    if not (sound("Global.to_static") and config.Global.to_static):
+        return
+    distillation, quantization = config.Distillation, config.Quantization
+    for path, is_on in (
+        ("Global.recompute", bool(config.Global.recompute)),
+        ("Distillation", distillation is not None and distillation.type != "none"),
+        ("Quantization", quantization is not None and quantization.format != "FP32"),
+    ):
+        if sound(path) and is_on:
+            checker.report("Global.to_static", f"does not go with {path}; write false for one")
 
 
 def _check_precision(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:

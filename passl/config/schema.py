@@ -95,6 +95,7 @@ class GlobalSection:
             seconds, or text such as ``1h30m``.
         recompute: keep only the inputs of blocks for the backward pass, and compute the rest again:
             true for all blocks, or a number for every so-many-th.
+        to_static: compile the model's passes in training, and in the evaluations between.
         allow_config_change: keys, or patterns such as ``Model.*``, that may differ from the config
             of the checkpoint although a run cannot continue exactly with another value.
     """
@@ -131,6 +132,7 @@ class GlobalSection:
     max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
     recompute: Union[bool, Annotated[int, Range(min=1)]] = False
+    to_static: bool = False
     allow_config_change: list[str] = field(default_factory=list)
 
 
@@ -163,7 +165,7 @@ class FP16Section:
 
     Attributes:
         level: ``O0`` float32 throughout, ``O1`` some operations in low precision, ``O2`` nearly
-            all of them.
+            all of them, with weights in it and float32 masters.
         dtype: the low precision.
         GradScaler: loss scaling (float16 only).
         strict: refuse a level that the device cannot run instead of running in float32.

@@ -27,6 +27,7 @@ from passl.engine.stopping import RunStopped, StopWatch
 from passl.engine.train_parts import TrainParts
 from passl.engine.validation import Validation
 from passl.optim.clip import global_norm
+from passl.precision.gradients import WideGradients
 
 __all__ = ["Trainer", "step_seed"]
 
@@ -46,7 +47,10 @@ class Trainer:
     ) -> None:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
-        self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
+        self.gradients = WideGradients(self.parameters)
+        self.reducer = GradientReducer(
+            self.parameters, parts.world, parts.overlap, gradients=self.gradients
+        )
         names = [*parts.loss_names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
@@ -137,6 +141,8 @@ class Trainer:
             if not left:
                 self.reducer.arm()
             parts.precision.backward(losses["loss"], count / batch.global_size)
+            if left:
+                self.gradients.keep()
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
         grad_norm, accepted = self._update()
@@ -153,6 +159,7 @@ class Trainer:
         """
         parts = self.parts
         self.reducer.finish()
+        self.gradients.finish()
         if parts.clip is not None:  # divides by the scale of the loss in the same pass
             grad_norm = parts.clip(self.parameters, parts.precision.scale)
         else:
