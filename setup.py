@@ -22,6 +22,12 @@ REQUIREMENTS = [
     "visualdl>=2.5.3",
 ]
 
+# There are wheels for these systems; elsewhere pip would look for a compiler.
+_TURBOJPEG = (
+    "turbojpeg>=0.0.2; platform_machine == 'x86_64' and python_version < '3.14' "
+    "and platform_python_implementation == 'CPython'"
+)
+
 EXTRAS = {
     "cpu": [
         "paddlepaddle==3.3.1",
@@ -48,6 +54,9 @@ EXTRAS = {
     ],
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
+    # Decodes only the part of a JPEG that a crop needs (docs/data.md). The package brings
+    # libjpeg-turbo 3 along; one of the system is found without it.
+    "fast-jpeg": [_TURBOJPEG],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
     "test": [
@@ -57,6 +66,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.5",
         "scikit-learn>=1.3",
+        _TURBOJPEG,
         "types-PyYAML",
     ],
 }

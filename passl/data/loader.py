@@ -23,6 +23,7 @@ from typing import Any, Optional
 
 from passl.data.bad_samples import BadSampleLog, limit_of
 from passl.data.batch import Batch, BatchJob
+from passl.data.buffers import BufferPool
 from passl.data.dataset import Dataset
 from passl.data.device import DeviceNormalize, HostNormalize, split_normalize
 from passl.data.fast_decode import with_fast_decoding
@@ -47,7 +48,7 @@ class Loader:
         num_workers: threads or processes; 0 does the work in the caller's thread.
         workers: ``threads``, ``processes``, or None: processes only where the data set or a
             transform has an attribute ``holds_lock`` that is true.
-        exact: leave the chain of transforms as it is; else see :mod:`passl.data.fast_decode`.
+        exact: give Pillow's pixels bit for bit; else see :mod:`passl.data.fast_decode`.
         prefetch_batches: batches prepared ahead of the one in use.
         seed: of the run.
         rank, world_size: this process among all.
@@ -104,8 +105,7 @@ class Loader:
                 self.device_transform = at_the_end
             else:
                 self.host_normalize = HostNormalize(at_the_end.normalize)
-        if not exact:
-            self.dataset.transforms = with_fast_decoding(self.dataset.transforms)
+        self.dataset.transforms = with_fast_decoding(self.dataset.transforms, exact)
         parts = [self.dataset, *dataset.transforms]
         self._in_processes = wants_processes(workers, num_workers, parts)
         self._processes: Optional[ProcessPool] = None
@@ -218,6 +218,8 @@ class _Epoch(Iterator[Batch]):
         self._loader, self._epoch, self._next = loader, epoch, start_batch
         self._pending: deque[BatchJob] = deque()
         self._processes = processes
+        # Those under way, the one in use, and one that is not collected yet.
+        self._buffers = BufferPool(loader.prefetch_batches + 3)
         self._watch = WorkerWatch(
             loader.rank, loader.num_workers, loader.timeout_s, loader.dataset.path_of
         )
@@ -277,6 +279,14 @@ class _Epoch(Iterator[Batch]):
             return
         while len(self._pending) < wanted and self._next < loader.num_batches:
             self._pending.append(
-                BatchJob(loader, self._epoch, self._next, self._pool, self._watch, self._processes)
+                BatchJob(
+                    loader,
+                    self._epoch,
+                    self._next,
+                    self._pool,
+                    self._watch,
+                    self._processes,
+                    self._buffers,
+                )
             )
             self._next += 1
