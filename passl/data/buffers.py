@@ -41,6 +41,10 @@ class BufferPool:
         weakref.finalize(owner, self._free.append, memory).atexit = False
         return owner.reshape(shape)
 
+    def clear(self) -> None:
+        """Free what is not in use."""
+        self._free.clear()
+
     def _take(self, size: int) -> mmap.mmap:
         while True:
             try:

@@ -24,7 +24,7 @@ import numpy as np
 
 from passl.data import turbojpeg
 from passl.data.images import decode, decode_reduced, jpeg_size
-from passl.data.resize import crop, resize
+from passl.data.resize import crop, resize, resize_padded
 from passl.data.transforms.decode import DecodeImage
 from passl.data.transforms.random_crop import RandCropImage, RandomResizedCrop
 
@@ -33,7 +33,7 @@ __all__ = ["FastDecodeAndCrop", "fast_resize", "reduction", "with_fast_decoding"
 _FILTERS = ("bilinear", "bicubic")
 _FACTORS = (8, 4, 2)
 # Scales (source side / result side) up to which a way of resizing is taken; see fast_resize.
-_STILL_ITSELF, _SMOOTHER, _BY_DOUBLE = 1.1, 1.4, 2.4
+_STILL_ITSELF, _SMOOTHER, _BY_DOUBLE = 1.1, 1.5, 2.4
 
 
 def with_fast_decoding(transforms: Sequence[Any], exact: bool = False) -> list[Any]:
@@ -84,6 +84,11 @@ class FastDecodeAndCrop:
             return self.cropper(self.decoder(image, rng), rng)
         box, cropper = self.cropper.draw(*size, rng), self.cropper
         height, width = cropper.size
+        if self.exact and cropper.backend == "pil" and box[2:] != cropper.size:
+            padded = turbojpeg.decode_region(image, box, channels=4)
+            if padded is not None:
+                part = resize_padded(padded, height, width, cropper.interpolation)
+                return part if self.decoder.to_rgb else part[:, :, ::-1]
         part = _decode_part(image, box, 1 if self.exact else reduction(box[2:], cropper.size))
         if part.shape[:2] == (height, width):
             part = part.copy()  # its memory is written to again

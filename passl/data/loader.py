@@ -114,6 +114,8 @@ class Loader:
         limit = limit_of(max_bad_samples, len(dataset))
         self._bad_samples = BadSampleLog(bad_samples_file, limit, len(dataset), dataset.path_of)
         self._memory_checked = False
+        # For those under way, the one in use, and one that is not collected yet.
+        self.buffers = BufferPool(prefetch_batches + 3)
         self._epochs: weakref.WeakSet[_Epoch] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -198,10 +200,11 @@ class Loader:
             get_logger().warning(warning)
 
     def close(self) -> None:
-        """End the threads of every epoch that is still open, and the processes."""
+        """End the threads of every epoch that is still open, and the processes; free memory."""
         self.end_processes()
         for running in list(self._epochs):
             running.close()
+        self.buffers.clear()
 
     def end_processes(self) -> None:
         """End the worker processes, if there are any; whoever waits for one gets an error."""
@@ -218,8 +221,6 @@ class _Epoch(Iterator[Batch]):
         self._loader, self._epoch, self._next = loader, epoch, start_batch
         self._pending: deque[BatchJob] = deque()
         self._processes = processes
-        # Those under way, the one in use, and one that is not collected yet.
-        self._buffers = BufferPool(loader.prefetch_batches + 3)
         self._watch = WorkerWatch(
             loader.rank, loader.num_workers, loader.timeout_s, loader.dataset.path_of
         )
@@ -286,7 +287,7 @@ class _Epoch(Iterator[Batch]):
                     self._pool,
                     self._watch,
                     self._processes,
-                    self._buffers,
+                    loader.buffers,
                 )
             )
             self._next += 1

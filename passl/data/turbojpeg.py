@@ -31,7 +31,7 @@ __all__ = ["decode_region", "is_available"]
 
 _INIT_DECOMPRESS = 1
 _STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT = 0, 4, 5, 6
-_RGB = 0
+_RGB, _RGBX = 0, 2
 #: Width of a block of samples by TJSAMP: 4:4:4, 4:2:2, 4:2:0, grey, 4:4:0, 4:1:1, 4:4:1.
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 #: Pixels decoded around a region, so that its colours are interpolated as in the whole image.
@@ -67,15 +67,16 @@ def is_available() -> bool:
 
 
 def decode_region(
-    data: bytes, box: tuple[int, int, int, int], factor: int = 1
+    data: bytes, box: tuple[int, int, int, int], factor: int = 1, channels: int = 3
 ) -> Optional[np.ndarray]:
-    """Decode part of a JPEG: uint8 [h, w, 3], RGB, valid until the thread's next call.
+    """Decode part of a JPEG: uint8 [h, w, channels], valid until the thread's next call.
 
     Args:
         data: what :func:`passl.data.images.jpeg_size` knows the size of.
         box: top, left, height and width of the part, in pixels of the image as it is decoded, that
             is ``factor`` times smaller.
         factor: 1, 2, 4 or 8.
+        channels: 3 for RGB, 4 for RGB and a byte without a meaning, as Pillow keeps its pictures.
 
     Returns:
         None where the library is not there, the file is unusual, or libjpeg-turbo has anything to
@@ -87,7 +88,7 @@ def decode_region(
     decoder: Optional[_Decoder] = getattr(_local, "decoder", None)
     if decoder is None:
         decoder = _local.decoder = _Decoder(library)
-    pixels = decoder.region(data, box, factor)
+    pixels = decoder.region(data, box, factor, channels)
     if pixels is not None and factor == 1 and not _Distrust.is_settled:
         return _compared(pixels, data, box)
     return pixels
@@ -105,7 +106,7 @@ class _Decoder:
             weakref.finalize(self, library.end, self._handle)
 
     def region(
-        self, data: bytes, box: tuple[int, int, int, int], factor: int
+        self, data: bytes, box: tuple[int, int, int, int], factor: int, channels: int
     ) -> Optional[np.ndarray]:
         library, handle = self._library, self._handle
         if not handle or library.read_header(handle, data, len(data)):
@@ -126,18 +127,23 @@ class _Decoder:
         region = _Region(x, y, right - x, bottom - y)
         if library.scale(handle, _Fraction(1, factor)) or library.crop(handle, region):
             return None
-        pixels = self._room((bottom - y, right - x, 3))
-        if library.decompress(handle, data, len(data), pixels.ctypes.data, 0, _RGB):
+        pixels = self._room((bottom - y, right - x, channels))
+        layout = _RGBX if channels == 4 else _RGB
+        if library.decompress(handle, data, len(data), pixels.ctypes.data, 0, layout):
             return None
         return pixels[top - y : top - y + height, left - x : left - x + width]
 
     def _room(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """Memory that is not given back to the system between images, if it is not too large."""
-        size = shape[0] * shape[1] * shape[2]
-        if size > _KEPT_BYTES:
-            return np.empty(shape, np.uint8)
-        if size > len(self._memory):
-            self._memory = np.empty(size, np.uint8)
+        """Memory that is not given back to the system between images, if it is not too large.
+
+        There is room for another row behind it, see :func:`passl.data.resize.resize_padded`.
+        """
+        row = shape[1] * shape[2]
+        size = shape[0] * row
+        if size + row > _KEPT_BYTES:
+            return np.empty(size + row, np.uint8)[:size].reshape(shape)
+        if size + row > len(self._memory):
+            self._memory = np.empty(size + row, np.uint8)
         return self._memory[:size].reshape(shape)
 
 
@@ -158,7 +164,7 @@ def _compared(
 
     top, left, height, width = box
     expected = decode(data)[top : top + height, left : left + width]
-    if not np.array_equal(pixels, expected):
+    if not np.array_equal(pixels[:, :, :3], expected):
         _Distrust.is_on = True
         get_logger().warning(
             "libturbojpeg gives other pixels for a part of an image than for the whole; it is not "
