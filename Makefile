@@ -86,10 +86,10 @@ bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/R
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
 
-bench-data: $(STAMP)  ## measure data loading and rewrite its table in benchmarks/README.md
+bench-data: $(STAMP)  ## measure data loading and rewrite its tables in benchmarks/README.md
 	@echo "make bench-data: about four minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/data_loading.py --save benchmarks/README.md
-	$(BIN)/python benchmarks/prepare_imagenet21k.py --files 60000 --rounds 5 --lines 0
+	$(BIN)/python benchmarks/prepare_imagenet21k.py --lines 0 --save benchmarks/README.md
 
 torture: $(STAMP)  ## kill runs 120 times at random moments and compare every byte
 	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; 21 minutes on two busy cores"

@@ -37,6 +37,7 @@ from typing import Any, Callable, Optional
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from marks import put_table
 from PIL import Image
 
 from passl.data import turbojpeg
@@ -98,7 +99,7 @@ def main() -> None:
     )
     print(text)
     if options.save:
-        save(Path(options.save), text)
+        put_table(Path(options.save), "data_loading", text)
 
 
 def processor_time() -> float:
@@ -168,16 +169,6 @@ def goals(cpu: dict[str, list[float]], wall: dict[str, list[float]], images: int
         f"the copy of its pixels and a generator a sample included: "
         f"{100 * loader / of(cpu, two):.1f} % of the fast chain (goal: below 5 %)."
     )
-
-
-def save(path: Path, text: str) -> None:
-    """Put the tables between the marks."""
-    begin, end = "<!-- table: data_loading -->", "<!-- end of table: data_loading -->"
-    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{path}: has no marks {begin} and {end}")
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def contestants(root: Path, images: int, with_paddle: bool) -> Iterator[tuple[str, Run]]:
