@@ -77,7 +77,7 @@ class ListingBuilder:
         Raises:
             ValueError: the path has no folder that names its class.
         """
-        self.extend(b"", [name])
+        self._table.append(os.fsdecode(name), self._number(name))
 
     def extend(self, folder: bytes, names: Sequence[bytes]) -> None:
         """Add files of one folder.
@@ -89,12 +89,15 @@ class ListingBuilder:
         Raises:
             ValueError: the paths have no folder that names their class.
         """
-        parts = (folder + names[0]).split(b"/")
+        number = self._number(folder + names[0])
+        self._table.extend([folder + name for name in names], number)
+
+    def _number(self, path: bytes) -> int:
+        """A number for the class of a path, in the order in which classes come."""
+        parts = path.split(b"/")
         if not -len(parts) <= self._class_part < len(parts) - 1 or not parts[self._class_part]:
             raise ValueError("it lies in no class folder")
-        class_name = parts[self._class_part]
-        number = self._numbers.setdefault(class_name, len(self._numbers))
-        self._table.extend([folder + name for name in names], number)
+        return self._numbers.setdefault(parts[self._class_part], len(self._numbers))
 
     def finish(self) -> Listing:
         """The listing; labels become ranks of the sorted class names."""
