@@ -24,6 +24,12 @@ REQUIREMENTS = [
     "visualdl>=2.5.3",
 ]
 
+# There are wheels for these systems; elsewhere pip would look for a compiler.
+_TURBOJPEG = (
+    "turbojpeg>=0.0.2; platform_machine == 'x86_64' and python_version < '3.14' "
+    "and platform_python_implementation == 'CPython'"
+)
+
 EXTRAS = {
     "cpu": [
         "paddlepaddle==3.3.1",
@@ -50,6 +56,9 @@ EXTRAS = {
     ],
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
+    # Decodes only the part of a JPEG that a crop needs (docs/data.md). The package brings
+    # libjpeg-turbo 3 along; one of the system is found without it.
+    "fast-jpeg": [_TURBOJPEG],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
     # Logging.writers: [TensorBoard]: the first writes, the second shows.
@@ -68,6 +77,7 @@ EXTRAS = {
         # Its files are read back by the program that shows them.
         "tensorboard>=2.15",
         "tensorboardX>=2.6.2",
+        _TURBOJPEG,
         "types-PyYAML",
         # setuptools before 70.1 makes no wheels without it.
         "wheel>=0.40",

@@ -8,6 +8,7 @@ from typing import Any, Callable, Literal, Optional
 from passl.config.check import Checker
 from passl.config.config import Config
 from passl.config.durations import parse_duration
+from passl.config.loss_checks import check_losses
 from passl.config.schema import LoaderSection
 from passl.config.teaching_checks import check_distillation, check_quantization
 from passl.config.tree import find
@@ -69,6 +70,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     _check_classes(config, checker, sound)
     _check_max_time(config, checker, sound)
     _check_bad_samples(config, checker, sound)
+    check_losses(config, checker, sound)
     check_distillation(config, checker, sound)
     check_quantization(config, checker, sound)
     _check_sharding(config, checker, sound)

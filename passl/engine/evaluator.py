@@ -18,6 +18,7 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch, Loader
+from passl.data.transfer import Transfer
 from passl.distributed.collectives import sum_integers, sum_over_ranks
 from passl.distributed.world import World
 from passl.engine.exact_sum import ExactSum
@@ -93,6 +94,7 @@ class Evaluator:
         self.loader = loader
         self._loss, self._metrics = loss, list(metrics)
         self._precision, self._world = precision, world
+        self._to_device = Transfer()
         self.loss_names = list(loss.names) if loss is not None else []
         self._names = [
             *self.loss_names,
@@ -152,8 +154,8 @@ class Evaluator:
         return self._result(seen, time.perf_counter() - started)
 
     def _batch(self, model: Any, batch: Batch, observe: Optional[Observe]) -> _Seen:
-        images = to_model_input(paddle.to_tensor(batch.images), self.loader)
-        target = paddle.to_tensor(batch.labels)
+        images, target = self._to_device(batch)
+        images = to_model_input(images, self.loader)
         with self._precision.autocast():
             logits = model(images)
         logits = logits.astype("float32")

@@ -15,6 +15,7 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch
+from passl.data.transfer import Transfer
 from passl.distributed.reducer import GradientReducer
 from passl.engine.evaluator import EvalResult, to_model_input
 from passl.engine.meters import StepMeter
@@ -59,6 +60,7 @@ class Trainer:
         self.validation = Validation(parts, plan, state)
         self.saving = Saving(parts, plan, state, self.meter, is_saved=is_saved)
         self.watch = StopWatch()
+        self._to_device = Transfer()
 
     # -- the algorithm -----------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Trainer:
         The batch goes to the device in one piece, as bytes; a micro-batch becomes floats when it is
         due, so that accumulation does not hold the whole batch as floats.
         """
-        images, target = paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels)
+        images, target = self._to_device(batch)
         count, size = len(batch.labels), self.plan.micro_batch_size
         for start in range(0, count, size):
             part = slice(start, start + size)
