@@ -4,13 +4,16 @@ As for VisualDL the events are written anew when a run resumes: the curves from 
 pictures and histograms from the former files as far as they are still true.
 
 Source: TensorFlow's record format (length uint64, its checksum uint32, data, checksum uint32);
-``_hparams_/*`` of TensorBoard's hparams plugin, as tensorboardX writes them.
+``_hparams_/*`` of TensorBoard's hparams plugin, as tensorboardX writes them; the bins of
+TensorFlow's ``histogram.cc``.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -18,12 +21,12 @@ from typing import Annotated, Any, Optional
 import numpy as np
 
 from passl.logs.writers.base import Graph, Keep, Point, Setting, Writer
+from passl.logs.writers.record_file import RecordFile
 from passl.registry import WRITERS, Runtime
 
 __all__ = ["TensorBoard"]
 
 _EVENTS = "events.out.tfevents.*"
-_FLUSH_S = 10
 
 
 @WRITERS.register(aliases=("tensorboard",))
@@ -41,7 +44,7 @@ class TensorBoard(Writer):
     def __init__(self, *, run_dir: Annotated[Path, Runtime()]) -> None:
         super().__init__(run_dir)
         self.folder = run_dir / "tensorboard"
-        self._writer: Optional[Any] = None
+        self._file: Optional[RecordFile] = None
         self._end: Optional[Any] = None
 
     def restart(self, points: Iterable[Point], keep: Keep, step: int) -> None:
@@ -51,31 +54,35 @@ class TensorBoard(Writer):
         kept = [event for file in files for event in _events(file) if _stays(event, keep)]
         for file in files:
             file.unlink()
-        if step:
-            for event in kept:
-                self._events_to().add_event(event, event.step, event.wall_time)
+        self._add(*(kept if step else ()))
         self.scalars(list(points))
 
     def scalars(self, points: Sequence[Point]) -> None:
         """Add points."""
-        for tag, value, step, time_s in points:
-            self._open().add_scalar(tag, value, step, walltime=time_s)
+        from tensorboardX.summary import scalar
+
+        self._add(
+            *(_event(scalar(tag, value), step, time_s) for tag, value, step, time_s in points)
+        )
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """Add a picture."""
-        self._open().add_image(tag, pixels, step, dataformats="HWC")
+        from tensorboardX.summary import image
+
+        self._add(_event(image(tag, pixels, dataformats="HWC"), step))
 
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
         """Add a histogram of TensorFlow's bins, which grow with the distance from 0."""
-        self._open().add_histogram(tag, values, step, bins="tensorflow")
+        from tensorboardX.summary import histogram
+
+        self._add(_event(histogram(tag, values, _bins()), step))
 
     def settings(self, settings: Mapping[str, Setting], results: Sequence[str]) -> None:
         """Begin the row of this run in the table of hyper-parameters."""
         from tensorboardX.summary import hparams
 
         experiment, start, self._end = hparams(dict(settings), dict.fromkeys(results, 0.0))
-        for summary in (experiment, start):
-            self._events_to().add_summary(summary)
+        self._add(_event(experiment), _event(start))
 
     def graph(self, graph: Graph) -> None:
         """Add the graph of the model."""
@@ -98,37 +105,65 @@ class TensorBoard(Writer):
             node.attr["parameters"].i = layer.parameters
             nodes.append(node)
         drawn = graph_pb2.GraphDef(node=nodes).SerializeToString()
-        self._events_to().add_event(event_pb2.Event(graph_def=drawn))
+        self._add(event_pb2.Event(graph_def=drawn, wall_time=time.time()))
 
     def finish(self, results: Mapping[str, float]) -> None:  # noqa: ARG002 (the curves say them)
         """End the row of this run in the table of hyper-parameters."""
         if self._end is not None:
-            self._events_to().add_summary(self._end)
+            self._add(_event(self._end))
 
     def how_to_open(self) -> str:
         """The command, for this run."""
         return f"tensorboard --logdir {shlex.quote(str(self.folder))}"
 
-    def flush(self) -> None:
-        """Write everything to the file now."""
-        if self._writer is not None:
-            self._writer.flush()
-
     def close(self) -> None:
-        """Write everything and close the file; adding a point opens another."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the file; adding a point opens another."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _events_to(self) -> Any:
-        return self._open().file_writer
+    def _add(self, *events: Any) -> None:
+        if not events:
+            return
+        packed = [_packed(event) for event in events]
+        if self._file is None:
+            self._file = RecordFile(self._new_path())
+            packed.insert(0, _packed(_first_event()))
+        self._file.add(*packed)
 
-    def _open(self) -> Any:
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+    def _new_path(self) -> Path:
+        """TensorBoard reads the files of a folder in the order of their names."""
+        number = len(list(self.folder.glob(_EVENTS)))
+        return self.folder / f"events.out.tfevents.{int(time.time())}.passl.{number:04}"
 
-            self._writer = SummaryWriter(str(self.folder), flush_secs=_FLUSH_S)
-        return self._writer
+
+def _bins() -> list[float]:
+    """TensorFlow's: each a tenth wider than the one before it, on both sides of 0."""
+    count = math.ceil(math.log(1e20 / 1e-12, 1.1))
+    above = [1e-12 * 1.1**number for number in range(count)]
+    return [-edge for edge in reversed(above)] + [0.0] + above
+
+
+def _event(summary: Any, step: int = 0, time_s: Optional[float] = None) -> Any:
+    from tensorboardX.proto import event_pb2
+
+    return event_pb2.Event(summary=summary, step=step, wall_time=time_s or time.time())
+
+
+def _first_event() -> Any:
+    """What TensorBoard knows a file of events by."""
+    from tensorboardX.proto import event_pb2
+
+    return event_pb2.Event(file_version="brain.Event:2", wall_time=time.time())
+
+
+def _packed(event: Any) -> bytes:
+    from tensorboardX.record_writer import masked_crc32c
+
+    data: bytes = event.SerializeToString()
+    head = struct.pack("<Q", len(data))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (head, data)]
+    return head + sums[0] + data + sums[1]
 
 
 def _events(path: Path) -> Iterator[Any]:

@@ -10,8 +10,6 @@ its length, uint64 little-endian), ``component/graph/graph_component.py`` (keys 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shlex
 import struct
@@ -22,6 +20,7 @@ from typing import Annotated, Any, Optional
 import numpy as np
 
 from passl.logs.writers.base import Graph, Keep, Point, Setting, Writer
+from passl.logs.writers.record_file import RecordFile
 from passl.logs.writers.visualdl_graph import graph_document
 from passl.registry import WRITERS, Runtime
 
@@ -30,9 +29,6 @@ __all__ = ["VisualDL"]
 #: VisualDL knows its files by the first part of the name.
 _FILE_NAME = "vdlrecords.passl.log"
 _GRAPH_NAME = "vdlgraph.passl.log"
-#: Points that may wait to be written.  LogWriter of VisualDL 2.5 swaps its two settings on the way
-#: to the queue, so both are set; each point is appended to the file at once in any case.
-_QUEUE_LENGTH = 1000
 _BINS = 50
 
 
@@ -52,6 +48,7 @@ class VisualDL(Writer):
         super().__init__(run_dir)
         self.folder = run_dir / "vdl"
         self.path = self.folder / _FILE_NAME
+        self._file = RecordFile(self.path)
         self._writer: Optional[Any] = None
 
     def restart(self, points: Iterable[Point], keep: Keep, step: int) -> None:
@@ -61,11 +58,11 @@ class VisualDL(Writer):
         self.path.unlink(missing_ok=True)
         self._graph_path.unlink(missing_ok=True)
         for record in kept:
-            self._open()._get_file_writer().add_record(record)  # LogWriter has no public way
+            self._open().add_record(record)
         self.scalars(list(points))
 
     def scalars(self, points: Sequence[Point]) -> None:
-        """Add points; a thread of VisualDL appends them to the file."""
+        """Add points."""
         for tag, value, step, time_s in points:
             self._open().add_scalar(_tag(tag), value, step, walltime=round(time_s * 1000))
 
@@ -100,16 +97,10 @@ class VisualDL(Writer):
         """The command, for this run."""
         return f"visualdl --logdir {shlex.quote(str(self.folder))}"
 
-    def flush(self) -> None:
-        """Write everything to the file now."""
-        if self._writer is not None:
-            self._writer.flush()
-
     def close(self) -> None:
-        """Write everything and close the file; adding a point opens it again."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the file; adding a point opens it again."""
+        self._file.close()
+        self._writer = None
 
     @property
     def _graph_path(self) -> Path:
@@ -117,17 +108,29 @@ class VisualDL(Writer):
 
     def _open(self) -> Any:
         if self._writer is None:
-            # VisualDL announces on stdout that the file exists: it should.
-            with contextlib.redirect_stdout(io.StringIO()):
-                from visualdl import LogWriter
-
-                self._writer = LogWriter(
-                    logdir=str(self.folder),
-                    file_name=self.path.name,
-                    max_queue=_QUEUE_LENGTH,
-                    flush_secs=_QUEUE_LENGTH,
-                )
+            self._writer = _log_writer(self._file)
         return self._writer
+
+
+def _log_writer(file: RecordFile) -> Any:
+    """VisualDL's LogWriter, which makes records, with a file that needs no thread."""
+    from visualdl import LogWriter
+
+    class Direct(LogWriter):
+        file_name = str(file.path)  # which the name of a run among others is made of
+
+        def _get_file_writer(self) -> Direct:
+            return self
+
+        def add_record(self, record: Any) -> None:
+            file.add(_packed(record))
+
+    return Direct(logdir=str(file.path.parent))
+
+
+def _packed(record: Any) -> bytes:
+    data: bytes = record.SerializeToString()
+    return struct.pack("<Q", len(data)) + data
 
 
 def _tag(tag: str) -> str:

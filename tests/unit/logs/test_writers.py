@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import types
 
@@ -336,3 +337,73 @@ def test_a_writer_that_fails_does_not_take_the_others_along(tmp_path):
     curves.close()
     assert curves.writers == [working]
     assert steps_of(tmp_path, "scalar", "train/loss") == [1, 2]
+
+
+# -- a full disk ---------------------------------------------------------------------------------
+
+FILL = 20_000  # bytes a process may write to one file: a disk with no more room
+
+ON_A_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from passl.logs.curves import Curves
+from passl.logs.logger import setup_logging
+from passl.logs.metrics import MetricsWriter
+from passl.logs.writers.{module} import {name}
+
+run_dir = Path(sys.argv[1])
+setup_logging(None)
+metrics = MetricsWriter(run_dir, [{name}(run_dir=run_dir)])
+metrics.start_over()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, with EFBIG
+resource.setrlimit(resource.RLIMIT_FSIZE, ({fill}, {fill}))
+pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+for step in range(100):
+    metrics.curves.add({{"kind": "train", "step": step, "time": 1.0, "loss": 1.0, "lr": 0.1}})
+    metrics.curves.image("train/batch", pixels, step)
+metrics.close()
+print("the end")
+"""
+
+
+@pytest.mark.usefixtures("_tensorboard")
+@pytest.mark.parametrize(
+    ("module", "name", "pattern"),
+    [("visualdl", "VisualDL", "vdl/*records*"), ("tensorboard", "TensorBoard", "tensorboard/*")],
+)
+def test_a_full_disk_costs_one_warning_and_no_second_of_waiting(tmp_path, module, name, pattern):
+    program = ON_A_FULL_DISK.format(module=module, name=name, fill=FILL)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    warnings = [line for line in ran.stdout.splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert f"nothing more is shown in {name}, training goes on" in warnings[0]
+    assert ran.stdout.splitlines()[-1] == "the end"
+    assert ran.stderr == ""
+    (file,) = tmp_path.glob(pattern)
+    assert 0 < file.stat().st_size <= FILL
+    assert reads_to_its_end(file, module), "a record is torn"
+
+
+def reads_to_its_end(path, module):
+    if module == "visualdl":
+        from passl.logs.writers.visualdl import _records
+
+        read = sum(8 + record.ByteSize() for record in _records(path))
+    else:
+        from passl.logs.writers.tensorboard import _events
+
+        read = sum(16 + event.ByteSize() for event in _events(path))
+    return read == path.stat().st_size
+
+
+@pytest.mark.usefixtures("_tensorboard")
+def test_events_that_are_added_after_a_close_leave_the_former_ones(tmp_path):
+    writer = TensorBoard(run_dir=tmp_path)
+    for step in (1, 2):  # within one second, which the names of the files count in
+        writer.scalars([Point("train/loss", 0.5, step, 1.0)])
+        writer.close()
+    assert [point.step for point in accumulated(tmp_path).Scalars("train/loss")] == [1, 2]
