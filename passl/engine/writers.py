@@ -14,17 +14,25 @@ __all__ = ["build_writers", "check_writers"]
 
 
 def check_writers(config: Config) -> None:
-    """Refuse writers whose packages are not installed.
+    """Refuse a writer that is listed twice, and those whose packages are not installed.
 
     VisualDL comes with this software; where it is missing and nobody asked for it, nothing is said
     here.  A user's own writers, which may import anything, are not looked at.
 
     Raises:
-        ConfigError: saying what to install.
+        ConfigError: saying which, or what to install.
     """
     where = config.origin("Logging.writers")
     if where == "default":
         return
+    specs = [WRITERS.spec(item["name"]) for item in config.Logging.writers]
+    names = [spec.name for spec in specs if spec is not None]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"{where}: Logging.writers: {' and '.join(twice)} is listed twice, and both would "
+            "write the same files; keep one of them"
+        )
     for writer in _writers(config, Path(), own_only=True):
         try:
             writer.check()

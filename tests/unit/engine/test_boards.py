@@ -117,6 +117,16 @@ def test_a_missing_package_is_a_sentence_before_anything_is_built(run_folder, mo
     assert not run_folder.dir.exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "twice"),
+    [("VisualDL,visualdl", "VisualDL"), ("TensorBoard,VisualDL,tensorboard", "TensorBoard")],
+)
+def test_a_writer_that_is_listed_twice_is_refused(run_folder, names, twice):
+    config = load(run_folder, f"Logging.writers=[{names}]")
+    with pytest.raises(ConfigError, match=f"Logging.writers: {twice} is listed twice"):
+        check_writers(config)
+
+
 def test_passl_check_says_that_a_package_is_missing(run_folder, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     options = ["-c", str(run_folder.config_file), "-o", "Logging.writers=[wandb]"]
