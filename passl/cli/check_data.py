@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from passl.config import Config
 from passl.errors import EXIT_CONFIG, EXIT_OK, ConfigError, DataError
+from passl.logs.terminal import columns_of, is_terminal, wrapped
 from passl.registry import DATASETS, MODELS
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def check_data(config: Config, arguments: argparse.Namespace) -> int:
             dataset = _build(config, name)
             report = _scan(dataset, name, config, arguments, state)
             reports[name], parts[name] = report, (dataset, report.digests)
-            print(f"DataLoader.{name}: {report.describe()}")
+            _say(f"DataLoader.{name}: {report.describe()}")
             for warning in report.warnings:
-                print(f"DataLoader.{name}: warning: {warning}")
+                _say(f"DataLoader.{name}: warning: {warning}")
     except BaseException:
         state.flush()
         if state.path.exists():
@@ -76,7 +77,7 @@ def check_data(config: Config, arguments: argparse.Namespace) -> int:
             )
         raise
     duplicates = find_duplicates(parts)
-    print(f"duplicates: {duplicates.describe()}")
+    _say(f"duplicates: {duplicates.describe()}")
     healthy = all(report.ok for report in reports.values())
     if arguments.report is not None:
         content = {
@@ -91,6 +92,15 @@ def check_data(config: Config, arguments: argparse.Namespace) -> int:
         _draw(Path(arguments.picture), reports)
     state.remove()
     return EXIT_OK if healthy else EXIT_CONFIG
+
+
+def _say(text: str) -> None:
+    """Print what belongs to the first line indented below it; a terminal gets no broken words."""
+    first, *rest = text.split("\n")
+    width = columns_of(sys.stdout) - 5 if is_terminal(sys.stdout) else len(text)
+    for line in (first, *(f"  {line}" for line in rest)):
+        start, *more = wrapped(line, width)
+        print("\n".join([start, *(f"    {part}" for part in more)]))
 
 
 def _build(config: Config, name: str) -> Dataset:

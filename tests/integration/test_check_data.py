@@ -19,6 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 from small_run import RunFolder, digits_config
+from terminal import on_terminal
 
 from passl.cli import check
 
@@ -191,6 +192,21 @@ def test_progress_and_time_left_are_shown_on_a_terminal(checked, repo, user_envi
     os.close(master)
     assert process.wait(60) == 0
     text = shown.decode()
-    assert re.search(r"DataLoader\.Train \[#+-*\] \d+/300 +\d+\.\d img/s +eta \d+:\d\d:\d\d", text)
+    speed = r"\d+(\.\d)? samples/s"
+    assert re.search(rf"DataLoader\.Train \[#+-*\] \d+/300 +{speed} +eta \d+:\d\d:\d\d", text)
     assert "DataLoader.Train [####################] 300/300" in text
-    assert text.rstrip().splitlines()[-1].startswith("0 images with copies")
+    assert text.rstrip().splitlines()[-1].startswith("  0 images with copies")
+
+
+def test_the_report_wraps_between_words_on_a_terminal(checked):
+    code = (
+        "from passl.cli import check\n"
+        f"check.main(['-c', {str(checked.config_file)!r}, '--data', '--workers', '1'])"
+    )
+    screen, _ = on_terminal(code, columns=60, may_wrap=True)
+    said = [line.rstrip() for line in screen.lines]
+    start = said.index("DataLoader.Train: 300 of 300 samples checked")
+    assert max(map(len, said[start:])) < 60
+    assert said[start + 1].startswith("  10 classes with 30 to 30 samples, ")
+    assert said[start + 2].startswith("    "), "the rest of a line is told from the next"
+    assert "  0 missing" in said
