@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from passl.distributed.world import World
 from passl.engine.attempt import Attempt
 from passl.errors import EXIT_STOPPED, PasslError
+from passl.logs.terminal import is_terminal
 
 if TYPE_CHECKING:
     from passl.distributed.agreement import Answer
@@ -167,13 +169,18 @@ def catching_signals(request: StopRequest, *, ends_process: bool = False) -> Ite
         yield False
         return
 
+    on_screen = is_terminal(sys.stderr)
+
     def handle(number: int, _frame: Optional[FrameType]) -> None:
         if request.reason is None:
             name = signal.Signals(number).name
             request.set(name)
             # Not through logging or sys.stderr: a handler may interrupt them while they hold locks.
             with suppress(OSError):
-                os.write(2, f"{name}: stopping after this step; the state is saved\n".encode())
+                # A terminal shows ^C, and maybe a live line, where this is to stand.
+                start = "\r\033[K" if on_screen else ""
+                text = f"{start}{name}: stopping after this step; the state is saved\n"
+                os.write(2, text.encode())
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:

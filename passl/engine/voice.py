@@ -64,11 +64,14 @@ class Voice:
             self._metrics.close()
 
     def stopped(self, sentence: str) -> None:
-        """The last words of a run that was asked to stop before its end."""
+        """The last words of a run that was asked to stop before its end.
+
+        The command itself tells the terminal.
+        """
         self._bar.close()
         if self._metrics is not None:
             self._metrics.close()
-        self.log(sentence)
+        self.detail(sentence)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def test_a_resumed_run_shows_every_step_once(make_run):
 
 def test_a_killed_run_can_be_read_and_continued(run_folder, user_environment):
     code = (
-        "import os, signal, sys\n"
+        "import os, signal\n"
         "from passl.engine.reporting import Reporter\n"
         "from passl.cli import train\n"
         "real = Reporter.step\n"
@@ -147,6 +147,26 @@ def test_the_first_and_the_last_words_fit_a_screen_of_80_by_24(run_folder, monke
     assert re.search(r"\revaluation|evaluation \[", data.decode())
     assert "passl INFO" not in data.decode()
     assert "[Train][Epoch 1/2][Iter: 0/6]" in run_folder.log()
+
+
+def test_a_stop_is_told_once_and_below_the_live_line(run_folder):
+    code = (
+        "import os, signal\n"
+        "from passl.cli import train\n"
+        "from passl.logs.progress import ProgressBar\n"
+        "draw = ProgressBar.redraw\n"
+        "def stop_when_drawn(bar):\n"
+        "    draw(bar)\n"
+        "    if bar._told is not None and bar._told.done == 3:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "ProgressBar.redraw = stop_when_drawn\n"
+        f"train.main(['-c', {str(run_folder.config_file)!r}, '-o', 'Global.epochs=2'])"
+    )
+    screen, _ = on_terminal(code, columns=200, may_wrap=True)
+    lines = [line.rstrip() for line in screen.lines]
+    assert "SIGINT: stopping after this step; the state is saved" in lines
+    assert sum("stopped after step" in line for line in lines) == 1
+    assert "stopped after step" in run_folder.log()
 
 
 def test_an_evaluation_alone_has_a_live_line_and_leaves_its_result(run_folder):
