@@ -132,3 +132,7 @@ def _parts(text: str) -> tuple[str, ...]:
             f"--what {text!r}: write some of {', '.join(_PARTS)}, with commas between, or all"
         )
     return _PARTS if "all" in wanted else tuple(wanted)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

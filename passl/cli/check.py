@@ -174,3 +174,7 @@ def _argument(param: ParamSpec) -> str:
     head = f"  {param.name}: {param.type.describe()} ({default})"
     text = textwrap.fill(param.doc, 96, initial_indent="      ", subsequent_indent="      ")
     return f"{head}\n{text}" if param.doc else head
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -163,3 +163,7 @@ def _split(line: str) -> list[str]:
             continue
         return words if ending or (line and not line[-1].isspace()) else [*words, ""]
     return line.split(" ")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -100,3 +100,7 @@ def _check(text: str) -> None:
         path = Path(folder) / "imported.yaml"
         path.write_text(text, encoding="utf-8")
         load_config(path, mode="train")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -341,3 +341,7 @@ def _verified(args: argparse.Namespace, record: Record, reference: Optional[Path
     if not comparison.is_equal:
         print("nothing was written", file=sys.stderr)
     return comparison.is_equal
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -41,3 +41,7 @@ def _evaluate(arguments: argparse.Namespace, stop: StopRequest) -> int:
 
     build_run(config, "eval").evaluate(stop=stop)
     return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

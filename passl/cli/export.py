@@ -85,3 +85,7 @@ def _as_overrides(arguments: argparse.Namespace) -> list[str]:
     return [
         f"Export.{key}={json.dumps(value)}" for key, value in keys.items() if value is not None
     ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -105,3 +105,7 @@ def _version(package: str) -> Optional[str]:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

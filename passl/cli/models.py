@@ -183,3 +183,7 @@ def _size(size: Optional[Sequence[int]]) -> str:
     if size is None:
         return "-"
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -65,3 +65,7 @@ def _new(arguments: argparse.Namespace) -> int:
     print(f"{path}: begins with {arguments.base}; files go to {config.Global.output_dir}")
     print(f"next: edit it, then passl-check -c {path}; passl-train -c {path}")
     return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -383,3 +383,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

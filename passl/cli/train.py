@@ -64,3 +64,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest) -> int:
     with profiled(run.trainer, window, run.run_dir / "profile"):
         run.fit(stop=stop)
     return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_the_commands_are_those_that_setup_installs():
     installed = dict(re.findall(r'"(passl[\w-]*)=([\w.]+):main"', (REPO / "setup.py").read_text()))
     expected = {one.prog: f"passl.cli.{one.name}" for one in COMMANDS.values() if one.script}
     assert installed == {"passl": "passl.cli.main", **expected}
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", ["main", *COMMANDS])
+def test_the_module_of_a_command_runs_as_a_program_too(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(f"passl.cli.{name}", run_name="__main__")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: passl")
 
 
 def test_the_page_on_commands_has_them_all():
