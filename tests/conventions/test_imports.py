@@ -21,8 +21,9 @@ LAYERS = [
         "models", "data", "losses", "metrics", "schedules", "optim", "precision", "checkpoint",
         "quant",
     },
-    {"export", "visualize", "engine"},
+    {"export", "visualize", "engine", "sweep"},
     {"cli"},
+    {"__main__"},
 ]
 # Rows apart, these must not know of each other either.
 STRANGERS = [
@@ -45,6 +46,11 @@ WITHOUT_PADDLE = [
     "passl.cli.eval",
     "passl.cli.export",
     "passl.cli.infer",
+    "passl.cli.main",
+    "passl.cli.new",
+    "passl.cli.config",
+    "passl.cli.completion",
+    "passl.cli.sweep",
     "passl.export.loading",
 ]
 WITHOUT_NUMPY = ["passl", "passl.config", "passl.registry", "passl.errors", "passl.runtime"]

@@ -243,8 +243,7 @@ def test_processes_that_find_different_states_do_not_train(
 
 
 ONE_BAD_LOSS = """
-import os, sys
-import paddle
+import sys
 import passl
 from passl.engine.hooks.base import Hook
 
