@@ -87,7 +87,9 @@ class Builder:
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
             self.load_for_evaluation(model)
-            quantized = evaluate_quantized(self.config, model, evaluator, self.world)
+            quantized = evaluate_quantized(
+                self.config, model, evaluator, self.world, self.weights_to_evaluate()
+            )
             return Run(
                 self.config,
                 self.mode,
@@ -378,7 +380,7 @@ class Builder:
         store: CheckpointStore,
     ) -> TrainParts:
         """Everything the trainer needs."""
-        round_in_training(self.config, model, self.reporter)
+        rounding_hooks = round_in_training(self.config, model, self.reporter)
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
         optimizer = self.build_optimizer(model)
@@ -409,7 +411,10 @@ class Builder:
                 in_background=self.config.Global.save_in_background,
             ),
             reporter=self.reporter,
-            hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
+            hooks=[
+                *rounding_hooks,
+                *(self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks),
+            ],
             evaluator=evaluator,
             world=self.world,
             record=record,

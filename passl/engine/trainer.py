@@ -105,6 +105,8 @@ class Trainer:
         self.meter.restore(state.window, state.epoch_sums)
         self.skipped = SkippedSteps(state, parts.max_bad_steps)
         self.stop_reason: Optional[str] = None
+        #: Whether the newest step updated the weights; perhaps on the device.
+        self.accepted: Union[bool, Tensor] = True
         self._started = time.perf_counter()
         self._saved_step: Optional[int] = state.step if is_saved else None
         self._save_clock = SaveClock(plan.save_every_s if parts.world.is_main else None)
@@ -193,6 +195,7 @@ class Trainer:
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
         grad_norm, accepted = self._update()
+        self.accepted = accepted
         self.meter.add(sums, len(batch.labels), grad_norm)
         known = accepted if isinstance(accepted, bool) else None
         self.skipped.add(batch.indices, known, parts.precision.shrinks_instead)
