@@ -33,7 +33,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     add = parser.add_argument
     add("--format", choices=("paddle", "onnx", "both"), help="Export.export_type")
-    add("--dtype", choices=("float32", "float16"), help="of the stored weights: Export.dtype")
+    dtypes = ("float32", "float16", "int8")
+    add("--dtype", choices=dtypes, help="of the stored weights: Export.dtype")
     add("--opset", type=int, metavar="N", help="of ONNX's operators: Export.opset")
     add("--softmax", action="store_true", help="end in probabilities: Export.softmax")
     add(
