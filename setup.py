@@ -22,6 +22,16 @@ REQUIREMENTS = [
     "visualdl>=2.5.3",
 ]
 
+# passl-export to ONNX, and its comparison with the live model.
+EXPORT = [
+    # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
+    # to import there.
+    "paddle2onnx==2.1.0",
+    # The range that paddle2onnx 2.1.0 asks for.
+    "onnx>=1.16.1,<=1.17.0",
+    "onnxruntime>=1.18",
+]
+
 EXTRAS = {
     "cpu": [
         "paddlepaddle==3.3.1",
@@ -37,15 +47,7 @@ EXTRAS = {
         "protobuf<7",
         "setuptools>=64",
     ],
-    # passl-export to ONNX, and its comparison with the live model.
-    "export": [
-        # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
-        # to import there.
-        "paddle2onnx==2.1.0",
-        # The range that paddle2onnx 2.1.0 asks for.
-        "onnx>=1.16.1,<=1.17.0",
-        "onnxruntime>=1.18",
-    ],
+    "export": EXPORT,
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
     # Pictures of data and models: passl-visualize, passl-data preview.
@@ -58,6 +60,8 @@ EXTRAS = {
         "ruff>=0.5",
         "scikit-learn>=1.3",
         "types-PyYAML",
+        # So that the tests of ONNX run; later Pythons have no wheels of the first two.
+        *(f'{name} ; python_version < "3.13"' for name in EXPORT),
     ],
 }
 
