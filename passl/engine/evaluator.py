@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch, Loader
-from passl.distributed.collectives import sum_integers, sum_over_ranks
+from passl.distributed.collectives import share_batch_statistics, sum_integers, sum_over_ranks
 from passl.distributed.world import World
 from passl.engine.exact_sum import ExactSum
 from passl.engine.stopping import RunStopped
@@ -120,6 +120,7 @@ class Evaluator:
             DataError: not every sample was seen.
             RunStopped: ``poll`` said so; there is no result.
         """
+        share_batch_statistics(model, self._world)
         was_training = model.training
         model.eval()
         started = mark = time.perf_counter()

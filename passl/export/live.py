@@ -85,8 +85,23 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
     trained = build_trained(config, weights, device=device)
     with open_source(trained.weights) as source:  # it knows folders of shards as well as files
         sha256 = source.sha256()
-    report = "\n".join([str(trained.loaded), *trained.notes])
-    return LiveModel(trained.layer, trained.weights, trained.path, sha256, report, trained.notes)
+    notes = (*trained.notes, *_rounding_note(config))
+    report = "\n".join([str(trained.loaded), *notes])
+    return LiveModel(trained.layer, trained.weights, trained.path, sha256, report, notes)
+
+
+def _rounding_note(config: Config) -> list[str]:
+    """What a training that rounds is not here."""
+    section = config.Quantization
+    if section is None or section.format == "FP32" or section.mode != "qat":
+        return []
+    if config.Export is not None and config.Export.dtype == section.format:
+        return []
+    return [
+        f"the config trains and evaluates in {section.format}; here the weights are as they are "
+        "kept, in float32, and nothing is rounded as in training"
+        + ("; passl-export --format onnx --dtype int8 rounds" * (section.format == "int8"))
+    ]
 
 
 def build_dataset(config: Config) -> Optional[Any]:
