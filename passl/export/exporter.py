@@ -154,7 +154,7 @@ def _write_and_compare(
     what = "live model in simulated int8" if plan.dtype == "int8" else "live model"
     text = (
         f"{kind}: largest difference to the {what} {found.difference:.2g} (relative "
-        f"{found.relative:.2g}, at most {plan.tolerance:g} is accepted) on batches of "
+        f"{found.relative:.2g}, at most {plan.tolerance:.3g} is accepted) on batches of "
         f"{_listed([str(len(batch)) for batch in samples.graph])}; the same class for "
         f"{found.same_class} of {found.pictures} pictures; {session.backend}"
     )
