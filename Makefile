@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STAMP_DOCS := $(VENV)/.installed-docs
 VENV26 ?= .venv-paddle26
 STAMP26 := $(VENV26)/.installed
 CONFIG ?= configs/quickstart/ViT_micro_digits.yaml
@@ -19,7 +20,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-slow test-paddle26 lint bench torture clean
+.PHONY: help setup quickstart test test-slow test-paddle26 lint docs bench torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -71,6 +72,16 @@ $(STAMP26): setup.py requirements/paddle26.txt
 	PYTHONWARNINGS=ignore $(VENV26)/bin/python -m pip install -qq --requirement requirements/paddle26.txt --editable .
 	touch $@
 
+docs: $(STAMP_DOCS)  ## build the documentation into site/; a broken link is an error
+	@echo "make docs: mkdocs build --strict"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	echo "make docs: open site/index.html, or with search: $(BIN)/python -m http.server --directory site"
+
+$(STAMP_DOCS): $(STAMP) setup.py requirements/constraints.txt
+	@echo "make docs: installing MkDocs and its theme"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -qq --constraint requirements/constraints.txt --editable '.[docs]'
+	touch $@
+
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
@@ -80,6 +91,6 @@ torture: $(STAMP)  ## kill runs 120 times at random moments and compare every by
 	$(BIN)/python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
 clean:  ## remove the environment, caches and output
-	@echo "make clean: removing $(VENV), $(VENV26), caches, build files and output"
-	rm -rf $(VENV) $(VENV26) build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@echo "make clean: removing $(VENV), $(VENV26), caches, build files, documentation and output"
+	rm -rf $(VENV) $(VENV26) build dist output site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,6 +52,8 @@ EXTRAS = {
     "quickstart": ["scikit-learn>=1.3"],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
+    # make docs. Material keeps to MkDocs 1; MkDocs 2 reads other settings.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     "test": [
         "matplotlib>=3.7",
         "mypy>=1.8",

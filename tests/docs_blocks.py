@@ -2,6 +2,7 @@
 
     <!-- not run: needs four GPUs -->     the commands are not run; the reason is mandatory
     <!-- slow -->                         the whole page runs only with the slow tests
+    <!-- exit status 2 -->                the commands end so, and not with 0
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Block:
     text: str
     slow: bool
     not_run: Optional[str]
+    status: int = 0
 
     @property
     def where(self) -> str:
@@ -88,4 +90,6 @@ def _block(path: Path, line: int, language: str, text: str, comment: str) -> Blo
         not_run = comment[len("not run"):].lstrip(": ")
         if len(not_run) < 5:
             raise ValueError(f"{path}:{line}: say why: <!-- not run: reason -->")
-    return Block(path, line, language, text, comment == "slow", not_run)
+    said = re.fullmatch(r"exit status (\d+)", comment)
+    status = int(said[1]) if said is not None else 0
+    return Block(path, line, language, text, comment == "slow", not_run, status)

@@ -32,7 +32,8 @@ from passl.engine.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, restore, run_record
 from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
-from passl.engine.trainer import Trainer, TrainParts
+from passl.engine.train_parts import TrainParts
+from passl.engine.trainer import Trainer
 from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
 from passl.errors import ConfigError
 from passl.losses.combined import CombinedLoss

@@ -38,7 +38,8 @@ from passl.logs.progress import ProgressBar
 from passl.precision.amp import Precision
 
 if TYPE_CHECKING:
-    from passl.engine.trainer import Trainer, TrainParts
+    from passl.engine.train_parts import TrainParts
+    from passl.engine.trainer import Trainer
 
 __all__ = ["Reporter"]
 

@@ -30,7 +30,7 @@ from passl.engine.teacher import check_teacher
 from passl.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from passl.engine.trainer import TrainParts
+    from passl.engine.train_parts import TrainParts
 
 __all__ = ["check_agreement", "find_state", "read_state", "restore", "run_record"]
 

@@ -7,81 +7,28 @@ between log lines; the state that changes is :class:`~passl.engine.state.TrainSt
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
-from passl.checkpoint.resolve import EMA_NAME
-from passl.checkpoint.saver import Saver
-from passl.checkpoint.store import CheckpointStore, Part
-from passl.data.loader import Batch, Loader
+from passl.data.loader import Batch
 from passl.distributed.reducer import GradientReducer
-from passl.distributed.world import World
-from passl.engine.distillation import Distillation
-from passl.engine.evaluator import EvalResult, EvalStep, Evaluator, to_model_input
-from passl.engine.hooks.base import Hook, hooks_by_name
+from passl.engine.evaluator import EvalResult, to_model_input
 from passl.engine.meters import StepMeter
-from passl.engine.model_facts import checkpoint_weights, evaluation_settings, model_record
 from passl.engine.plan import RunPlan
 from passl.engine.postmortem import give_up
-from passl.engine.reporting import Reporter
-from passl.engine.save_clock import SaveClock
-from passl.engine.sharding import ShardedOptimizer
+from passl.engine.saving import Saving
 from passl.engine.skipped import SkippedSteps
-from passl.engine.state import Best, TrainState
+from passl.engine.state import TrainState
 from passl.engine.stopping import RunStopped, StopWatch
-from passl.errors import PasslError
-from passl.losses.combined import CombinedLoss
-from passl.optim.clip import ClipGradByGlobalNorm, global_norm
-from passl.precision.amp import Precision
-from passl.precision.ema import WeightAverage
+from passl.engine.train_parts import TrainParts
+from passl.engine.validation import Validation
+from passl.optim.clip import global_norm
 
-__all__ = ["TrainParts", "Trainer", "step_seed"]
-
-
-@dataclass
-class TrainParts:
-    """What :mod:`passl.engine.build` hands to the trainer."""
-
-    model: Any
-    loader: Loader
-    loss: CombinedLoss
-    metrics: Sequence[Any]
-    schedule: Any
-    optimizer: Any
-    clip: Optional[ClipGradByGlobalNorm]
-    precision: Precision
-    store: CheckpointStore
-    saver: Saver
-    reporter: Reporter
-    hooks: Sequence[Hook]
-    evaluator: Optional[Evaluator]
-    world: World
-    record: Mapping[str, Any]
-    overlap: Optional[bool] = None
-    ema: Optional[WeightAverage] = None
-    max_bad_steps: Optional[int] = None
-    distillation: Optional[Distillation] = None
-
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """Of the losses that :meth:`forward` returns, in the order of the log."""
-        return self.loss.names if self.distillation is None else self.distillation.names
-
-    def forward(self, images: Tensor, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Logits float32 [B, C] and losses by name; ``loss`` is what is minimised."""
-        if self.distillation is not None:
-            return self.distillation(self.model, images, target, self.loss, self.precision)
-        with self.precision.autocast():
-            logits = self.model(images)
-        logits = logits.astype("float32")
-        return logits, self.loss(logits, target)
+__all__ = ["Trainer", "step_seed"]
 
 
 class Trainer:
@@ -107,9 +54,8 @@ class Trainer:
         self.stop_reason: Optional[str] = None
         #: Whether the newest step updated the weights; perhaps on the device.
         self.accepted: Union[bool, Tensor] = True
-        self._started = time.perf_counter()
-        self._saved_step: Optional[int] = state.step if is_saved else None
-        self._save_clock = SaveClock(plan.save_every_s if parts.world.is_main else None)
+        self.validation = Validation(parts, plan, state)
+        self.saving = Saving(parts, plan, state, self.meter, is_saved=is_saved)
         self.watch = StopWatch()
 
     # -- the algorithm -----------------------------------------------------------------------
@@ -140,12 +86,12 @@ class Trainer:
                     self._log_if_due(batch)
                     if self._epoch_is_done():
                         self._end_epoch()
-                    state.evaluation_due = self._evaluation_is_due()
+                    state.evaluation_due = self.validation.is_due(is_last=self._is_trained)
                     self.watch.attempt.step(state.step)
                     self._settle()
                     if self._is_over():
                         break
-            if self._saved_step != state.step:
+            if not self.saving.is_saved:
                 self.save()
             self.parts.saver.finish()
             if self.is_complete:
@@ -165,14 +111,15 @@ class Trainer:
     @property
     def is_complete(self) -> bool:
         """Nothing is left to train or to evaluate."""
-        state = self.state
-        is_trained = state.step >= self.plan.last_step or self.stop_reason is not None
-        return is_trained and not state.evaluation_due
+        return self._is_trained and not self.state.evaluation_due
 
     def _is_over(self) -> bool:
         """No further step is made in this start of the run."""
-        is_trained = self.state.step >= self.plan.last_step or self.stop_reason is not None
-        return is_trained or self.watch.reason is not None
+        return self._is_trained or self.watch.reason is not None
+
+    @property
+    def _is_trained(self) -> bool:
+        return self.state.step >= self.plan.last_step or self.stop_reason is not None
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step on ``batch``, in micro-batches.
@@ -318,7 +265,7 @@ class Trainer:
         """
         state = self.state
         self.parts.saver.poll()
-        is_stopped = self.watch.poll(save=self._save_clock.is_due())
+        is_stopped = self.watch.poll(save=self.saving.clock.is_due())
         if is_stopped or (resumed and not state.evaluation_due):
             return
         try:
@@ -330,48 +277,19 @@ class Trainer:
             self.save(improved)
             self.watch.poll()
 
-    def _evaluation_is_due(self) -> bool:
-        last = self.state.step >= self.plan.last_step or self.stop_reason is not None
-        return self.parts.evaluator is not None and (
-            self.plan.is_eval_step(self.state.step) or last
-        )
-
     def _evaluate_if_due(self) -> tuple[str, ...]:
-        """Evaluate when it is time: the weights, and their average where there is one.
-
-        Returns:
-            Names of the links to what is the best so far: ``best``, ``best_ema``.
-
-        Raises:
-            RunStopped: the run was asked to stop meanwhile; nothing is recorded.
-        """
-        state = self.state
-        if self.parts.evaluator is None or not state.evaluation_due:
-            state.evaluation_due = False
+        """Evaluate when it is time; returns names of the links to what is the best so far."""
+        validated = self.validation.run_if_due(self.watch.poll)
+        if validated is None:
             return ()
-        epoch = self.plan.epoch_of(state.step)
-        ema = self.parts.ema
-        result = self.evaluate()
-        averaged = self.evaluate_ema() if ema is not None and ema.is_evaluated(epoch) else None
-        state.evaluation_due = False
-        self._saved_step = None  # what is saved of this step lacks the result
-        state.last_eval = {**result.values, "step": float(state.step)}
-        improved = []
-        if _is_better(result, state.best):
-            state.best = Best(result.values["metric"], state.step, epoch)
-            improved.append("best")
-        if averaged is not None and _is_better(averaged, state.best_ema):
-            state.best_ema = Best(averaged.values["metric"], state.step, epoch)
-            improved.append("best_ema")
-        settings = evaluation_settings(self.parts.model)
-        self.parts.reporter.eval_average(state, result, epoch, settings, averaged)
-        self._call_hooks("on_eval_end", self, result)
+        self.saving.changed()  # what is saved of this step lacks the result
+        self._call_hooks("on_eval_end", self, validated.result)
         self.parts.reporter.pause_ended()
-        return tuple(improved)
+        return validated.improved
 
     def evaluate(self) -> EvalResult:
         """Evaluate the model as it is now, logging as it goes."""
-        return self._evaluate("")
+        return self.validation.of_weights(self.watch.poll)
 
     def evaluate_ema(self) -> EvalResult:
         """Evaluate the averaged weights; the model has its own again afterwards, come what may.
@@ -379,86 +297,15 @@ class Trainer:
         Raises:
             PasslError: the config has no ``EMA``.
         """
-        if self.parts.ema is None:
-            raise PasslError("there is no average to evaluate: the config has no section EMA")
-        with self.parts.ema.swapped_in():
-            return self._evaluate("ema_")
-
-    def _evaluate(self, prefix: str) -> EvalResult:
-        evaluator = self.parts.evaluator
-        if evaluator is None:
-            raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
-        epoch = self.plan.epoch_of(self.state.step)
-        total = evaluator.loader.num_batches
-
-        def report(step: EvalStep) -> None:
-            self.parts.reporter.eval_step(step, epoch, total, prefix)
-
-        return evaluator.run(self.parts.model, report, self.plan.log_every, self.watch.poll)
+        return self.validation.of_average(self.watch.poll)
 
     def save(self, best: Sequence[str] = ()) -> None:
         """Have a checkpoint of this step written; ``latest`` and the links in ``best`` lead to it.
 
         Every rank takes part; only the main one has files, and waits for none of them.
         """
-        self._note_in_state()
-        state = self.state
-        if self.parts.world.is_main:
-            scores = self._scores(best)
-            self.parts.saver.submit(state.step, self._contents(), ("latest", *scores), scores)
-        self._saved_step = state.step
-        self._save_clock.restart()
-        self.parts.reporter.pause_ended()
-
-    def _scores(self, best: Sequence[str]) -> dict[str, float]:
-        """The links besides ``latest`` that lead to a checkpoint of this step, with their values.
-
-        Where the checkpoint of the best evaluation could not be written, ``best`` takes the next
-        one that is better than what it leads to.
-        """
-        state, scores = self.state, {}
-        last = state.last_eval
-        value = last.get("metric") if last.get("step") == float(state.step) else None
-        if value is not None and ("best" in best or self.parts.saver.is_better("best", value)):
-            scores["best"] = value
-        if "best_ema" in best and state.best_ema is not None:
-            scores["best_ema"] = state.best_ema.metric
-        return scores
-
-    def _note_in_state(self) -> None:
-        """Bring what other parts remember into the state; every rank takes part."""
         self._read_figures()
-        if isinstance(self.parts.optimizer, ShardedOptimizer):
-            self.parts.optimizer.gather_state()
-        state = self.state
-        state.window, state.epoch_sums = self.meter.state()
-        state.scaler = self.parts.precision.state_dict()
-        state.ema = self.parts.ema.state_dict() if self.parts.ema is not None else {}
-        named = hooks_by_name(self.parts.hooks)
-        state.hooks = {name: hook.state_dict() for name, hook in named.items()}
-        now = time.perf_counter()
-        state.train_time_s += now - self._started
-        self._started = now
-        state.total_steps = self.plan.total_steps
-
-    def _contents(self) -> dict[str, Part]:
-        """The files of a checkpoint, copied to the host's memory: later steps do not change it."""
-        parts = self.parts
-        kept = checkpoint_weights(parts.model)
-        averaged: dict[str, Part] = {}
-        if parts.ema is not None:
-            average = parts.ema.weights()
-            averaged[EMA_NAME] = {k: _host(average[k]) for k in kept}
-        return {
-            "model.pdparams": {k: _host(v) for k, v in kept.items()},
-            **averaged,
-            "optimizer.pdopt": {k: _host(v) for k, v in parts.optimizer.state_dict().items()},
-            "state.json": {
-                "state": self.state.to_dict(),
-                **parts.record,
-                **model_record(parts.model),
-            },
-        }
+        self.saving.save(best)
 
     # -- hooks -------------------------------------------------------------------------------
 
@@ -480,17 +327,6 @@ class Trainer:
                     f"{type(hook).__name__}.on_exception failed as well: {another!r}"
                 )
         self.parts.reporter.failed(error)
-
-
-def _is_better(result: EvalResult, best: Optional[Best]) -> bool:
-    """Strictly; a first value of NaN must not be the best one for ever."""
-    value = result.values.get("metric")
-    return value is not None and value > (best.metric if best is not None else -math.inf)
-
-
-def _host(value: Any) -> np.ndarray:
-    """A copy; ``Tensor.numpy`` makes one on every device (measured with Paddle 2.6 and 3.3)."""
-    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

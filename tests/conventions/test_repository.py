@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from docs_blocks import documentation_files
+from docs_blocks import documentation_files, read_blocks
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ def _is_installed(path: Path) -> bool:
     return any(part.startswith(".venv") for part in path.parts)
 
 
-PAGES = [*documentation_files(REPO), *sorted(REPO.glob("*/**/README.md"))]
+PAGES = [*documentation_files(REPO), *REPO.glob("*.md"), *REPO.glob("*/**/README.md")]
 PAGES = sorted({page for page in PAGES if not _is_installed(page)})
 
 # A home, a work folder or a package registry named in a file works on one machine only.
@@ -78,6 +78,16 @@ def test_links_of_a_page_resolve(page: Path) -> None:
     assert not broken, f"{page.relative_to(REPO)}: {', '.join(broken)}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_files_of_the_repository_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`(?:python )?((?:passl|tools|tests|configs|tasks|benchmarks|docs)/[\w./-]+)`",
+        page.read_text(encoding="utf-8"),
+    )
+    missing = [name for name in named if not (REPO / name).exists()]
+    assert not missing, f"{page.relative_to(REPO)}: {', '.join(missing)}"
+
+
 def test_make_targets_that_are_spoken_of_exist() -> None:
     defined = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     spoken: set[str] = set()
@@ -122,3 +132,21 @@ def _anchors(page: Path) -> set[str]:
         ]
         anchors.add("".join(kept).replace(" ", "-"))
     return anchors
+
+
+def test_the_chinese_readme_has_the_blocks_links_and_figures_of_the_english_one() -> None:
+    english, chinese = REPO / "README.md", REPO / "README.zh-CN.md"
+    if chinese.name not in english.read_text(encoding="utf-8"):
+        pytest.skip("README.md does not lead to README.zh-CN.md")
+    ours, theirs = (read_blocks(page, REPO) for page in (english, chinese))
+    assert [block.text for block in ours] == [block.text for block in theirs]
+    texts = [page.read_text(encoding="utf-8") for page in (english, chinese)]
+    links = [
+        sorted(t for f in _LINK.finditer(_without_code(text)) if (t := f["target"] or f["image"]))
+        for text in texts
+    ]
+    assert [link for link in links[0] if link != chinese.name] == [
+        link for link in links[1] if link != english.name
+    ]
+    figures = [sorted(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", _without_code(t))) for t in texts]
+    assert figures[0] == figures[1]

@@ -78,7 +78,7 @@ class FastClockSlowDisk(Hook):
 
     def on_start(self, trainer: Trainer) -> None:
         if trainer.parts.world.is_main:
-            trainer._save_clock = SaveClock(self.every_s)
+            trainer.saving.clock = SaveClock(self.every_s)
         save = trainer.parts.store.save
 
         def slow_save(*arguments: Any) -> Path:

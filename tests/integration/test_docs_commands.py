@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import command_dir
 from docs_blocks import Block, command_blocks, documentation_files, read_blocks
 
 REPO = Path(__file__).resolve().parents[2]
@@ -54,6 +52,15 @@ def test_a_block_left_out_without_a_reason_is_refused(tmp_path: Path) -> None:
         read_blocks(page, tmp_path)
 
 
+def test_a_block_that_says_how_it_ends_must_end_so(
+    tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- exit status 2 -->\n```bash\ntrue\n```\n")
+    with pytest.raises(pytest.fail.Exception, match=r"page\.md:2: exit status 0"):
+        _run_all(read_blocks(page, tmp_path), tmp_path, user_environment, 10)
+
+
 def test_a_failing_command_fails_its_page(tmp_path: Path, user_environment: dict[str, str]) -> None:
     block = Block(Path("page.md"), 7, "bash", "false | cat\necho unreached\n", False, None)
     with pytest.raises(pytest.fail.Exception, match=r"page\.md:7: exit status 1"):
@@ -64,7 +71,7 @@ def _run_all(
     blocks: list[Block], folder: Path, environment: dict[str, str], limit_s: float
 ) -> None:
     checkout = _checkout_like(folder)
-    environment = {**environment, "PATH": f"{_command_dir(folder)}:{environment['PATH']}"}
+    environment = {**environment, "PATH": f"{command_dir(folder)}:{environment['PATH']}"}
     for block in blocks:
         try:
             done = subprocess.run(
@@ -79,7 +86,7 @@ def _run_all(
             )
         except subprocess.TimeoutExpired:
             pytest.fail(f"{block.where}: not done after {limit_s} s:\n{block.text}")
-        if done.returncode != 0:
+        if done.returncode != block.status:
             shown = f"{block.text}\n{done.stdout[-3000:]}"
             pytest.fail(f"{block.where}: exit status {done.returncode}:\n{shown}")
 
@@ -93,20 +100,3 @@ def _checkout_like(folder: Path) -> Path:
         if not entry.name.startswith(".") and entry.name not in ours:
             (checkout / entry.name).symlink_to(entry)
     return checkout
-
-
-def _command_dir(folder: Path) -> Path:
-    """``passl-*`` for an environment into which PASSL is not installed; empty if it is."""
-    commands = folder / "bin"
-    commands.mkdir()
-    table = re.findall(r'"(passl-\w+)=([\w.]+):(\w+)"', (REPO / "setup.py").read_text())
-    assert table, "setup.py declares the commands"
-    for name, module, function in table:
-        if os.access(Path(sys.executable).parent / name, os.X_OK):
-            continue
-        (commands / name).write_text(
-            f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
-            f"sys.exit({function}())\n"
-        )
-        (commands / name).chmod(0o755)
-    return commands

@@ -101,8 +101,8 @@ def test_what_is_saved_does_not_change_with_the_steps_after_it(run_folder):
     taken = {}
 
     def take(trainer) -> None:
-        trainer._note_in_state()
-        taken.update(trainer._contents())
+        trainer.saving.note_in_state()
+        taken.update(trainer.saving.contents())
         for name in ("model.pdparams", "optimizer.pdopt"):
             taken[name + " copied"] = {key: a.copy() for key, a in taken[name].items()}
 
@@ -145,7 +145,7 @@ def test_a_slow_disk_holds_up_no_step_and_changes_nothing(run_folder, whole, mon
 def test_the_clock_decides_when_to_save_and_nothing_else(run_folder, whole):
     run = built(run_folder, "Global.save_unit=minute", "Global.save_interval=1")
     seconds = iter(range(0, 10_000, 25))
-    run.trainer._save_clock = SaveClock(60.0, lambda: float(next(seconds)))
+    run.trainer.saving.clock = SaveClock(60.0, lambda: float(next(seconds)))
     run.trainer.parts.saver._in_background = False
     run.fit()
     saved = [int(step) for step in re.findall(r"saved \S+/step_(\d+)", run_folder.log())]
@@ -256,7 +256,7 @@ def test_best_leads_to_an_older_one_if_the_best_cannot_be_written(run_folder, mo
 
     values = iter([0.25, 0.75, 0.5, 0.125])
 
-    def evaluate(self):
+    def evaluate(self, poll):
         return EvalResult({"loss": 1.0, "top1": 0.0, "metric": next(values)}, 359, 1.0)
 
     monkeypatch.setattr(CheckpointStore, "save", failing_save)
@@ -264,7 +264,7 @@ def test_best_leads_to_an_older_one_if_the_best_cannot_be_written(run_folder, mo
     run = built(run_folder, "Global.eval_unit=step", "Global.eval_interval=3", *EVERY_STEP)
     run.trainer.plan = type(run.trainer.plan)(**{**vars(run.trainer.plan), "last_step": 10})
     run.trainer.parts.saver._in_background = False
-    monkeypatch.setattr(type(run.trainer), "evaluate", evaluate)
+    monkeypatch.setattr(type(run.trainer.validation), "of_weights", evaluate)
     seen = {}
     run.trainer.parts.hooks = [
         At({8: lambda trainer: seen.update(best=step_of(run_folder, "best"))})

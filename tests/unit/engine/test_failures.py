@@ -210,10 +210,10 @@ def test_a_first_metric_of_nan_is_not_the_best_for_ever(run_folder, monkeypatch)
     run = built(run_folder, "Global.epochs=3")
     values = iter([math.nan, 0.25, 0.125])
 
-    def evaluate(self):
+    def evaluate(self, poll):
         return EvalResult({"loss": 1.0, "top1": 0.0, "metric": next(values)}, 359, 1.0)
 
-    monkeypatch.setattr(type(run.trainer), "evaluate", evaluate)
+    monkeypatch.setattr(type(run.trainer.validation), "of_weights", evaluate)
     state = run.fit()
     assert (state.best.metric, state.best.step) == (0.25, 12)
 
