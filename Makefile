@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-slow test-paddle26 lint docs bench torture clean
+.PHONY: help setup quickstart test test-slow test-paddle26 coverage lint docs bench torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -71,6 +71,14 @@ $(STAMP26): setup.py requirements/paddle26.txt
 	$(VENV26)/bin/python -m pip install -qq --upgrade "pip>=24"
 	PYTHONWARNINGS=ignore $(VENV26)/bin/python -m pip install -qq --requirement requirements/paddle26.txt --editable .
 	touch $@
+
+# Not a requirement of the tests, so it is installed when it is first asked for.
+coverage: $(STAMP)  ## lines and branches that the quick tests run, in a table and build/coverage/index.html
+	@echo "make coverage: pytest with pytest-cov, without the slow tests, $(PYTEST_WORKERS) processes"
+	$(BIN)/python -c 'import pytest_cov' 2>/dev/null || $(BIN)/python -m pip install -qq --constraint requirements/constraints.txt 'pytest-cov>=4.1'
+	mkdir -p build
+	COVERAGE_FILE=build/.coverage $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" --cov=passl --cov-branch \
+	    --cov-report=term:skip-covered --cov-report=html:build/coverage $(PYTEST_ARGS)
 
 docs: $(STAMP_DOCS)  ## build the documentation into site/; a broken link is an error
 	@echo "make docs: mkdocs build --strict"

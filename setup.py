@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 _VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "passl/__init__.py").read_text(), re.M)
@@ -64,8 +66,32 @@ EXTRAS = {
         "types-PyYAML",
         # So that the tests of ONNX run; later Pythons have no wheels of the first two.
         *(f'{name} ; python_version < "3.13"' for name in EXPORT),
+        # setuptools before 70.1 makes no wheels without it.
+        "wheel>=0.40",
     ],
 }
+
+
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ and the configs of tasks/ into the package: passl.config.shipped finds them.
+
+    Laid out as in the checkout, so that their ``_base_`` lines hold. Not in an editable
+    installation, which finds the checkout itself.
+    """
+
+    def run(self) -> None:
+        """As of the base class, then the configs."""
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        target = Path(self.build_lib) / "passl" / "_shipped"
+        shutil.rmtree(target, ignore_errors=True)  # what an older build has left
+        for file in [*HERE.glob("configs/**/*.yaml"), *HERE.glob("tasks/**/configs/*.yaml")]:
+            copy = target / file.relative_to(HERE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
 
 setup(
     name="passl",
@@ -78,10 +104,12 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["passl", "passl.*"]),
     package_data={"passl": ["py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
+            "passl=passl.cli.main:main",
             "passl-train=passl.cli.train:main",
             "passl-benchmark=passl.cli.benchmark:main",
             "passl-eval=passl.cli.eval:main",

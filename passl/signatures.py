@@ -20,7 +20,15 @@ from typing import Any, Callable, Optional, Union
 from passl.errors import PasslError
 from passl.typespec import TypeSpec, parse_annotation
 
-__all__ = ["MISSING", "ComponentSpec", "ParamSpec", "SignatureError", "find_source", "scan_files"]
+__all__ = [
+    "MISSING",
+    "ComponentSpec",
+    "ParamSpec",
+    "SignatureError",
+    "argument_docs",
+    "find_source",
+    "scan_files",
+]
 
 
 class SignatureError(PasslError):
@@ -112,7 +120,7 @@ class ComponentSpec:
         cls, name: str, aliases: tuple[str, ...], kind: str, target: Callable[..., Any]
     ) -> ComponentSpec:
         """The spec of an imported component, for declarations the source does not show plainly."""
-        docs = _argument_docs(inspect.getdoc(target) or "")
+        docs = argument_docs(inspect.getdoc(target) or "")
         params = []
         for param in inspect.signature(target).parameters.values():
             text = (
@@ -331,8 +339,8 @@ class _ModuleReader:
         if isinstance(node, ast.ClassDef):
             pairs = pairs[1:]  # self
         pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults))
-        docs = _argument_docs(ast.get_docstring(node) or "")
-        docs.update(_argument_docs(ast.get_docstring(function) or ""))
+        docs = argument_docs(ast.get_docstring(node) or "")
+        docs.update(argument_docs(ast.get_docstring(function) or ""))
         return tuple(self._param(argument, default, docs, node.name) for argument, default in pairs)
 
     def _param(
@@ -407,7 +415,7 @@ def _literal_value(node: ast.expr, constants: Mapping[str, Any]) -> Any:
     return ast.literal_eval(node)
 
 
-def _argument_docs(doc: str) -> dict[str, str]:
+def argument_docs(doc: str) -> dict[str, str]:
     """``name -> text`` of the ``Args:`` block of a Google-style docstring."""
     block = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", doc + "\n", re.MULTILINE)
     if block is None:

@@ -217,10 +217,15 @@ class TypeSpec:
     def _describe_range(self) -> str:
         parts = []
         if self.low is not None:
-            parts.append(f"{'above' if self.low_open else 'of at least'} {self.low:g}")
+            parts.append(f"{'above' if self.low_open else 'of at least'} {_bound(self.low)}")
         if self.high is not None:
-            parts.append(f"{'below' if self.high_open else 'at most'} {self.high:g}")
+            parts.append(f"{'below' if self.high_open else 'at most'} {_bound(self.high)}")
         return "" if not parts else " " + " and ".join(parts)
+
+
+def _bound(number: float) -> str:
+    """Whole numbers with all their digits."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def parse_annotation(annotation: Union[str, ast.expr]) -> TypeSpec:

@@ -14,13 +14,13 @@ from passl.distributed.world import read_world
 from passl.engine.benchmark_report import Report, compare, read_report, write_report
 from passl.errors import EXIT_OK, ConfigError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _PARTS = ("model", "loader", "step", "together")
 
 _EPILOG = """examples:
-  passl-benchmark -c configs/quickstart/ViT_micro_digits.yaml
-  passl-benchmark -c configs/ViT_base_patch16_224.yaml --synthetic -o Global.global_batch_size=4 \\
+  passl-benchmark -c quickstart/ViT_micro_digits
+  passl-benchmark -c ViT_base_patch16_224 --synthetic -o Global.global_batch_size=4 \\
       Global.device=cpu FP16.level=O0 --what model,loader --json before.json
   passl-benchmark --compare before.json after.json
 
@@ -31,10 +31,11 @@ on a CPU both together are slower than either. Nothing is written but the file o
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Measure, print, and keep or compare; returns the exit status."""
-    return run_command(_parser(), _run, argv)
+    return run_command(build_parser(), _run, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser(
         "passl-benchmark",
         "Measure model, loader and step of a config, alone and together.",

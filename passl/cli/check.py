@@ -17,12 +17,12 @@ from passl.errors import EXIT_OK, ConfigError
 from passl.registry import BATCH_TRANSFORMS, REGISTRIES, TRANSFORMS, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
-  passl-check -c configs/ViT_base_patch16_224.yaml             the config alone, in about a second
-  passl-check -c configs/ViT_base_patch16_224.yaml --data      every file of the data sets as well
-  passl-check -c configs/ViT_base_patch16_224.yaml --data --workers 16 --report data.json
+  passl-check -c ViT_base_patch16_224                          the config alone, in about a second
+  passl-check -c ViT_base_patch16_224 --data                   every file of the data sets as well
+  passl-check -c ViT_base_patch16_224 --data --workers 16 --report data.json
   passl-check --list                                           all components by kind
   passl-check --list losses
   passl-check --explain AdamW                                  arguments, types, defaults, meaning
@@ -37,6 +37,11 @@ each other or differ; 2 mistakes were found
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), _check, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser(
         "passl-check", "Check a config, and on request the data it names.", _EPILOG, required=False
     )
@@ -62,7 +67,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="your modules, for --list and --explain",
     )
     add_dist_options(parser)
-    return run_command(parser, _check, argv)
+    return parser
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -84,7 +89,8 @@ def _check(arguments: argparse.Namespace) -> int:
     _check_transforms(config, arguments.mode)
     if arguments.mode == "train":
         print(plan_batches(config, read_world().size).describe())
-    print(f"{arguments.config}: the config is right")
+    where = f" ({config.source_path})" if config.source_name else ""
+    print(f"{arguments.config}{where}: the config is right")
     return check_data(config, arguments) if arguments.data else EXIT_OK
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "add_config_options",
     "add_traceback",
     "config_parser",
+    "examples_of_subcommands",
     "load_from_args",
     "run_command",
     "run_stoppable",
@@ -48,7 +49,11 @@ def config_parser(
 def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """``-c`` and ``-o``."""
     parser.add_argument(
-        "-c", "--config", required=required, metavar="FILE", help="YAML file of the run"
+        "-c",
+        "--config",
+        required=required,
+        metavar="CONFIG",
+        help="YAML file of the run, or the name of one that ships: passl-config list",
     )
     parser.add_argument(
         "-o",
@@ -66,6 +71,31 @@ def add_traceback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--traceback", action="store_true", help="show where in the program an error was raised"
     )
+
+
+def examples_of_subcommands(parser: argparse.ArgumentParser) -> None:
+    """Show each subcommand's help those examples of the command that are about it."""
+    lines = (parser.epilog or "").splitlines()
+    for action in parser._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            continue
+        for name, inner in action.choices.items():
+            own = _examples_with(lines, f"{parser.prog} {name}")
+            if own and not inner.epilog:
+                inner.epilog = "\n".join(["examples:", *own])
+                inner.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _examples_with(lines: list[str], start: str) -> list[str]:
+    """The lines of an epilog that begin with a command, and those that continue one."""
+    own: list[str] = []
+    inside = False
+    for line in lines:
+        begins = line.startswith("  ") and not line.startswith("   ")
+        inside = line.strip().startswith(f"{start} ") if begins else inside and bool(line.strip())
+        if inside:
+            own.append(line)
+    return own
 
 
 def load_from_args(arguments: argparse.Namespace, mode: Mode) -> Config:

@@ -1,4 +1,4 @@
-"""``passl-config``: configs of other systems as ours."""
+"""``passl-config``: what is in a config, what its keys mean, and configs of other systems."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, run_command
+from passl.cli.common import add_traceback, examples_of_subcommands, run_command
+from passl.cli.config_views import add_diff, add_list, add_show
+from passl.cli.explain import add_explain
 from passl.config import load_config
 from passl.config.myrtle import import_myrtle
 from passl.errors import EXIT_OK, ConfigError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
+  passl-config list 'ViT*'
+  passl-config show -c ViT_base_patch16_224
+  passl-config show Optimizer Global.epochs -c ViT_base_patch16_224 -o Global.epochs=10
+  passl-config diff ViT_base_patch16_224 ViT_base_patch16_384_ft
+  passl-config diff ViT_base_patch16_224 output/ViT_base_patch16_224
+  passl-config explain Global.epochs Optimizer.AdamW
+  passl-config explain Optimizer.weight_decay -c ViT_base_patch16_224
+  passl-config explain 'Global.*interval'
   passl-config import-myrtle train_configs/vit_tiny.json --out vit_tiny.yaml
   passl-config import-myrtle train_configs/deit_tiny.json > deit_tiny.yaml
 """
@@ -24,16 +34,26 @@ _EPILOG = """examples:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), lambda arguments: int(arguments.act(arguments)), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="passl-config",
-        description="Make configs of what other systems call one.",
+        description="Show, compare and explain configs, and make them of other systems' files.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_list(commands)
+    add_show(commands)
+    add_diff(commands)
+    add_explain(commands)
     _add_import_myrtle(commands)
-    return run_command(parser, lambda arguments: int(arguments.act(arguments)), argv)
+    examples_of_subcommands(parser)
+    return parser
 
 
 def _add_import_myrtle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -27,7 +27,7 @@ from passl.config.yaml_tree import parse_yaml
 from passl.errors import EXIT_FAILED, EXIT_OK, CheckpointError, ConfigError
 from passl.models.known_weights import weights_at
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """\
 examples:
@@ -49,7 +49,7 @@ _TOLERANCE = 1e-4
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
-    return run_command(_parser(), _run, argv)
+    return run_command(build_parser(), _run, argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +60,8 @@ class _Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(*args, **kwargs)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = _Parser(
         prog="passl-convert",
         description="Convert weights between other programs' files and ours, or ours and timm's.",

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, run_command
+from passl.cli.common import add_traceback, examples_of_subcommands, run_command
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
   passl-data imagenet21k dataset/ImageNet21K
@@ -21,7 +21,7 @@ _EPILOG = """examples:
   passl-data imagenet1k dataset/ILSVRC2012
   passl-data lists my_images --split train=0.8,val=0.2
   passl-data lists NWPU-RESISC45 --style myrtle
-  passl-data preview -c configs/quickstart/ViT_micro_digits.yaml --out digits.png
+  passl-data preview -c quickstart/ViT_micro_digits --out digits.png
 
 Interrupted at any point, the same command goes on where it was.
 """
@@ -29,6 +29,11 @@ Interrupted at any point, the same command goes on where it was.
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), lambda arguments: int(arguments.act(arguments)), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="passl-data",
         description="Make lists and labels of downloaded data sets, and look at what models see.",
@@ -41,7 +46,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _add_imagenet1k(commands)
     _add_lists(commands)
     add_preview(commands)
-    return run_command(parser, lambda arguments: int(arguments.act(arguments)), argv)
+    examples_of_subcommands(parser)
+    return parser
 
 
 def _add_imagenet21k(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

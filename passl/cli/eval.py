@@ -10,12 +10,12 @@ from passl.cli.common import config_parser, load_from_args, run_stoppable
 from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
-  passl-eval -c configs/quickstart/ViT_micro_digits.yaml
-  passl-eval -c configs/ViT_base_patch16_224.yaml -o
-  Global.pretrained_model=output/ViT_base_patch16_224/best
+  passl-eval -c quickstart/ViT_micro_digits
+  passl-eval -c ViT_base_patch16_224 \\
+      -o Global.pretrained_model=output/ViT_base_patch16_224/best
 
 Without Global.pretrained_model the best checkpoint of the run's own folder is evaluated.
 """
@@ -23,8 +23,13 @@ Without Global.pretrained_model the best checkpoint of the run's own folder is e
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_stoppable(build_parser(), _evaluate, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser("passl-eval", "Evaluate the checkpoint of a run.", _EPILOG)
-    return run_stoppable(parser, _evaluate, argv)
+    return parser
 
 
 def _evaluate(arguments: argparse.Namespace, stop: StopRequest) -> int:

@@ -13,10 +13,10 @@ from passl.cli.common import config_parser, run_command
 from passl.config import load_config
 from passl.errors import EXIT_OK
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
-  passl-export -c configs/quickstart/ViT_micro_digits.yaml --format both
+  passl-export -c quickstart/ViT_micro_digits --format both
   passl-export -c CONFIG -o Global.pretrained_model=output/X/best --softmax --out served
 
 Without Global.pretrained_model the best checkpoint of the run's own folder is exported. Every
@@ -28,6 +28,11 @@ exit status: 0 exported; 1 failed, or the files differ from the live model and w
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), _export, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser(
         "passl-export", "Export a trained model, compared with the live one.", _EPILOG
     )
@@ -49,7 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     size.add_argument("--dynamic-batch", action="store_true", help="any number of images (default)")
     add("--image", nargs="+", default=[], metavar="FILE", help="photos to compare on")
     add("--out", metavar="DIR", help="default: output_dir/<Model.name>/export")
-    return run_command(parser, _export, argv)
+    return parser
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from passl.export.pictures import Picture
     from passl.export.predictor import Failure, Prediction, Predictor
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
   passl-infer cat.jpg photos/ 'more/*.png' --model output/ViT_base_patch16_224
@@ -36,6 +36,11 @@ config; 130 interrupted, with what was done so far in the output
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), _infer, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser(
         "passl-infer", "Name the likeliest classes of pictures.", _EPILOG, required=False
     )
@@ -57,7 +62,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     add("--workers", type=int, default=None, metavar="N", help="threads that read pictures")
     add("--every", type=_positive, default=1, metavar="N", help="one frame of N of a video")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where the model runs")
-    return run_command(parser, _infer, argv)
+    return parser
 
 
 def _infer(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from passl.models import list_models, model_spec, nearest_models
 from passl.models.summary import cost, image_size
 from passl.signatures import ParamSpec
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """\
 examples:
@@ -33,7 +33,7 @@ examples:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """List models or show one; returns the exit status."""
-    return run_command(_parser(), _run, argv)
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -49,7 +49,8 @@ def _run(args: argparse.Namespace) -> int:
     return _list(args)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="passl-models",
         description="List the models a config can name in Model.name, or show one of them.",

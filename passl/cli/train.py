@@ -11,15 +11,15 @@ from passl.engine.profile_window import parse_profile_options
 from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
-  passl-train -c configs/quickstart/ViT_micro_digits.yaml
-  passl-train -c configs/ViT_base_patch16_224.yaml -o Global.epochs=100 Global.output_dir=runs/short
-  passl-train -c configs/ViT_base_patch16_224.yaml --print-config
-  passl-train -c configs/ViT_base_patch16_224.yaml -p "start=20;stop=30"
-  python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c
-  configs/ViT_base_patch16_224.yaml
+  passl-train -c quickstart/ViT_micro_digits          a config that ships, in any folder
+  passl-train -c my_run.yaml                          passl new my_run --from ... writes one
+  passl-train -c ViT_base_patch16_224 -o Global.epochs=100 Global.output_dir=runs/short
+  passl-train -c ViT_base_patch16_224 --print-config
+  passl-train -c ViT_base_patch16_224 -p "start=20;stop=30"
+  python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c ViT_base_patch16_224
 
 exit status: 0 done; 1 failed; 2 a mistake in the config, an override or the data's paths;
 75 stopped by SIGTERM, SIGINT, SIGUSR1, a file STOP in the run's folder or Global.max_time, with the
@@ -29,6 +29,11 @@ state saved: run the same command again
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_stoppable(build_parser(), _train, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = config_parser("passl-train", "Train the model that a YAML file describes.", _EPILOG)
     parser.add_argument(
         "-p",
@@ -37,7 +42,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help='record where the time of some steps goes, e.g. -p "start=20;stop=30" (stop is left '
         "out, 0 is the first step made); tables and a trace go to the run's folder profile",
     )
-    return run_stoppable(parser, _train, argv)
+    return parser
 
 
 def _train(arguments: argparse.Namespace, stop: StopRequest) -> int:

@@ -8,22 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from passl.cli.common import add_traceback, run_command
+from passl.cli.common import (
+    add_config_options,
+    add_traceback,
+    examples_of_subcommands,
+    run_command,
+)
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """examples:
   passl-visualize attention output/ViT_base_patch16_224 --input cat.jpg dog.jpg
-  passl-visualize attention -c configs/ViT_base_patch16_224.yaml
+  passl-visualize attention -c ViT_base_patch16_224 \\
       -o Global.pretrained_model=vit_b.pdparams --input cat.jpg
-  passl-visualize schedule -c configs/ViT_base_patch16_224.yaml --steps-per-epoch 313
+  passl-visualize schedule -c ViT_base_patch16_224 --steps-per-epoch 313
   passl-visualize filters output/ViT_base_patch16_224
   passl-visualize pos-embed output/ViT_base_patch16_224
   passl-visualize compare output/first output/second
   passl-visualize confusion output/ViT_base_patch16_224
-  passl-visualize augment -c configs/ViT_base_patch16_224.yaml --out sheet.png
+  passl-visualize augment -c ViT_base_patch16_224 --out sheet.png
 
 RUN is the folder of a run (its best weights are meant, else its latest) or a checkpoint in it.
 """
@@ -33,6 +38,11 @@ _Commands = Any  # argparse keeps its type of subparsers private
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(build_parser(), _act, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="passl-visualize",
         description="Draw attention, schedules, weights, curves, mistakes and augmentation.",
@@ -48,7 +58,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     _add_compare(commands)
     _add_confusion(commands)
     add_preview(commands, "augment")
-    return run_command(parser, _act, argv)
+    examples_of_subcommands(parser)
+    return parser
 
 
 def _act(arguments: argparse.Namespace) -> int:
@@ -70,16 +81,7 @@ def _command(
     )
     if with_run:
         parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a run or checkpoint")
-        parser.add_argument("-c", "--config", metavar="FILE", help="YAML file, in place of RUN")
-        parser.add_argument(
-            "-o",
-            "--override",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="KEY=VALUE",
-            help="set a key, e.g. -o Global.pretrained_model=PATH; repeatable",
-        )
+        add_config_options(parser, required=False)
     parser.add_argument(
         "--out", default="visualize", metavar="DIR", help="folder of the pictures (%(default)s)"
     )
@@ -106,7 +108,10 @@ def _add_attention(commands: _Commands) -> None:
         "--layer", default="last", metavar="all|N|last",
         help="after which layer, from 0, the rollout is laid over the picture (%(default)s)",
     )
-    parser.add_argument("--head-fusion", choices=["mean", "max", "min"], default="mean")
+    parser.add_argument(
+        "--head-fusion", choices=["mean", "max", "min"], default="mean",
+        help="what of the heads makes a layer's map (%(default)s)",
+    )
     parser.add_argument(
         "--discard-ratio", type=float, default=0.0, metavar="R",
         help="leave out this part of each layer's attention, the lowest (%(default)s)",
@@ -288,7 +293,10 @@ def _add_compare(commands: _Commands) -> None:
         with_run=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder, or a metrics.jsonl")
-    parser.add_argument("--x", choices=["step", "epoch", "hours"], default="step")
+    parser.add_argument(
+        "--x", choices=["step", "epoch", "hours"], default="step",
+        help="what runs to the right (%(default)s)",
+    )
     parser.set_defaults(act=_compare)
 
 

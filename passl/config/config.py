@@ -22,18 +22,25 @@ class Config(Sections):
     Attributes:
         notes: what the compatibility table and changed component names did, one sentence each.
         source_path: the file.
+        source_name: its name, if it ships with PASSL and was asked for by that.
         overrides: the texts after ``-o``.
         origins: dotted path -> ``file:line`` or ``-o text``, for every value that was written.
     """
 
     notes: list[str] = field(default_factory=list)
     source_path: Optional[Path] = None
+    source_name: Optional[str] = None
     overrides: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, path: str) -> str:
         """Where the value at ``path`` (``Loss.Train.0.epsilon``) was written, or ``default``."""
         return shortened(self.origins.get(path, "default"))
+
+    @property
+    def argument(self) -> str:
+        """What to type after ``-c`` for the same file."""
+        return self.source_name or str(self.source_path)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (dict, list, scalars) that loads to the same config."""
@@ -51,8 +58,9 @@ class Config(Sections):
         """
         if not origins:
             return emit(self.to_dict())
+        by_name = f" (the config {self.source_name}, which ships with PASSL)"
         head = [
-            f"resolved from {self.source_path}",
+            f"resolved from {self.source_path}{by_name if self.source_name else ''}",
             *(f"-o {text}" for text in self.overrides),
             *self.notes,
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -14,6 +14,8 @@ from passl.config.config import Config
 from passl.config.cross import Mode, check_together
 from passl.config.merge import load_with_bases
 from passl.config.overrides import apply_overrides
+from passl.config.schema import Sections
+from passl.config.shipped import find_config_file
 from passl.config.tree import MapNode, find, is_override
 from passl.config.yaml_tree import display
 from passl.errors import ConfigError
@@ -29,20 +31,22 @@ def load_config(
     """Read, merge and check a config; Paddle is not imported.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a config that ships with PASSL
+            (``ViT_base_patch16_224``); a file that exists wins.
         overrides: texts such as ``Global.epochs=3``, applied in order.
         mode: ``"train"`` or ``"eval"`` also demands the sections which that needs.
 
     Raises:
         ConfigError: all mistakes of the file, its bases and the overrides, one line each.
     """
-    file = Path(path)
-    shown = display(file)
+    found = find_config_file(path)
+    shown = display(found.path)
     problems: list[str] = []
-    notes: list[str] = []
-    tree = load_with_bases(file, problems, notes)
+    notes: list[str] = [found.note] if found.note else []
+    tree = load_with_bases(found.path, problems, notes)
     if tree is None:
         raise ConfigError(problems)
+    _refuse_json(tree, shown)
     apply_overrides(tree, overrides, problems, notes)
     checker = Checker(tree, shown)
     checker.problems.extend(problems)
@@ -54,6 +58,7 @@ def load_config(
         **sections,
         notes=notes,
         source_path=Path(shown),
+        source_name=found.name,
         overrides=tuple(overrides),
         origins=checker.origins,
     )
@@ -61,6 +66,16 @@ def load_config(
     if checker.problems:
         raise ConfigError(_in_reading_order(checker.problems))
     return config
+
+
+def _refuse_json(tree: MapNode, shown: str) -> None:
+    """JSON is YAML too, so a config of another system would only be a file of unknown keys."""
+    known = {item.name for item in fields(Sections)}
+    if shown.endswith(".json") and not known & set(tree.entries):
+        raise ConfigError(
+            f"{shown}: a JSON file without any section of a config; if it is myrtle-vision's: "
+            f"passl-config import-myrtle {shown} --out {Path(shown).stem}.yaml"
+        )
 
 
 def _shuffle_training(tree: MapNode, sections: dict[str, Any]) -> None:

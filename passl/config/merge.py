@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
+from passl.config.shipped import find_config_file, shipped_file, ships_note
 from passl.config.tree import Leaf, ListNode, MapNode, Node, is_override, plain
 from passl.config.yaml_tree import display, read_yaml_file
 
@@ -95,19 +96,31 @@ def drop_old_arguments(
 
 
 def _load(
-    path: Path, chain: tuple[Path, ...], at: str, problems: list[str], notes: list[str]
+    path: Path,
+    chain: tuple[Path, ...],
+    at: str,
+    problems: list[str],
+    notes: list[str],
+    typed: str = "",
 ) -> Optional[MapNode]:
     resolved = path.resolve()
     if resolved in chain:
         shown = " -> ".join(display(item) for item in (*chain[chain.index(resolved) :], resolved))
         problems.append(f"{at}: goes in a circle: {shown}")
         return None
-    tree = read_yaml_file(path, problems, at=at)
+    tree = read_yaml_file(path, problems, at=at, typed=typed)
     if tree is None:
         return None
     names, at_base = _base_names(tree, problems)
     bases = [
-        _load(path.parent / name, (*chain, resolved), f"{where}: _base_", problems, notes)
+        _load(
+            _base_file(path, name, notes),
+            (*chain, resolved),
+            f"{where}: _base_",
+            problems,
+            notes,
+            name,
+        )
         for name, where in names
     ]
     usable = [base for base in bases if base is not None]
@@ -119,6 +132,20 @@ def _load(
         # What one base drops of its sibling is told, if at all, as a conflict.
         merged = merge(merged, base, [])
     return merge(merged, tree, notes)
+
+
+def _base_file(path: Path, name: str, notes: list[str]) -> Path:
+    """What ``_base_: name`` in the file ``path`` means: a file beside it, else one that ships."""
+    found = find_config_file(path.parent / name)
+    if found.path.is_file() and found.path.resolve() != path.resolve():
+        if found.note:
+            notes.append(found.note)
+        return found.path
+    # Never itself: the base of one's own ViT_base_patch16_224.yaml may be the shipped one.
+    shipped = shipped_file(name)
+    if shipped is not None and ships_note(name):
+        notes.append(ships_note(name))
+    return shipped or found.path
 
 
 def _base_names(tree: MapNode, problems: list[str]) -> tuple[list[tuple[str, str]], Optional[bool]]:

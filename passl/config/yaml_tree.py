@@ -6,12 +6,14 @@ anchors and merge keys (``<<``) work; a document that grows without end through 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import yaml
 
 from passl.config.numeric import NumberError, is_extension, parse_plain
+from passl.config.shipped import unknown_name
 from passl.config.suggest import nearest, one_of
 from passl.config.tree import Leaf, ListNode, MapNode, Node
 
@@ -26,25 +28,30 @@ _MAX_BYTES = 2_000_000
 
 def display(path: Path) -> str:
     """``path`` as messages show it: relative to the current folder when it is inside."""
+    whole = path.resolve()
     try:
-        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+        return whole.relative_to(Path.cwd().resolve()).as_posix()
     except ValueError:
-        return str(path)
+        shorter = Path(os.path.normpath(path))  # a/../b is b, unless a is a link
+        return str(shorter if shorter.resolve() == whole else path)
 
 
-def read_yaml_file(path: Path, problems: list[str], *, at: str = "") -> Optional[MapNode]:
+def read_yaml_file(
+    path: Path, problems: list[str], *, at: str = "", typed: str = ""
+) -> Optional[MapNode]:
     """The sections of a config file.
 
     Args:
         path: the file.
         problems: what is wrong is appended here, one sentence each.
         at: where the file is asked for (a ``_base_`` line), to begin the sentence with.
+        typed: what was asked for; empty: the path.
 
     Returns:
         The tree, or None if the file cannot be used at all.
     """
     shown = display(path)
-    text = _read_text(path, shown, problems, at)
+    text = _read_text(path, shown, problems, at, typed or str(path))
     if text is None:
         return None
     before = len(problems)
@@ -199,12 +206,14 @@ class _Builder:
             )
 
 
-def _read_text(path: Path, shown: str, problems: list[str], at: str) -> Optional[str]:
+def _read_text(
+    path: Path, shown: str, problems: list[str], at: str, typed: str
+) -> Optional[str]:
     prefix = f"{at}: " if at else ""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        problems.append(f"{prefix}{shown}: no such file{_near_files(path)}")
+        problems.append(f"{prefix}{shown}: no such file{_near_files(path, typed)}")
         return None
     except IsADirectoryError:
         names = sorted(item.name for item in path.glob("*.yaml"))
@@ -234,15 +243,23 @@ def _read_text(path: Path, shown: str, problems: list[str], at: str) -> Optional
     return text
 
 
-def _near_files(path: Path) -> str:
-    """``"; did you mean ...?"`` from the files beside ``path``, or which folder is missing."""
+def _near_files(path: Path, typed: str) -> str:
+    """``"; did you mean ...?"`` from the files beside ``path``, and from those that ship."""
     folder = path.parent
-    if not folder.is_dir():
-        return f" (there is no folder {display(folder)})"
-    names = [item.name for item in folder.iterdir() if item.suffix in (".yaml", ".yml")]
+    names = [item.name for item in _entries(folder) if item.suffix in (".yaml", ".yml")]
     close = nearest(path.name, names)
-    shown = [f"'{display(folder / name)}'" for name in close]
-    return f"; did you mean {one_of(shown)}?" if close else ""
+    if close:
+        shown = [f"'{display(folder / name)}'" for name in close]
+        return f"; did you mean {one_of(shown)}?"
+    missing = "" if folder.is_dir() else f" (there is no folder {display(folder)})"
+    return missing + unknown_name(typed)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _yaml_sentence(error: yaml.MarkedYAMLError) -> str:

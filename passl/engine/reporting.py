@@ -316,7 +316,7 @@ class Reporter:
         self.log(sentence)
 
     def _say_where(self) -> None:
-        config, run_dir = self.config.source_path, self.run_dir
+        config, run_dir = self.config.argument, self.run_dir
         best = run_dir / "best"
         shown = best if best.exists() else run_dir / "latest"
         self.log(f"weights: {shown}/model.pdparams   log: {run_dir}/train.log")

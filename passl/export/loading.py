@@ -41,7 +41,8 @@ def load_model(
         path: a folder that ``passl-export`` wrote; a run's folder (``best`` is taken, else
             ``latest``); a checkpoint in one; or, with ``config``, any path to weights that
             ``Global.pretrained_model`` takes.
-        config: a config or its file, where the weights are not beside the run's own.
+        config: a config, its file or the name of one that ships, where the weights are not beside
+            the run's own.
         backend: of an exported model: ``onnx`` or ``paddle``; None takes what is installed.
         device: ``cpu`` or ``gpu``.
         labels: file of class names, one a line, in place of the known ones.
@@ -67,7 +68,7 @@ def load_model(
     if config is None:
         loaded, weights = load_run_config(folder)
     else:
-        loaded = config if isinstance(config, Config) else load_config(Path(config))
+        loaded = config if isinstance(config, Config) else load_config(os.fspath(config))
         weights = str(folder)
     return load_config_model(loaded, weights, device=device, labels=labels, **settings)
 

@@ -23,6 +23,7 @@ LAYERS = [
     },
     {"export", "visualize", "engine"},
     {"cli"},
+    {"__main__"},
 ]
 # Rows apart, these must not know of each other either.
 STRANGERS = [
@@ -45,6 +46,10 @@ WITHOUT_PADDLE = [
     "passl.cli.eval",
     "passl.cli.export",
     "passl.cli.infer",
+    "passl.cli.main",
+    "passl.cli.new",
+    "passl.cli.config",
+    "passl.cli.completion",
     "passl.export.loading",
 ]
 WITHOUT_NUMPY = ["passl", "passl.config", "passl.registry", "passl.errors", "passl.runtime"]

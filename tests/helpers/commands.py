@@ -14,7 +14,7 @@ def command_dir(folder: Path) -> Path:
     """A new folder with the commands that the environment lacks; empty if it has them."""
     commands = folder / "bin"
     commands.mkdir()
-    table = re.findall(r'"(passl-\w+)=([\w.]+):(\w+)"', (_REPO / "setup.py").read_text())
+    table = re.findall(r'"(passl[\w-]*)=([\w.]+):(\w+)"', (_REPO / "setup.py").read_text())
     assert table, "setup.py declares the commands"
     for name, module, function in table:
         if os.access(Path(sys.executable).parent / name, os.X_OK):

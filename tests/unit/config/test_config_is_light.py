@@ -7,25 +7,19 @@ import sys
 
 PROGRAM = """
 import sys, time
-began = time.perf_counter()
 from passl.config import load_config, plan_batches
 config = load_config("configs/ViT_base_patch16_224.yaml", ["Global.epochs=2"], mode="train")
 plan_batches(config, 8).describe()
 config.to_yaml(origins=True)
-print(time.perf_counter() - began)
+print(time.process_time())  # of the whole process: other work on the machine does not count
 print([name for name in ("paddle", "numpy", "cv2", "PIL") if name in sys.modules])
 """
 
 
 def test_no_heavy_import_and_well_under_a_second(repo):
-    best = 10.0
-    for _ in range(3):  # the machine may be busy once, hardly three times
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM], cwd=repo, capture_output=True, text=True, check=True
-        )
-        seconds, heavy = done.stdout.split("\n")[:2]
-        assert heavy == "[]"
-        best = min(best, float(seconds))
-        if best < 1.0:
-            break
-    assert best < 1.0
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=repo, capture_output=True, text=True, check=True
+    )
+    seconds, heavy = done.stdout.split("\n")[:2]
+    assert heavy == "[]"
+    assert float(seconds) < 1.0
