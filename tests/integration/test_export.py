@@ -219,13 +219,8 @@ def test_every_family_leaves_in_every_format(name, arguments, dtype, tmp_path):
 
 
 @needs_onnx
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        pytest.param(name, arguments, id=name, marks=[pytest.mark.slow] * (number > 0))
-        for number, (name, arguments) in enumerate(_FAMILIES)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arguments"), _FAMILIES, ids=[name for name, _ in _FAMILIES])
 def test_every_family_leaves_in_int8_as_it_is_simulated(name, arguments, tmp_path):
     import onnx
 
