@@ -23,7 +23,7 @@ PYTEST_WORKERS ?= 2
 .PHONY: help setup quickstart test test-slow test-paddle26 coverage lint docs bench bench-data torture clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/; s|[$$][(]VENV[)]|$(VENV)|; s|[$$][(]VENV26[)]|$(VENV26)|' | expand -t 16
 
 setup: $(STAMP)  ## make $(VENV) and install PASSL with everything it needs
 	@echo "make setup: $(VENV) is ready ($$($(BIN)/python --version), PASSL with extras cpu, quickstart, test)"
@@ -103,7 +103,7 @@ torture: $(STAMP)  ## kill runs 120 times at random moments and compare every by
 	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; 21 minutes on two busy cores"
 	$(BIN)/python benchmarks/torture.py --kills 100 --sigterms 20 --seed 0
 
-clean:  ## remove the environment, caches and output
-	@echo "make clean: removing $(VENV), $(VENV26), caches, build files, documentation and output"
-	rm -rf $(VENV) $(VENV26) build dist output site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environments, caches and what is built; runs in output/ stay
+	@echo "make clean: removing $(VENV), $(VENV26), caches, build files and documentation; runs in output/ stay"
+	rm -rf $(VENV) $(VENV26) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

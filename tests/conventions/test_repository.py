@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_make_help_lists_every_target() -> None:
         ["make", "help"], cwd=REPO, env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert sorted(line.split()[0] for line in shown.splitlines()) == sorted(phony[1].split())
+    assert "$" not in shown, "a variable's name stands for its value"
+
+
+def test_make_clean_leaves_runs_alone() -> None:
+    would = subprocess.run(
+        ["make", "--dry-run", "clean"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout
+    (removal,) = (line for line in would.splitlines() if line.startswith("rm -rf"))
+    assert "output" not in removal.split()
+
+
+def test_ci_stops_at_the_first_step_that_fails_and_says_which(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    copied = shutil.copy(REPO / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "Makefile").write_text("setup:\n\t@true\ndocs:\n\t@exit 3\ntest:\n\t@echo no\n")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    ran = subprocess.run([copied], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2  # of make
+    assert "== make setup: done in" in ran.stdout
+    assert "== make docs: FAILED with status 2" in ran.stderr
+    assert "make test" not in ran.stdout
 
 
 def test_commands_of_setup_and_tools_are_the_same() -> None:
