@@ -138,7 +138,8 @@ class _ConsoleFormatter(logging.Formatter):
         plain = f"passl {record.levelname}: "
         colour = _COLOURS.get(record.levelname) if colours else None
         level = f"passl {paint(record.levelname, colour)}: " if colour else plain
-        return line.replace(plain, level + self._where, 1)
+        line = line.replace(plain, level + self._where, 1)
+        return paint(line, _GREEN) if colours and getattr(record, "is_good", False) else line
 
     def _short(self, record: logging.LogRecord, columns: int, colours: bool) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))

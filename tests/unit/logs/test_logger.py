@@ -136,3 +136,15 @@ def test_a_reader_that_leaves_does_not_disturb_the_run(tmp_path):
     log = (tmp_path / "train.log").read_text()
     assert log.count("the screen is gone") == 1
     assert log.endswith("line 19999\n")
+
+
+def test_forced_colours_paint_good_news_in_a_pipe_too(monkeypatch, capsys):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    logger = setup_logging(None)
+    logger.info("best so far", extra={"is_good": True})
+    logger.info("as ever")
+    good, plain = capsys.readouterr().out.splitlines()
+    assert good.startswith("\033[32m[")
+    assert good.endswith("best so far\033[0m")
+    assert "\033" not in plain
