@@ -22,6 +22,7 @@ __all__ = ["CountProgress", "ProgressBar"]
 
 _BAR_WIDTHS = (20, 10)
 _CLEAR_LINE = "\r\033[K"
+_ROOM = 3  # columns that stay free: for the ^C of a Ctrl-C, and the cursor
 
 
 class _Told(NamedTuple):
@@ -115,8 +116,8 @@ class ProgressBar:
     def redraw(self) -> None:
         """Draw the line as it was last told."""
         if self.is_on and self._told is not None:
-            columns = columns_of(self._stream)
-            self._write(_CLEAR_LINE + _line(self._told, columns - 1)[: columns - 1])
+            width = columns_of(self._stream) - _ROOM
+            self._write(_CLEAR_LINE + _line(self._told, width)[:width])
 
     def close(self) -> None:
         """Remove the line for good."""

@@ -48,8 +48,8 @@ def test_closing_leaves_only_the_log_lines():
         ),
         (80, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01"),
         (70, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  eta 1:01:01"),
-        (50, "epoch 1/2 [#######-------------] 3/8  eta 1:01:01"),
-        (20, "epoch 1/2 [###-----"),
+        (52, "epoch 1/2 [#######-------------] 3/8  eta 1:01:01"),
+        (22, "epoch 1/2 [###-----"),
     ],
 )
 def test_a_narrow_terminal_has_a_shorter_line_that_keeps_the_time_left(columns, shown):
@@ -102,3 +102,13 @@ def test_a_closed_terminal_does_not_stop_the_run():
     bar.update(label="x", done=1, total=5)
     assert not bar.is_on
     bar.close()
+
+
+@pytest.mark.parametrize("columns", range(20, 110))
+def test_the_line_leaves_room_for_what_a_terminal_shows_of_ctrl_c(columns, monkeypatch):
+    monkeypatch.setattr("passl.logs.progress.columns_of", lambda _: columns)
+    stream = io.StringIO()
+    bar = ProgressBar(stream, is_on=True)
+    bar.update(label="epoch 1/60", done=17, total=22, loss=2.3, lr=4e-4, ips=776.5, eta_s=107.0)
+    line = stream.getvalue().replace("\r\033[K", "")
+    assert len(line + "^C") < columns
