@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import passl
 from passl.cli import main as main_module
 from passl.cli.commands import COMMANDS
 from passl.cli.main import main, overview, versions
+from passl.engine.stopping import STOP_SIGNALS
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -34,6 +36,16 @@ def test_the_commands_are_those_that_setup_installs():
     assert installed == {"passl": "passl.cli.main", **expected}
 
 
+@pytest.fixture
+def _signals():
+    """A command that runs as the process leaves signals ignored at its end, for children too."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", ["main", *COMMANDS])
 def test_the_module_of_a_command_runs_as_a_program_too(name, monkeypatch, capsys):
