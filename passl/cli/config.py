@@ -82,7 +82,10 @@ def _import_myrtle(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists():
         raise ConfigError(f"{out} is there already; remove it, or give another --out")
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
     for key, why in imported.unmapped.items():
         print(f"not mapped: {key}: {why}", file=sys.stderr)
     print(f"{out}: {len(imported.mapped)} keys mapped, {len(imported.unmapped)} not")

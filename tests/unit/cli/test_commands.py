@@ -96,9 +96,12 @@ def test_help_lists_every_command(capsys):
     [
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["--verbose"], "there is no option '--verbose'"),
+        (["help", "trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (["new", "", "--from", "ViT_base_patch16_224"], "NAME '': give the file a name"),
+        (["new", ".", "--from", "ViT_base_patch16_224"], "NAME '.': give the file a name"),
     ],
 )
-def test_an_unknown_command_is_a_mistake(arguments, message, capsys):
+def test_a_mistake_on_the_command_line_is_said(arguments, message, capsys):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
