@@ -96,10 +96,9 @@ def test_a_mistake_leaves_no_file(base, settings, message, tmp_path):
 def test_any_name_of_a_file_is_taken_and_can_be_pasted(name):
     config = write_starter(Path(f"{name}.yaml"), "quickstart/ViT_micro_digits")
     assert config.Global.output_dir == f"./output/{name}"
-    commands = [
-        line for line in Path(f"{name}.yaml").read_text("utf-8").splitlines() if "passl-train" in line
-    ]
-    assert shlex.split(commands[0], comments=False) == ["#", "passl-train", "-c", f"{name}.yaml"]
+    lines = Path(f"{name}.yaml").read_text("utf-8").splitlines()
+    command = next(line for line in lines if "passl-train" in line)
+    assert shlex.split(command, comments=False) == ["#", "passl-train", "-c", f"{name}.yaml"]
 
 
 def test_a_folder_that_takes_no_files_is_said(tmp_path):
