@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Callable, Optional
 
+from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.config.cross import Mode
 from passl.engine.attempt import noting_the_end
@@ -34,7 +35,7 @@ def config_parser(
         prog=prog,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_config_options(parser, required=required)
     parser.add_argument(
@@ -83,7 +84,7 @@ def examples_of_subcommands(parser: argparse.ArgumentParser) -> None:
             own = _examples_with(lines, f"{parser.prog} {name}")
             if own and not inner.epilog:
                 inner.epilog = "\n".join(["examples:", *own])
-                inner.formatter_class = argparse.RawDescriptionHelpFormatter
+                inner.formatter_class = HelpFormatter
 
 
 def _examples_with(lines: list[str], start: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Optional
 from passl.cli.common import add_traceback, examples_of_subcommands, run_command
 from passl.cli.config_views import add_diff, add_list, add_show
 from passl.cli.explain import add_explain
+from passl.cli.help_text import HelpFormatter
 from passl.config import load_config
 from passl.config.myrtle import import_myrtle
 from passl.errors import EXIT_OK, ConfigError
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-config",
         description="Show, compare and explain configs, and make them of other systems' files.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -10,6 +10,7 @@ from typing import Optional
 
 import passl
 from passl.cli.commands import COMMANDS
+from passl.cli.help_text import laid_out
 from passl.config.suggest import did_you_mean
 from passl.errors import EXIT_CONFIG, EXIT_OK
 
@@ -64,7 +65,8 @@ def overview() -> str:
             "  -h, --help     show this",
             "  -V, --version  versions of PASSL and of what it stands on",
             "",
-            _EPILOG,
+            laid_out(_EPILOG),
+            "",
         ]
     )
 

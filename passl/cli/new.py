@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.config.starter import write_starter
 from passl.errors import EXIT_OK, ConfigError
 
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl new",
         description="Write a small config that begins with another one.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="NAME.yaml is written, and nothing else")
     parser.add_argument(

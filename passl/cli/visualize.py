@@ -14,6 +14,7 @@ from passl.cli.common import (
     examples_of_subcommands,
     run_command,
 )
+from passl.cli.help_text import HelpFormatter
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-visualize",
         description="Draw attention, schedules, weights, curves, mistakes and augmentation.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
