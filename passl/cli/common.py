@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import sys
 import traceback
@@ -115,6 +117,7 @@ def run_command(
         0 done, 1 failed, 2 a mistake in the config or on the command line, 75 stopped with the
         state saved, 130 interrupted.
     """
+    _accept_all_letters()
     arguments = parser.parse_args(argv)
     try:
         return action(arguments)
@@ -129,6 +132,19 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def _accept_all_letters() -> None:
+    """Let no name of a file or class end a command because stdout cannot show it.
+
+    Where stdout says it is ASCII it gets UTF-8, as Python itself does for the locale C; elsewhere
+    ``\\u0438`` stands for what is lacking.
+    """
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
+        is_ascii = codecs.lookup(stdout.encoding).name == "ascii"
+        encoding = "utf-8" if is_ascii else stdout.encoding
+        stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def run_stoppable(
