@@ -135,10 +135,10 @@ def run_command(
 
 
 def _accept_all_letters() -> None:
-    """Let no name of a file or class end a command because stdout cannot show it.
+    r"""Let no name of a file or class end a command because stdout cannot show it.
 
     Where stdout says it is ASCII it gets UTF-8, as Python itself does for the locale C; elsewhere
-    ``\\u0438`` stands for what is lacking.
+    ``\u0438`` stands for what is lacking.
     """
     stdout = sys.stdout
     if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
