@@ -28,7 +28,7 @@ __all__ = ["draw_confusion", "draw_mistakes"]
 MATRIX_CLASSES = 40
 _NUMBERED_CLASSES = 20
 _PAIRS = 30
-_COLUMNS, _CELL = 6, 1.45  # of the gallery; inches
+_COLUMNS, _CELL = 5, 1.74  # of the gallery; inches
 
 
 def draw_confusion(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -239,8 +241,13 @@ def wrapped(text: str, columns: int) -> str:
 
 
 def short(text: str, most: int = 28) -> str:
-    """``text``, or its beginning and three dots."""
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    """``text``, or its beginning and three dots; a Chinese letter takes the room of two."""
+    widths = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text]
+    if sum(widths) <= most:
+        return text
+    ends = accumulate(widths)
+    kept = sum(1 for end in ends if end <= most - 1)
+    return f"{text[:kept]}\N{HORIZONTAL ELLIPSIS}"
 
 
 @lru_cache(maxsize=1)

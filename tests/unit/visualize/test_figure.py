@@ -10,7 +10,14 @@ import pytest
 
 from passl.errors import ConfigError
 from passl.visualize import schedule
-from passl.visualize.figure import add_heading, new_figure, require_folder, save_figure, wrapped
+from passl.visualize.figure import (
+    add_heading,
+    new_figure,
+    require_folder,
+    save_figure,
+    short,
+    wrapped,
+)
 
 
 def test_dollars_in_names_are_no_formulas(tmp_path):
@@ -72,3 +79,10 @@ def test_a_place_that_takes_no_pictures_is_refused_first(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="no file can be written there"):
         require_folder(tmp_path / "of")
+
+
+def test_a_cut_text_takes_the_room_it_may():
+    assert short("four", 4) == "four"
+    assert short("fives", 4) == "fiv\N{HORIZONTAL ELLIPSIS}"
+    assert short("\u732b\u72d7\u9e1f", 6) == "\u732b\u72d7\u9e1f"
+    assert short("\u732b\u72d7\u9e1f", 5) == "\u732b\u72d7\N{HORIZONTAL ELLIPSIS}"
