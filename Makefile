@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 # Two test processes with one thread each; pytest-xdist shares the files out.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-slow test-paddle26 coverage lint docs bench torture clean
+.PHONY: help setup quickstart test test-slow test-paddle26 coverage lint docs bench bench-data torture clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -93,6 +93,11 @@ $(STAMP_DOCS): $(STAMP) setup.py requirements/constraints.txt
 bench: $(STAMP)  ## measure training steps and rewrite the table in benchmarks/README.md
 	@echo "make bench: about ten minutes; keep the machine otherwise idle"
 	$(BIN)/python benchmarks/train_step.py --save benchmarks/README.md
+
+bench-data: $(STAMP)  ## measure data loading and rewrite its tables in benchmarks/README.md
+	@echo "make bench-data: about four minutes; keep the machine otherwise idle"
+	$(BIN)/python benchmarks/data_loading.py --save benchmarks/README.md
+	$(BIN)/python benchmarks/prepare_imagenet21k.py --lines 0 --save benchmarks/README.md
 
 torture: $(STAMP)  ## kill runs 120 times at random moments and compare every byte
 	@echo "make torture: 100 SIGKILLs, 20 SIGTERMs; 21 minutes on two busy cores"

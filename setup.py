@@ -24,6 +24,22 @@ REQUIREMENTS = [
     "visualdl>=2.5.3",
 ]
 
+# passl-export to ONNX, and its comparison with the live model.
+EXPORT = [
+    # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
+    # to import there.
+    "paddle2onnx==2.1.0",
+    # The range that paddle2onnx 2.1.0 asks for.
+    "onnx>=1.16.1,<=1.17.0",
+    "onnxruntime>=1.18",
+]
+
+# There are wheels for these systems; elsewhere pip would look for a compiler.
+_TURBOJPEG = (
+    "turbojpeg>=0.0.2; platform_machine == 'x86_64' and python_version < '3.14' "
+    "and platform_python_implementation == 'CPython'"
+)
+
 EXTRAS = {
     "cpu": [
         "paddlepaddle==3.3.1",
@@ -39,19 +55,18 @@ EXTRAS = {
         "protobuf<7",
         "setuptools>=64",
     ],
-    # passl-export to ONNX, and its comparison with the live model.
-    "export": [
-        # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
-        # to import there.
-        "paddle2onnx==2.1.0",
-        # The range that paddle2onnx 2.1.0 asks for.
-        "onnx>=1.16.1,<=1.17.0",
-        "onnxruntime>=1.18",
-    ],
+    "export": EXPORT,
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
+    # Decodes only the part of a JPEG that a crop needs (docs/data.md). The package brings
+    # libjpeg-turbo 3 along; one of the system is found without it.
+    "fast-jpeg": [_TURBOJPEG],
     # Pictures of data and models: passl-visualize, passl-data preview.
     "visualize": ["matplotlib>=3.7"],
+    # Logging.writers: [TensorBoard]: the first writes, the second shows.
+    "tensorboard": ["tensorboardX>=2.6.2", "tensorboard>=2.15"],
+    # Logging.writers: [WandB]
+    "wandb": ["wandb>=0.19"],
     # make docs. Material keeps to MkDocs 1; MkDocs 2 reads other settings.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     "test": [
@@ -61,7 +76,13 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.5",
         "scikit-learn>=1.3",
+        # Its files are read back by the program that shows them.
+        "tensorboard>=2.15",
+        "tensorboardX>=2.6.2",
+        _TURBOJPEG,
         "types-PyYAML",
+        # So that the tests of ONNX run; later Pythons have no wheels of the first two.
+        *(f'{name} ; python_version < "3.13"' for name in EXPORT),
         # setuptools before 70.1 makes no wheels without it.
         "wheel>=0.40",
     ],
@@ -114,6 +135,7 @@ setup(
             "passl-export=passl.cli.export:main",
             "passl-infer=passl.cli.infer:main",
             "passl-models=passl.cli.models:main",
+            "passl-sweep=passl.cli.sweep:main",
             "passl-visualize=passl.cli.visualize:main",
             "passl-convert=passl.cli.convert:main",
             "passl-config=passl.cli.config:main",

@@ -1,6 +1,7 @@
 """What ``passl-data imagenet21k`` costs: hashing against md5sum, and lists of 14 million images.
 
-    python benchmarks/prepare_imagenet21k.py [--files 20000] [--rounds 3] [--lines 14000000]
+    python benchmarks/prepare_imagenet21k.py [--files 60000] [--rounds 5] [--lines 14000000]
+        [--save benchmarks/README.md]
 
 Hashing: files of 24 to 36 KB in a temporary folder (in the page cache: what is measured is the
 work, not the disk), ``find -print0 | xargs -0 -P2 md5sum`` and ours with two processes taken in
@@ -19,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from marks import put_table
+
 CLASSES = 21841
 _MEASURE = """
 import resource, sys, time
@@ -35,19 +38,23 @@ print(time.perf_counter() - started, peak, summary.num_images)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=60_000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=14_000_000, help="0 leaves this part out")
+    parser.add_argument("--save", metavar="FILE", help="put the table between the marks of FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.files:
-            measure_hashing(Path(folder), options.files, options.rounds)
+            text = measure_hashing(Path(folder), options.files, options.rounds)
+            print(text)
+            if options.save:
+                put_table(Path(options.save), "prepare_imagenet21k", text)
         if options.lines:
             measure_lists(Path(folder), options.lines)
 
 
-def measure_hashing(folder: Path, count: int, rounds: int) -> None:
-    """Print the seconds of both ways."""
+def measure_hashing(folder: Path, count: int, rounds: int) -> str:
+    """A table of the seconds of both ways."""
     root = folder / "data"
     rng = random.Random(0)
     for number in range(count):
@@ -56,18 +63,27 @@ def measure_hashing(folder: Path, count: int, rounds: int) -> None:
         (target / f"{number}.JPEG").write_bytes(rng.randbytes(rng.randrange(24 << 10, 36 << 10)))
     pipe = f"find {root}/images -type f -print0 | xargs -0 -P2 md5sum > {folder}/md5sum.txt"
     command = [sys.executable, "-m", "passl.cli.data", "imagenet21k", str(root), "--workers", "2"]
-    times: dict[str, list[float]] = {"md5sum -P2": [], "passl-data": []}
+    names = "`find -print0`, `xargs -P2 md5sum`", "`passl-data imagenet21k`, lists included"
+    times: dict[str, list[float]] = {name: [] for name in names}
+    load = os.getloadavg()[0]
     for _ in range(rounds):
-        times["md5sum -P2"].append(seconds(["bash", "-c", pipe]))
-        times["passl-data"].append(seconds([*command, "--out", str(folder / "out")]))
-    base = statistics.median(times["md5sum -P2"])
-    print(f"{count} files, {rounds} rounds, {os.cpu_count()} cores")
+        times[names[0]].append(seconds(["bash", "-c", pipe]))
+        times[names[1]].append(seconds([*command, "--out", str(folder / "out")]))
+    base = statistics.median(times[names[0]])
+    lines = [
+        f"Measured {time.strftime('%Y-%m-%d')}, {count:,} files, {os.cpu_count()} cores, medians "
+        f"of {rounds} rounds; load {load:.1f} before, {os.getloadavg()[0]:.1f} after.",
+        "",
+        "| | s | min to max | files a second | times md5sum |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, taken in times.items():
         middle = statistics.median(taken)
-        print(
-            f"{name:12}{middle:8.2f} s ({min(taken):.2f} to {max(taken):.2f}), "
-            f"{count / middle:,.0f} files/s, {middle / base:.2f} of md5sum's time"
+        lines.append(
+            f"| {name} | {middle:.2f} | {min(taken):.2f} to {max(taken):.2f} "
+            f"| {count / middle:,.0f} | {middle / base:.2f} |"
         )
+    return "\n".join(lines)
 
 
 def seconds(command: list[str]) -> float:

@@ -39,6 +39,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "TRANSFORMS",
+    "WRITERS",
     "Component",
     "Range",
     "RegistryError",
@@ -278,6 +279,7 @@ METRICS = Registry("metrics", "metric", "metrics")
 OPTIMIZERS = Registry("optimizers", "optimizer", "optim")
 SCHEDULES = Registry("schedules", "schedule", "schedules")
 HOOKS = Registry("hooks", "hook", "engine/hooks")
+WRITERS = Registry("writers", "writer", "logs/writers")
 #: Readers of weights that a model is built around, such as a block of a language model: how a model
 #: reaches them without knowing of file formats.  No config names one, so it is in no list below.
 EXTERNAL_WEIGHTS = Registry("external_weights", "reader of weights", "checkpoint/llama.py")
@@ -296,5 +298,6 @@ REGISTRIES: dict[str, Registry] = {
         OPTIMIZERS,
         SCHEDULES,
         HOOKS,
+        WRITERS,
     )
 }

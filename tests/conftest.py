@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,10 @@ _USER_ENVIRONMENT = dict(os.environ)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The launcher takes this for a GPU machine, also where it is empty.
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+
+# A shell ignores SIGINT for what it starts with &, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from passl import runtime  # noqa: E402  the settings come before Paddle
 

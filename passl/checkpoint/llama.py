@@ -9,16 +9,16 @@ The layouts that are read are in :mod:`passl.checkpoint.llama_layouts`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 
-from passl.checkpoint.convert.casting import CastArrays
-from passl.checkpoint.files import float32_as_stored, write_arrays
+from passl.checkpoint.convert.casting import ArraysInOrder, as_stored
+from passl.checkpoint.files import write_arrays
 from passl.checkpoint.llama_layouts import (
     BLOCK_NAMES,
     CONFIG_PREFIX,
@@ -147,7 +147,7 @@ def _blocks(first: int, last: int) -> str:
     return f"block {last}" if first == last else f"blocks {first} to {last}"
 
 
-class _Extraction(Mapping[str, np.ndarray]):
+class _Extraction(ArraysInOrder):
     """What an extracted file holds; each array exists only while it is written."""
 
     def __init__(self, weights: LlamaWeights, dtype: Optional[str]) -> None:
@@ -164,22 +164,9 @@ class _Extraction(Mapping[str, np.ndarray]):
             "count": len(weights.layers),
         }
 
-    def items(self) -> Any:
-        """Pairs in order, read as they are asked for."""
+    def pairs(self) -> Iterator[tuple[str, np.ndarray]]:
         for key, value in self._config.items():
             yield CONFIG_PREFIX + key, np.asarray(value)
         for name, array in self._weights.tensors():
-            if self._dtype is None:
-                yield name, float32_as_stored(np.ascontiguousarray(array))
-            else:
-                yield name, CastArrays({name: array}, self._dtype)[name]
+            yield name, as_stored(name, array, self._dtype)
             del array
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return dict(self.items())[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self.items())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

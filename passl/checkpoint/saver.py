@@ -97,7 +97,9 @@ class Saver:
         self._store, self._tell = store, tell
         self._in_background, self._pauses_s = in_background, tuple(pauses_s)
         self._lock = threading.Lock()
+        #: The last one; it may be past its last write and not yet gone.
         self._thread: Optional[threading.Thread] = None
+        self._is_at_work = False
         self._writing: Optional[_Snapshot] = None
         self._waiting: list[_Snapshot] = []
         self._results: list[SaveResult] = []
@@ -126,11 +128,12 @@ class Saver:
         with self._lock:
             self._waiting = [other for other in self._waiting if other.links - snapshot.links]
             self._waiting.append(snapshot)
-            if self._thread is None:
+            if not self._is_at_work:
                 self._thread = threading.Thread(
                     target=self._write_all, name="passl-checkpoints", daemon=True
                 )
                 self._thread.start()
+                self._is_at_work = True
         if not self._in_background:
             self._join()
         self.poll()
@@ -175,7 +178,7 @@ class Saver:
         off was never visible.
         """
         limit = time.monotonic() + patience_s
-        while self._thread is not None and time.monotonic() < limit:
+        while self._is_at_work and time.monotonic() < limit:
             self._join(limit - time.monotonic())
         with self._lock:
             self._waiting.clear()
@@ -209,7 +212,7 @@ class Saver:
             with self._lock:
                 self._writing = self._waiting.pop(0) if self._waiting else None
                 if self._writing is None:
-                    self._thread = None
+                    self._is_at_work = False
                     return
                 snapshot = self._writing
             result = self._write(snapshot)

@@ -21,10 +21,10 @@ from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
-from passl.checkpoint.convert.casting import CastArrays
+from passl.checkpoint.convert.casting import ArraysInOrder, as_stored
 from passl.checkpoint.convert.record import provenance_path
 from passl.checkpoint.disk import atomic_file, os_errors_become_sentences
-from passl.checkpoint.files import float32_as_stored, write_arrays
+from passl.checkpoint.files import write_arrays
 from passl.checkpoint.llama import LlamaWeights
 from passl.checkpoint.llama_layouts import Layout, open_layout
 from passl.errors import CheckpointError, ConfigError
@@ -138,7 +138,7 @@ def uniform_indices(length: int, count: int) -> np.ndarray:
 # -- reading and writing ---------------------------------------------------------------------------
 
 
-class _Selected(Mapping[str, np.ndarray]):
+class _Selected(ArraysInOrder):
     """The arrays to be written, by iLLaMA's names, linear weights [in, out]; in order only."""
 
     def __init__(
@@ -148,14 +148,10 @@ class _Selected(Mapping[str, np.ndarray]):
         self._dtype, self._unpermute = dtype, unpermute
         self.written: set[str] = set()
 
-    def items(self) -> Any:
-        """Pairs in order, read as they are asked for."""
+    def pairs(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self._selected():
             self.written.add(name)
-            if self._dtype is None:
-                yield name, float32_as_stored(array)
-            else:
-                yield name, CastArrays({name: array}, self._dtype)[name]
+            yield name, as_stored(name, array, self._dtype)
 
     def _selected(self) -> Iterator[tuple[str, np.ndarray]]:
         parts: list[np.ndarray] = []
@@ -185,15 +181,6 @@ class _Selected(Mapping[str, np.ndarray]):
         if self._unpermute and part < 2:  # query and key
             chosen = _huggingface_place(chosen, self._weights.sizes.head_dim)
         return array[np.ix_(uniform_indices(rows, shape[0]), chosen)]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return dict(self.items())[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self.items())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def _huggingface_place(places: np.ndarray, head_dim: int) -> np.ndarray:

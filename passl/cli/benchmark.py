@@ -104,6 +104,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
             "Global.finetune=false",
             "Global.eval_during_train=false",
             "Global.use_visualdl=false",
+            "Logging.writers=[]",
         ]
         config = load_config(arguments.config, overrides, mode="train")
         if arguments.synthetic:

@@ -13,11 +13,12 @@ from passl.cli.check_dist import add_dist_options, check_dist
 from passl.cli.common import config_parser, load_from_args, run_command
 from passl.config import Config, plan_batches
 from passl.distributed.world import read_world
+from passl.engine.writers import check_writers
 from passl.errors import EXIT_OK, ConfigError
 from passl.registry import BATCH_TRANSFORMS, REGISTRIES, TRANSFORMS, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "check_transforms", "main"]
 
 _EPILOG = """examples:
   passl-check -c ViT_base_patch16_224                          the config alone, in about a second
@@ -86,18 +87,23 @@ def _check(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     for note in config.notes:
         print(f"note: {note}")
-    _check_transforms(config, arguments.mode)
+    check_transforms(config, arguments.mode)
     if arguments.mode == "train":
+        check_writers(config)
         print(plan_batches(config, read_world().size).describe())
     where = f" ({config.source_path})" if config.source_name else ""
     print(f"{arguments.config}{where}: the config is right")
     return check_data(config, arguments) if arguments.data else EXIT_OK
 
 
-def _check_transforms(config: Config, mode: str) -> None:
+def check_transforms(config: Config, mode: str) -> None:
     """Build the transforms, which know more of their arguments than a type says.
 
     Those of a user's module are left alone: to check a config is not to run it.
+
+    Args:
+        config: checked already.
+        mode: ``train`` or ``eval``.
 
     Raises:
         ConfigError: what is wrong, with the place of each.

@@ -51,6 +51,7 @@ COMMANDS = {
         Command("new", "write a small config to start from", script=False),
         Command("check", "check a config, and on request its data and the processes of a job"),
         Command("train", "train what a config describes, or go on with it"),
+        Command("sweep", "train a config with many values, and see which was best"),
         Command("eval", "the accuracy of a checkpoint"),
         Command("infer", "the likeliest classes of pictures"),
         Command("export", "a trained model for Paddle Inference or ONNX, proven equal"),

@@ -17,6 +17,7 @@ from passl.config.cross import Mode
 from passl.engine.attempt import noting_the_end
 from passl.engine.stopping import StopRequest, catching_signals, process_age_s
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
+from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
     "add_config_options",
@@ -172,8 +173,10 @@ def run_stoppable(
 def _explain(prog: str, error: PasslError) -> None:
     problems = error.problems if isinstance(error, ConfigError) else [str(error)]
     if len(problems) > 1:
-        print(f"{prog}: {len(problems)} mistakes:", file=sys.stderr)
-        for problem in problems:
-            print(f"  {problem}", file=sys.stderr)
+        texts = [f"{prog}: {len(problems)} mistakes:", *(f"  {each}" for each in problems)]
     else:
-        print(f"{prog}: {problems[0] if problems else EXIT_FAILED}", file=sys.stderr)
+        texts = [f"{prog}: {problems[0] if problems else EXIT_FAILED}"]
+    for text in texts:
+        if is_terminal(sys.stderr):  # not in the middle of a word
+            text = "\n".join(wrapped(text, columns_of(sys.stderr)))
+        print(text, file=sys.stderr)

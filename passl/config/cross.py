@@ -8,6 +8,7 @@ from typing import Any, Callable, Literal, Optional
 from passl.config.check import Checker
 from passl.config.config import Config
 from passl.config.durations import parse_duration
+from passl.config.loss_checks import check_losses
 from passl.config.schema import LoaderSection
 from passl.config.teaching_checks import check_distillation, check_quantization
 from passl.config.tree import find
@@ -62,12 +63,14 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     if mode is not None:
         _check_mode(config, mode, checker.report, sound)
     _check_batches(config, checker, sound)
+    _check_compilation(config, checker, sound)
     _check_precision(config, checker, sound)
     _check_patterns(config, checker, sound)
     _check_sizes(config, checker, sound)
     _check_classes(config, checker, sound)
     _check_max_time(config, checker, sound)
     _check_bad_samples(config, checker, sound)
+    check_losses(config, checker, sound)
     check_distillation(config, checker, sound)
     check_quantization(config, checker, sound)
     _check_sharding(config, checker, sound)
@@ -153,6 +156,20 @@ def _check_batches(config: Config, checker: Checker, sound: Callable[..., bool])
     )
     if images is not None and accum is not None and images % accum:
         checker.report("Global.accum_steps", f"{accum} does not divide the {images} {what}")
+
+
+def _check_compilation(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """What a compiled model cannot do, or was never seen to do."""
+    if not (sound("Global.to_static") and config.Global.to_static):
+        return
+    distillation, quantization = config.Distillation, config.Quantization
+    for path, is_on in (
+        ("Global.recompute", bool(config.Global.recompute)),
+        ("Distillation", distillation is not None and distillation.type != "none"),
+        ("Quantization", quantization is not None and quantization.format != "FP32"),
+    ):
+        if sound(path) and is_on:
+            checker.report("Global.to_static", f"does not go with {path}; write false for one")
 
 
 def _check_precision(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:

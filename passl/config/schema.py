@@ -19,6 +19,7 @@ from passl.config.feeding import (
     WorkerSection,
 )
 from passl.config.quantizing import CalibrationSection, QuantizationSection
+from passl.config.recording import LoggingSection
 from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.registry import Component, Range
 
@@ -33,6 +34,7 @@ __all__ = [
     "GradClip",
     "GradScalerSection",
     "LoaderSection",
+    "LoggingSection",
     "LossSection",
     "LossTerm",
     "MetricSection",
@@ -83,7 +85,7 @@ class GlobalSection:
         save_in_background: train on while a checkpoint is written; false waits for each.
         max_num_latest_checkpoint: how many of the newest checkpoints to keep besides ``best``.
         print_batch_step: steps between log lines.
-        use_visualdl: write curves for VisualDL.
+        use_visualdl: false takes VisualDL out of ``Logging.writers``.
         flags: Paddle's ``FLAGS_*`` to set.
         imports: modules that register components of your own, such as ``my_package.my_models``.
         num_threads: threads of the math library on a CPU; null chooses by the machine.
@@ -93,6 +95,7 @@ class GlobalSection:
             seconds, or text such as ``1h30m``.
         recompute: keep only the inputs of blocks for the backward pass, and compute the rest again:
             true for all blocks, or a number for every so-many-th.
+        to_static: compile the model's passes in training, and in the evaluations between.
         allow_config_change: keys, or patterns such as ``Model.*``, that may differ from the config
             of the checkpoint although a run cannot continue exactly with another value.
     """
@@ -129,6 +132,7 @@ class GlobalSection:
     max_bad_steps: Annotated[Optional[int], Range(min=1)] = 10
     max_time: Optional[Union[float, str]] = None
     recompute: Union[bool, Annotated[int, Range(min=1)]] = False
+    to_static: bool = False
     allow_config_change: list[str] = field(default_factory=list)
 
 
@@ -161,7 +165,7 @@ class FP16Section:
 
     Attributes:
         level: ``O0`` float32 throughout, ``O1`` some operations in low precision, ``O2`` nearly
-            all of them.
+            all of them, with weights in it and float32 masters.
         dtype: the low precision.
         GradScaler: loss scaling (float16 only).
         strict: refuse a level that the device cannot run instead of running in float32.
@@ -331,8 +335,8 @@ class ExportSection:
         input_shape: of one input, [batch, channels, height, width]; null where the size is free
             (the batch). Not given: a free batch of what the model takes.
         batch_size: images of an input, in place of ``input_shape``'s; ``free`` takes any number.
-        dtype: of the stored weights. ``float16`` halves the files; docs/deploy.md says what
-            computes in it.
+        dtype: of the stored weights. ``float16`` halves the files, ``int8`` (ONNX only) takes a
+            quarter; docs/deploy.md says what computes in them.
         opset: version of ONNX's operators.
         softmax: end in probabilities instead of logits.
         preprocess: put the normalisation that ends ``DataLoader.Eval``'s transforms inside: the
@@ -340,13 +344,13 @@ class ExportSection:
         labels: file of class names, one a line; null takes those of the data set, if it has any.
         simplify: fold and fuse operators of the ONNX file with onnxsim or onnxoptimizer.
         tolerance: largest difference to the live model, relative to its largest output (at least
-            1); null is 1e-4 for float32, 1e-2 for float16. Above it nothing is exported.
+            1); null is 1e-4 for float32, 1e-2 for float16 and int8. Above it nothing is exported.
     """
 
     export_type: Literal["paddle", "onnx", "both"] = "paddle"
     input_shape: Optional[list[Annotated[Optional[int], Range(min=1)]]] = None
     batch_size: Union[Annotated[int, Range(min=1)], Literal["free"], None] = None
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16", "int8"] = "float32"
     opset: Annotated[int, Range(min=11, max=20)] = 17
     softmax: bool = False
     preprocess: bool = False
@@ -373,6 +377,7 @@ class Sections:
         DataLoader: training and evaluation data.
         Metric: what is counted.
         Export: how the trained model leaves.
+        Logging: where figures and pictures of the run go.
         Hooks: code of your own called at fixed points of the loop.
     """
 
@@ -391,6 +396,7 @@ class Sections:
     DataLoader: DataLoaderSection = field(default_factory=DataLoaderSection)
     Metric: MetricSection = field(default_factory=MetricSection)
     Export: Optional[ExportSection] = None
+    Logging: LoggingSection = field(default_factory=LoggingSection)
     Hooks: Annotated[list[ComponentDict], Component("hooks")] = field(default_factory=list)
 
 
@@ -420,6 +426,7 @@ SECTIONS = {
         SamplerSection,
         WorkerSection,
         ExportSection,
+        LoggingSection,
         Sections,
     )
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Callable, Optional, cast
 
 import numpy as np
 
+from passl.data.buffers import BufferPool
 from passl.data.dataset import Label
 from passl.data.processes import ProcessPool
 from passl.data.rng import batch_rng
@@ -55,10 +56,11 @@ class BatchJob:
         pool: Optional[ThreadPool],
         watch: WorkerWatch,
         processes: Optional[ProcessPool],
+        buffers: BufferPool,
     ) -> None:
         indices = loader.sampler.batch_indices(epoch, number)
         self._loader, self._epoch, self._number = loader, epoch, number
-        self._watch, self._processes = watch, processes
+        self._watch, self._processes, self._buffers = watch, processes, buffers
         self._global_size = len(indices)
         # A copy: a substitute writes its own number here.
         self._indices = share_of_rank(
@@ -191,7 +193,7 @@ class BatchJob:
             )
         dtype = np.dtype(np.uint8 if image.dtype == np.uint8 else np.float32)
         self._loader.check_memory(len(self._indices) * image.size * dtype.itemsize)
-        return np.empty((len(self._indices), *image.shape), dtype=dtype)
+        return self._buffers.empty((len(self._indices), *image.shape), dtype)
 
     def _complete(self, worker: int) -> Batch:
         loader = self._loader

@@ -127,7 +127,8 @@ def _label_of(dataset: Dataset, index: int) -> _Label:
     elif dataset.labels is not None and len(dataset.labels) == len(dataset):
         label = dataset.labels[index]
     if isinstance(label, np.ndarray) and label.ndim:
-        return tuple(label.tolist())
+        classes = tuple(label.tolist())
+        return classes[0] if len(classes) == 1 else classes  # the same as a label of its own
     return None if label is None else int(label)
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
+from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.lists import read_list
-from passl.data.once import one_at_a_time
 from passl.data.table import SampleTable
-from passl.data.table_file import open_table_file, write_table_file
-from passl.errors import DataError
 from passl.logs.logger import get_logger
 
 __all__ = ["read_list_once"]
@@ -47,48 +45,14 @@ def read_list_once(
     if path.stat().st_size < _WORTH_IT:
         return read_list(path, **options)
     cache = path.with_name(f"{path.name}.table")
-    with one_at_a_time(path.with_name(f"{path.name}.table.lock")):
-        key = _key(path, options)
-        known = _known(cache, key)
-        if known is not None:
-            return known
+
+    def key() -> dict[str, Any]:
+        status = path.stat()
+        stamp = {"version": _VERSION, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return {**stamp, **options}
+
+    def make() -> Arrays:
         get_logger().info(f"{path}: reading the list, once; its table is kept in {cache}")
-        table = read_list(path, **options)
-        return _kept(cache, key, table) if key == _key(path, options) else table
+        return table_arrays(read_list(path, **options))
 
-
-def _key(path: Path, options: dict[str, Any]) -> dict[str, Any]:
-    status = path.stat()
-    key = {"version": _VERSION, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    return {**key, **options}
-
-
-def _known(cache: Path, key: dict[str, Any]) -> Optional[SampleTable]:
-    try:
-        meta, arrays = open_table_file(cache)
-        if meta != key:
-            return None
-        return SampleTable(
-            arrays["names"], arrays["offsets"], arrays["labels"], arrays.get("label_offsets")
-        )
-    except FileNotFoundError:
-        return None
-    except (DataError, OSError, KeyError) as error:
-        get_logger().warning(f"the table of the list is made anew: {error}")
-        return None
-
-
-def _kept(cache: Path, key: dict[str, Any], table: SampleTable) -> SampleTable:
-    """The table as it is mapped from its file, or as it was where that cannot be written."""
-    arrays = {"names": table.names, "offsets": table.offsets, "labels": table.labels}
-    if table.label_offsets is not None:
-        arrays["label_offsets"] = table.label_offsets
-    try:
-        write_table_file(cache, key, arrays)
-    except OSError as error:
-        get_logger().warning(
-            f"{cache}: the table cannot be kept ({error.strerror}), so every process parses the "
-            "list for itself; put the list into a folder that can be written"
-        )
-        return table
-    return _known(cache, key) or table
+    return table_of(kept_arrays(cache, key, make, worth_it=0))

@@ -23,6 +23,7 @@ from typing import Any, Optional
 
 from passl.data.bad_samples import BadSampleLog, limit_of
 from passl.data.batch import Batch, BatchJob
+from passl.data.buffers import BufferPool
 from passl.data.dataset import Dataset
 from passl.data.device import DeviceNormalize, HostNormalize, split_normalize
 from passl.data.fast_decode import with_fast_decoding
@@ -47,7 +48,7 @@ class Loader:
         num_workers: threads or processes; 0 does the work in the caller's thread.
         workers: ``threads``, ``processes``, or None: processes only where the data set or a
             transform has an attribute ``holds_lock`` that is true.
-        exact: leave the chain of transforms as it is; else see :mod:`passl.data.fast_decode`.
+        exact: give Pillow's pixels bit for bit; else see :mod:`passl.data.fast_decode`.
         prefetch_batches: batches prepared ahead of the one in use.
         seed: of the run.
         rank, world_size: this process among all.
@@ -104,8 +105,7 @@ class Loader:
                 self.device_transform = at_the_end
             else:
                 self.host_normalize = HostNormalize(at_the_end.normalize)
-        if not exact:
-            self.dataset.transforms = with_fast_decoding(self.dataset.transforms)
+        self.dataset.transforms = with_fast_decoding(self.dataset.transforms, exact)
         parts = [self.dataset, *dataset.transforms]
         self._in_processes = wants_processes(workers, num_workers, parts)
         self._processes: Optional[ProcessPool] = None
@@ -114,6 +114,8 @@ class Loader:
         limit = limit_of(max_bad_samples, len(dataset))
         self._bad_samples = BadSampleLog(bad_samples_file, limit, len(dataset), dataset.path_of)
         self._memory_checked = False
+        # For those under way, the one in use, and one that is not collected yet.
+        self.buffers = BufferPool(prefetch_batches + 3)
         self._epochs: weakref.WeakSet[_Epoch] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -198,10 +200,11 @@ class Loader:
             get_logger().warning(warning)
 
     def close(self) -> None:
-        """End the threads of every epoch that is still open, and the processes."""
+        """End the threads of every epoch that is still open, and the processes; free memory."""
         self.end_processes()
         for running in list(self._epochs):
             running.close()
+        self.buffers.clear()
 
     def end_processes(self) -> None:
         """End the worker processes, if there are any; whoever waits for one gets an error."""
@@ -277,6 +280,14 @@ class _Epoch(Iterator[Batch]):
             return
         while len(self._pending) < wanted and self._next < loader.num_batches:
             self._pending.append(
-                BatchJob(loader, self._epoch, self._next, self._pool, self._watch, self._processes)
+                BatchJob(
+                    loader,
+                    self._epoch,
+                    self._next,
+                    self._pool,
+                    self._watch,
+                    self._processes,
+                    loader.buffers,
+                )
             )
             self._next += 1

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["escape_name", "list_name", "unescape_name"]
+__all__ = ["SPECIAL", "escape_name", "list_name", "unescape_name"]
+
+#: What makes a name one that has to be escaped.
+SPECIAL = (b"\n", b"\\", b"\r")
 
 _CODES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 _ESCAPED = re.compile(rb"\\(.?)", re.DOTALL)

@@ -10,7 +10,15 @@ import numpy as np
 from passl.data.images import opencv
 from passl.errors import ConfigError, DataError
 
-__all__ = ["PIL_FILTERS", "check_resampling", "crop", "frame", "height_and_width", "resize"]
+__all__ = [
+    "PIL_FILTERS",
+    "check_resampling",
+    "crop",
+    "frame",
+    "height_and_width",
+    "resize",
+    "resize_padded",
+]
 
 #: Names of Pillow's filters, all of them antialiased when shrinking except ``nearest``.
 PIL_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
@@ -95,3 +103,25 @@ def resize(
         picture = Image.fromarray(np.ascontiguousarray(plain))
         resized = np.asarray(picture.resize((width, height), PIL_FILTERS[interpolation]))
     return resized.reshape(height, width, channels)
+
+
+def resize_padded(part: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Pillow's resize of an RGB image that lies in memory as Pillow keeps it.
+
+    Args:
+        part: uint8 [H, W, 4], whose last channel has no meaning; rows may lie apart, and behind the
+            last one is room for another.
+        height, width: size wanted, in pixels.
+        interpolation: one of :data:`PIL_FILTERS`.
+
+    Returns:
+        uint8 [height, width, 3], the same as :func:`resize` gives for the first three channels.
+    """
+    from PIL import Image
+
+    rows, columns, _ = part.shape
+    pitch = part.strides[0]
+    # Rows and what lies between them; copied once, by rows, where three channels are spread out.
+    data = np.lib.stride_tricks.as_strided(part, (rows * pitch,), (1,), writeable=False)
+    picture = Image.frombytes("RGB", (columns, rows), data, "raw", "RGBX", pitch, 1)
+    return np.asarray(picture.resize((width, height), PIL_FILTERS[interpolation]))

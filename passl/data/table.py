@@ -8,8 +8,10 @@ the flat ``labels[label_offsets[i]:label_offsets[i + 1]]``.
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
+from collections.abc import Sequence
 from typing import Optional, Union
 
 import numpy as np
@@ -55,6 +57,13 @@ class SampleTable:
         """Path of sample ``index``, relative to the data set's root."""
         return os.fsdecode(self.names[self.offsets[index] : self.offsets[index + 1]].tobytes())
 
+    def encoded_names(self, start: int, stop: int) -> list[bytes]:
+        """Paths of samples ``start`` to ``stop``, as the file system spells them."""
+        ends = self.offsets[start : stop + 1].tolist()
+        first = ends[0]
+        text = self.names[first : ends[-1]].tobytes()
+        return [text[a - first : b - first] for a, b in zip(ends, ends[1:])]
+
     def label(self, index: int) -> Union[int, np.ndarray]:
         """Label of sample ``index``: an int, or int32 [k] in a table with several labels."""
         if self.label_offsets is None:
@@ -86,6 +95,13 @@ class TableBuilder:
         self._names += os.fsencode(name)
         self._ends.append(len(self._names))
         self._labels.append(label)
+
+    def extend(self, names: Sequence[bytes], label: int) -> None:
+        """Add paths, as the file system spells them, that share a label."""
+        ends = itertools.accumulate(map(len, names), initial=len(self._names))
+        self._ends.extend(itertools.islice(ends, 1, None))
+        self._names += b"".join(names)
+        self._labels.extend([label] * len(names))
 
     def finish(self) -> SampleTable:
         """The table; shares memory with the builder, which must not be used any more."""

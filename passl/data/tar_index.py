@@ -49,12 +49,14 @@ class TarIndex:
         table: names, ``inner.tar/name`` for members of an inner archive; labels mean nothing.
         offsets: int64 [N], where each file's bytes begin.
         sizes: int64 [N].
+        stamp: size and time of change of what is read from.
     """
 
     path: Path
     table: SampleTable
     offsets: np.ndarray
     sizes: np.ndarray
+    stamp: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -95,7 +97,7 @@ def _known(index: Path, path: Path) -> Optional[TarIndex]:
             return None
         count = len(arrays["offsets"])
         table = SampleTable(arrays["names"], arrays["name_offsets"], np.zeros(count, np.int32))
-        return TarIndex(path, table, arrays["offsets"], arrays["sizes"])
+        return TarIndex(path, table, arrays["offsets"], arrays["sizes"], meta)
     except FileNotFoundError:
         return None
     except (DataError, OSError, KeyError) as error:
@@ -117,7 +119,9 @@ def _made(index: Path, path: Path) -> TarIndex:
         raise DataError(
             f"{path}: is no tar archive, or a damaged one ({error}); was its download interrupted?"
         ) from error
-    found = TarIndex(path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64))
+    found = TarIndex(
+        path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64), stamp
+    )
     arrays = {
         "names": found.table.names,
         "name_offsets": found.table.offsets,

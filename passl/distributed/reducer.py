@@ -2,8 +2,10 @@
 
 The parameters are dealt into buckets, last layer first, as the backward pass reaches them.  A
 bucket travels as one flat fp32 buffer: the gradients, then for each parameter the number of ranks
-that have one.  So a parameter that some ranks did not use gets the sum of the others, and one that
-no rank used keeps the gradient None, exactly as in a single process.
+that have one; in fp32 whatever the parameters are in, so that a sum over many ranks neither rounds
+nor overflows where the gradient of one does not.  A parameter that some ranks did not use gets the
+sum of the others, and one that no rank used keeps the gradient None, exactly as in a single
+process.
 
 Plain, on a CPU: all buckets after the last micro-batch, by calls of ours, so that a dead peer is an
 exception here instead of an abort inside Paddle (measured on Paddle 3.3: a failure within its own
@@ -29,11 +31,30 @@ from passl.distributed.talk import talking
 from passl.distributed.world import World
 from passl.errors import PasslError
 
-__all__ = ["GradientReducer"]
+__all__ = ["GradientReducer", "Gradients"]
 
 #: Numbers in a buffer (32 MiB of fp32): large enough that latency does not matter, small enough
 #: that the copy stays a fraction of the model's memory and the first one leaves early.
 BUFFER_NUMEL = 8 * 2**20
+
+
+class Gradients:
+    """Where the gradients of a step are: at their parameters, in ``grad``."""
+
+    def take(self, parameter: Tensor) -> Optional[Tensor]:
+        """All that the backward passes of a step left for a parameter, once a step; or None."""
+        return parameter.grad
+
+    def put(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Let ``parameter.grad`` be ``gradient``, float32 whatever the parameter is in."""
+        there = parameter.grad
+        if there is not None and there.dtype == gradient.dtype:
+            # assign, as set_value of Paddle 2.6 goes through the host's memory.
+            paddle.assign(gradient, output=there)
+            return
+        if there is not None:  # Paddle refuses another dtype unless it was cleared
+            parameter.clear_gradient(False)
+        parameter.grad = gradient
 
 
 class GradientReducer:
@@ -46,6 +67,7 @@ class GradientReducer:
         world: this process among all.
         overlap: send during the backward pass; None: where the current device is no CPU.
         buffer_numel: the most numbers in a buffer that holds more than one gradient.
+        gradients: where the gradients of a step are.
     """
 
     def __init__(
@@ -54,11 +76,14 @@ class GradientReducer:
         world: World,
         overlap: Optional[bool] = None,
         buffer_numel: int = BUFFER_NUMEL,
+        gradients: Optional[Gradients] = None,
     ) -> None:
         self.world = world
         on_device = not paddle.get_device().startswith("cpu")
         self.overlaps = world.is_distributed and (on_device if overlap is None else overlap)
-        self.buckets = [_Bucket(part) for part in _deal(reversed(parameters), buffer_numel)]
+        gradients = gradients or Gradients()
+        parts = _deal(reversed(parameters), buffer_numel)
+        self.buckets = [_Bucket(part, gradients) for part in parts]
         self._armed = False
         self._sent = 0
         self._late: Optional[str] = None
@@ -118,7 +143,8 @@ class GradientReducer:
 class _Bucket:
     """Parameters whose gradients travel together."""
 
-    def __init__(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
+    def __init__(self, parameters: Sequence[tuple[str, Tensor]], gradients: Gradients) -> None:
+        self._gradients = gradients
         self.names = [name for name, _ in parameters]
         self.parameters = [parameter for _, parameter in parameters]
         self._sizes = [int(np.prod(parameter.shape)) for parameter in self.parameters]
@@ -149,7 +175,7 @@ class _Bucket:
 
     def send(self, wait: bool) -> None:
         """Start the sum over the ranks; ``wait`` for it or not."""
-        grads = [parameter.grad for parameter in self.parameters]
+        grads = [self._gradients.take(parameter) for parameter in self.parameters]
         self._missing = [grad is None for grad in grads]
         here = self._here
         if any(self._missing):
@@ -176,11 +202,8 @@ class _Bucket:
         for position, (parameter, size) in enumerate(zip(self.parameters, self._sizes)):
             summed = flat[start : start + size].reshape(parameter.shape)
             start += size
-            if parameter.grad is not None:
-                # assign, as set_value of Paddle 2.6 goes through the host's memory.
-                paddle.assign(summed.astype(parameter.grad.dtype), output=parameter.grad)
-            elif ranks is not None and ranks[position] > 0:
-                parameter.grad = summed.astype(parameter.dtype)
+            if not self._missing[position] or (ranks is not None and ranks[position] > 0):
+                self._gradients.put(parameter, summed)
 
 
 def _hook(reducer: GradientReducer, number: int, position: int) -> Callable[..., None]:

@@ -30,6 +30,7 @@ from passl.engine.stopping import (
     catching_signals,
     holding_signals,
 )
+from passl.engine.writers import check_writers
 from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.registry import import_user_modules
 from passl.runtime import import_paddle, prepare
@@ -132,7 +133,8 @@ class Run:
             watch = self._watch(request)
             try:
                 with self._failures():
-                    result = self.evaluator.run(self.model, report, every, watch.poll)
+                    observe = self._reporter.evaluation_begins(self.evaluator.loader)
+                    result = self.evaluator.run(self.model, report, every, watch.poll, observe)
             except RunStopped as error:
                 sentence = (
                     f"stopped by {watch.reason} before the evaluation was done; there is no "
@@ -179,6 +181,8 @@ def build_run(config: Config, mode: str = "train") -> Run:
     require(config, "train" if mode == "train" else "eval")
     world = read_world()
     batches = plan_batches(config, world.size, mode="train" if mode == "train" else "eval")
+    if mode == "train":
+        check_writers(config)
     _find_checkpoints(config)
     if mode == "train":
         _find_teacher(config)

@@ -9,14 +9,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from passl.config import Config
-from passl.config.schema import FP16Section, GlobalSection
+from passl.config.schema import FP16Section, GlobalSection, LoggingSection
 from passl.registry import MODELS
 from passl.signatures import MISSING
 
 __all__ = ["Change", "config_changes", "is_allowed", "model_changes"]
 
 #: Sections whose defaults an older checkpoint may lack, as it knew fewer keys.
-_WITH_DEFAULTS = {"Global": GlobalSection, "FP16": FP16Section}
+_WITH_DEFAULTS = {"Global": GlobalSection, "FP16": FP16Section, "Logging": LoggingSection}
 
 
 class _Absent:

@@ -18,7 +18,8 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch, Loader
-from passl.distributed.collectives import sum_integers, sum_over_ranks
+from passl.data.transfer import Transfer
+from passl.distributed.collectives import share_batch_statistics, sum_integers, sum_over_ranks
 from passl.distributed.world import World
 from passl.engine.exact_sum import ExactSum
 from passl.engine.stopping import RunStopped
@@ -26,7 +27,7 @@ from passl.errors import DataError
 from passl.losses.combined import CombinedLoss
 from passl.precision.amp import Precision
 
-__all__ = ["EvalResult", "EvalStep", "Evaluator", "to_model_input"]
+__all__ = ["EvalResult", "EvalStep", "Evaluator", "Observe", "to_model_input"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class EvalStep:
 
 
 Report = Callable[[EvalStep], None]
+#: Sees a batch and its logits, float32 [b, classes]; it must not read from the device.
+Observe = Callable[[Batch, Tensor], None]
 
 
 class Evaluator:
@@ -91,11 +94,17 @@ class Evaluator:
         self.loader = loader
         self._loss, self._metrics = loss, list(metrics)
         self._precision, self._world = precision, world
+        self._to_device = Transfer()
         self.loss_names = list(loss.names) if loss is not None else []
         self._names = [
             *self.loss_names,
             *(name for metric in self._metrics for name in metric.names),
         ]
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Of the metrics, the criterion first."""
+        return self._names[len(self.loss_names) :]
 
     def watch(self, metric: Any) -> None:
         """Let a metric without figures of its own see every batch."""
@@ -108,6 +117,7 @@ class Evaluator:
         report: Optional[Report] = None,
         report_every: int = 10,
         poll: Optional[Callable[[], bool]] = None,
+        observe: Optional[Observe] = None,
     ) -> EvalResult:
         """Evaluate ``model`` in evaluation mode; the mode it had is restored.
 
@@ -115,11 +125,13 @@ class Evaluator:
             model: maps float32 images [B, C, H, W] to logits [B, classes].
             report: called with an :class:`EvalStep` every ``report_every`` batches.
             poll: called before every batch, on all ranks alike; true ends the evaluation.
+            observe: sees every batch that has samples of this rank.
 
         Raises:
             DataError: not every sample was seen.
             RunStopped: ``poll`` said so; there is no result.
         """
+        share_batch_statistics(model, self._world)
         was_training = model.training
         model.eval()
         started = mark = time.perf_counter()
@@ -131,7 +143,7 @@ class Evaluator:
                         raise RunStopped("the evaluation was stopped; it has no result")
                     count = len(batch.labels)
                     if count:
-                        seen.append(self._batch(model, batch))
+                        seen.append(self._batch(model, batch, observe))
                     if report is not None and count and number % report_every == 0:
                         means = self._with_criterion(seen[-1].means())
                         now = time.perf_counter()
@@ -142,12 +154,14 @@ class Evaluator:
                 model.train()
         return self._result(seen, time.perf_counter() - started)
 
-    def _batch(self, model: Any, batch: Batch) -> _Seen:
-        images = to_model_input(paddle.to_tensor(batch.images), self.loader)
-        target = paddle.to_tensor(batch.labels)
+    def _batch(self, model: Any, batch: Batch, observe: Optional[Observe]) -> _Seen:
+        images, target = self._to_device(batch)
+        images = to_model_input(images, self.loader)
         with self._precision.autocast():
             logits = model(images)
         logits = logits.astype("float32")
+        if observe is not None:
+            observe(batch, logits)
         losses = self._loss.per_sample(logits, target) if self._loss is not None else {}
         sums: dict[str, Tensor] = {}
         for metric in self._metrics:
@@ -161,7 +175,7 @@ class Evaluator:
         return values
 
     def _result(self, seen: Sequence[_Seen], seconds: float) -> EvalResult:
-        sums = _Sums(self.loss_names, self._names[len(self.loss_names) :])
+        sums = _Sums(self.loss_names, self.metric_names)
         for batch in seen:
             sums.add(batch)
         samples, values = sums.over_ranks(self._world)

@@ -16,8 +16,14 @@ from passl.data.loader import Loader
 from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
+from passl.engine.compiled import compile_model
 from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
+from passl.engine.mixed_precision import (
+    build_precision,
+    halve_for_evaluation,
+    halve_for_training,
+)
 from passl.engine.model_facts import (
     check_external,
     check_weights,
@@ -46,7 +52,7 @@ from passl.optim.groups import (
     freeze_parameters,
 )
 from passl.optim.layer_decay import layer_scales
-from passl.precision.amp import LossScaler, Precision
+from passl.precision.amp import Precision
 from passl.precision.ema import WeightAverage
 from passl.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, Registry
 
@@ -88,7 +94,12 @@ class Builder:
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
             self.load_for_evaluation(model)
-            quantized = evaluate_quantized(self.config, model, evaluator, self.world)
+            halve_for_evaluation(
+                model, self.build_precision_once(), self.config, self.reporter
+            )
+            quantized = evaluate_quantized(
+                self.config, model, evaluator, self.world, self.weights_to_evaluate()
+            )
             return Run(
                 self.config,
                 self.mode,
@@ -106,6 +117,8 @@ class Builder:
         self.check_weights(model)
         check_agreement(state, self.world, self.run_dir)
         self.check_equal_start(parts, resumed=found is not None)
+        halve_for_training(parts, self.config, self.reporter)
+        compile_model(model, self.config, parts.precision, parts.hooks, self.reporter)
         self.reporter.start(parts, plan, state, self.batches)
         # A checkpoint that is named may be in another folder, or have newer ones beside it.
         is_saved = found is None or self.config.Global.checkpoint == "auto"
@@ -277,30 +290,6 @@ class Builder:
             for metric in getattr(self.config.Metric, section)
         ]
 
-    def build_precision(self) -> Precision:
-        """Casts and loss scale; fp32 on a CPU, said or refused as ``FP16.strict`` asks."""
-        settings = self.config.FP16
-        level = settings.level
-        if level != "O0" and self.reporter.device == "cpu":
-            where = self.config.origin("FP16.level")
-            if settings.strict:
-                raise ConfigError(
-                    f"{where}: FP16.level: {level} {settings.dtype} does not exist on a CPU; use "
-                    "-o FP16.level=O0, or FP16.strict=false to run in fp32 instead"
-                )
-            self.reporter.log(
-                f"FP16 {level} {settings.dtype} does not exist on a CPU: running in fp32"
-            )
-            level = "O0"
-        scaler = LossScaler(**vars(settings.GradScaler)) if settings.dtype == "float16" else None
-        return Precision(
-            level,
-            settings.dtype,
-            scaler,
-            settings.fp16_custom_white_list,
-            settings.fp16_custom_black_list,
-        )
-
     def build_evaluator(self, loader: Loader) -> Evaluator:
         """The evaluation of ``DataLoader.Eval``."""
         return Evaluator(
@@ -349,7 +338,7 @@ class Builder:
         scales = None
         if section.layer_decay is not None:
             scales = layer_scales(model, section.layer_decay)
-            self.reporter.log(str(scales))
+            self.reporter.detail(str(scales))
         groups = build_param_groups(
             model.named_parameters(),
             no_weight_decay_name=section.no_weight_decay_name,
@@ -358,7 +347,9 @@ class Builder:
             weight_decay=float(component.get("weight_decay", 0.0)),
             layer_scales=scales,
         )
-        self.reporter.log(describe_groups(groups))
+        table, _, summary = describe_groups(groups).rpartition("\n")
+        self.reporter.detail(table)
+        self.reporter.log(summary)
 
         def build(some: Sequence[ParamGroup]) -> Any:
             return self.build_component(OPTIMIZERS, "Optimizer", component, groups=some)
@@ -379,7 +370,7 @@ class Builder:
         store: CheckpointStore,
     ) -> TrainParts:
         """Everything the trainer needs."""
-        round_in_training(self.config, model, self.reporter)
+        rounding_hooks = round_in_training(self.config, model, self.reporter)
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
         optimizer = self.build_optimizer(model)
@@ -392,6 +383,7 @@ class Builder:
             self.reporter,
         )
         record = run_record(self.config, plan, loader.num_samples, self.world)
+        record["precision"] = self.build_precision_once().record()
         if distillation is not None:
             record.update(distillation.teacher.record)
         return TrainParts(
@@ -410,7 +402,10 @@ class Builder:
                 in_background=self.config.Global.save_in_background,
             ),
             reporter=self.reporter,
-            hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
+            hooks=[
+                *rounding_hooks,
+                *(self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks),
+            ],
             evaluator=evaluator,
             world=self.world,
             record=record,
@@ -443,7 +438,7 @@ class Builder:
     def build_precision_once(self) -> Precision:
         """One precision for training and evaluation."""
         if self._precision is None:
-            self._precision = self.build_precision()
+            self._precision = build_precision(self.config, self.reporter)
         return self._precision
 
 

@@ -24,6 +24,7 @@ import paddle
 
 from passl.checkpoint.links import follow_link
 from passl.distributed.collectives import sum_over_ranks
+from passl.engine.compiled import uncompiled
 from passl.engine.probe import LayerProbe, block_of
 from passl.engine.skipped import BadStep
 from passl.errors import PasslError
@@ -116,7 +117,7 @@ def _make_again(trainer: Trainer, bad: BadStep) -> dict[str, Any]:
         )
         batch = next(iterator)
         paddle.seed(step_seed(plan.seed, parts.world.rank, bad.step - 1))
-        with probe:
+        with uncompiled(parts.model), probe:
             losses = _passes(trainer, batch, probe)
         first = _first_bad(trainer, probe, losses)
     except Exception as error:  # the report is worth more than the rest of it
@@ -146,6 +147,8 @@ def _passes(trainer: Trainer, batch: Batch, probe: LayerProbe) -> list[float]:
         loss = parts.forward(images, target)[1]["loss"]
         seen.append(float(loss.item()))
         (loss * (float(target.shape[0]) / batch.global_size * scale)).backward()
+        trainer.gradients.keep()
+    trainer.gradients.finish()
     return seen
 
 

@@ -28,6 +28,7 @@ from passl.engine.reporting import Reporter
 from passl.engine.state import TrainState
 from passl.engine.teacher import check_teacher
 from passl.errors import CheckpointError
+from passl.precision.amp import Precision
 
 if TYPE_CHECKING:
     from passl.engine.train_parts import TrainParts
@@ -85,6 +86,7 @@ def restore(
         parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
     parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
     parts.precision.load_state_dict(state.scaler)
+    _tell_of_precision(record.get("precision"), parts.precision, bool(state.scaler), reporter)
     restore_average(parts, state, folder, reporter)
     hooks = hooks_by_name(parts.hooks)
     for name, hook_state in state.hooks.items():
@@ -221,6 +223,24 @@ def _tell_of_changes(
             "goes on at the same sample with the same global batch; sums are made in another "
             "order, so losses and weights agree to rounding, not bit for bit"
         )
+
+
+def _tell_of_precision(
+    before: Optional[Mapping[str, str]], now: Precision, had_scale: bool, reporter: Reporter
+) -> None:
+    """One line where the run goes on at another level; nothing is lost, but numbers differ."""
+    if before is None or before == now.record():
+        return
+    was = "fp32" if before["level"] == "O0" else f"{before['level']} {before['dtype']}"
+    scale = ""
+    if now.scaler is not None and not had_scale:
+        scale = f"; the loss scale starts at {now.scaler.scale:g}"
+    elif now.scaler is None and had_scale:
+        scale = "; its loss scale is not used"
+    reporter.log(
+        f"the run was {was} and goes on in {now.describe().partition(',')[0]}: weights and "
+        f"optimizer state are float32 in a checkpoint and are taken over bit for bit{scale}"
+    )
 
 
 def _scores_of_links(run_dir: Path) -> dict[str, float]:

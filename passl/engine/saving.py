@@ -90,13 +90,18 @@ class Saving:
         state.total_steps = self._plan.total_steps
 
     def contents(self) -> dict[str, Part]:
-        """The files of a checkpoint, copied to the host's memory: later steps do not change it."""
+        """The files of a checkpoint, copied to the host's memory: later steps do not change it.
+
+        Weights are float32 at every level of precision.
+        """
         parts = self._parts
-        kept = checkpoint_weights(parts.model)
+        kept: dict[str, Any] = checkpoint_weights(parts.model)
+        if parts.half is not None:
+            kept = parts.half.exact(kept)
         averaged: dict[str, Part] = {}
         if parts.ema is not None:
-            average = parts.ema.weights()
-            averaged[EMA_NAME] = {k: _host(average[k]) for k in kept}
+            average = parts.ema.averages()
+            averaged[EMA_NAME] = {k: _host(average.get(k, v)) for k, v in kept.items()}
         return {
             "model.pdparams": {k: _host(v) for k, v in kept.items()},
             **averaged,

@@ -1,7 +1,8 @@
 """Optimizer state in parts: each process keeps and updates its share of the parameters.
 
 Stage 1 of ZeRO.  Gradients are summed on every rank as without it, so clipping sees the same norm;
-then a rank updates the parameters it owns and sends them to the others.  An update of ours works on
+then a rank updates the parameters it owns and sends them to the others, in float32: at level O2 the
+masters, which every rank keeps and rounds into its own half weights.  An update of ours works on
 one parameter at a time, so weights are equal bit for bit to those without sharding.  A checkpoint
 holds the whole state and continues on any number of processes, sharded or not.
 
@@ -22,7 +23,7 @@ from paddle import Tensor
 from passl.distributed.talk import talking
 from passl.distributed.world import World
 from passl.errors import ConfigError
-from passl.optim.base import Optimizer
+from passl.optim.base import Optimizer, round_into
 from passl.optim.groups import ParamGroup
 
 __all__ = ["ShardedOptimizer"]
@@ -47,6 +48,7 @@ class ShardedOptimizer:
         world: World,
     ) -> None:
         self.groups, self._world = groups, world
+        self._masters: dict[str, Tensor] = {}
         self._owner = _deal(groups, world.size)
         self._mine = build(
             [
@@ -68,13 +70,18 @@ class ShardedOptimizer:
 
     @property
     def named_weights(self) -> list[tuple[str, Tensor]]:
-        """The same: parameters are float32, and their own masters."""
-        return self.named_parameters
+        """``(structured name, float32 tensor)``: masters where there are some, on every rank."""
+        return [(name, self._masters.get(name, each)) for name, each in self.named_parameters]
 
     @property
     def num_steps(self) -> int:
         """Updates done."""
         return self._mine.num_steps
+
+    def use_masters(self, masters: Mapping[str, Tensor]) -> None:
+        """As :meth:`Optimizer.use_masters`; every rank keeps those of the others as well."""
+        self._masters = dict(masters)
+        self._mine.use_masters(masters)
 
     def step(self, lr: float, accepted: Optional[Tensor] = None) -> None:
         """Update the parameters of this rank, and take those of the others from them.
@@ -86,8 +93,11 @@ class ShardedOptimizer:
         self._mine.step(lr, accepted)
         with paddle.no_grad():
             for owner in range(self._world.size):
-                owned = [p for name, p in self.named_parameters if self._owner[name] == owner]
+                owned = [p for name, p in self.named_weights if self._owner[name] == owner]
                 self._share(owned, owner)
+            for name, parameter in self.named_parameters:
+                if name in self._masters and self._owner[name] != self._world.rank:
+                    round_into(parameter, self._masters[name])
 
     def settle(self, applied: Sequence[bool]) -> None:
         """As :meth:`Optimizer.settle`."""

@@ -20,6 +20,7 @@ from passl.losses.combined import CombinedLoss
 from passl.optim.clip import ClipGradByGlobalNorm
 from passl.precision.amp import Precision
 from passl.precision.ema import WeightAverage
+from passl.precision.half_weights import HalfWeights
 
 __all__ = ["TrainParts"]
 
@@ -47,6 +48,7 @@ class TrainParts:
     ema: Optional[WeightAverage] = None
     max_bad_steps: Optional[int] = None
     distillation: Optional[Distillation] = None
+    half: Optional[HalfWeights] = None
 
     @property
     def loss_names(self) -> Sequence[str]:

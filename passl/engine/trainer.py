@@ -15,6 +15,7 @@ import paddle
 from paddle import Tensor
 
 from passl.data.loader import Batch
+from passl.data.transfer import Transfer
 from passl.distributed.reducer import GradientReducer
 from passl.engine.evaluator import EvalResult, to_model_input
 from passl.engine.meters import StepMeter
@@ -27,6 +28,7 @@ from passl.engine.stopping import RunStopped, StopWatch
 from passl.engine.train_parts import TrainParts
 from passl.engine.validation import Validation
 from passl.optim.clip import global_norm
+from passl.precision.gradients import WideGradients
 
 __all__ = ["Trainer", "step_seed"]
 
@@ -46,15 +48,21 @@ class Trainer:
     ) -> None:
         self.parts, self.plan, self.state = parts, plan, state
         self.parameters = [(n, p) for n, p in parts.model.named_parameters() if not p.stop_gradient]
-        self.reducer = GradientReducer(self.parameters, parts.world, parts.overlap)
+        self.gradients = WideGradients(self.parameters)
+        self.reducer = GradientReducer(
+            self.parameters, parts.world, parts.overlap, gradients=self.gradients
+        )
         names = [*parts.loss_names, *(name for m in parts.metrics for name in m.names)]
         self.meter = StepMeter(names, parts.world)
         self.meter.restore(state.window, state.epoch_sums)
         self.skipped = SkippedSteps(state, parts.max_bad_steps)
         self.stop_reason: Optional[str] = None
+        #: Whether the newest step updated the weights; perhaps on the device.
+        self.accepted: Union[bool, Tensor] = True
         self.validation = Validation(parts, plan, state)
         self.saving = Saving(parts, plan, state, self.meter, is_saved=is_saved)
         self.watch = StopWatch()
+        self._to_device = Transfer()
 
     # -- the algorithm -----------------------------------------------------------------------
 
@@ -137,9 +145,12 @@ class Trainer:
             if not left:
                 self.reducer.arm()
             parts.precision.backward(losses["loss"], count / batch.global_size)
+            if left:
+                self.gradients.keep()
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
         grad_norm, accepted = self._update()
+        self.accepted = accepted
         self.meter.add(sums, len(batch.labels), grad_norm)
         known = accepted if isinstance(accepted, bool) else None
         self.skipped.add(batch.indices, known, parts.precision.shrinks_instead)
@@ -153,6 +164,7 @@ class Trainer:
         """
         parts = self.parts
         self.reducer.finish()
+        self.gradients.finish()
         if parts.clip is not None:  # divides by the scale of the loss in the same pass
             grad_norm = parts.clip(self.parameters, parts.precision.scale)
         else:
@@ -162,6 +174,7 @@ class Trainer:
         if left_out:  # not in the norm, but they must be finite as well
             grad_norm = grad_norm + 0.0 * global_norm(left_out)
         accepted = parts.precision.accept(grad_norm)
+        parts.reporter.gradients(self.parameters, self.state.step + 1)
         if accepted is not False:
             on_device = None if accepted is True else accepted
             parts.optimizer.step(self.learning_rate, on_device)
@@ -204,7 +217,7 @@ class Trainer:
         The batch goes to the device in one piece, as bytes; a micro-batch becomes floats when it is
         due, so that accumulation does not hold the whole batch as floats.
         """
-        images, target = paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels)
+        images, target = self._to_device(batch)
         count, size = len(batch.labels), self.plan.micro_batch_size
         for start in range(0, count, size):
             part = slice(start, start + size)

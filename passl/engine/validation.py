@@ -92,7 +92,8 @@ class Validation:
         def report(step: EvalStep) -> None:
             reporter.eval_step(step, epoch, total, prefix)
 
-        return evaluator.run(self._parts.model, report, self._plan.log_every, poll)
+        observe = reporter.evaluation_begins(evaluator.loader, prefix)
+        return evaluator.run(self._parts.model, report, self._plan.log_every, poll, observe)
 
     def of_average(self, poll: Callable[[], bool]) -> EvalResult:
         """Evaluate the averaged weights; the model has its own again afterwards, come what may.

@@ -14,6 +14,8 @@ __all__ = ["LayerScale"]
 class LayerScale(nn.Layer):
     """``x [..., dim] -> x * gamma``; the parameter ``gamma`` [dim] starts at ``init_value``."""
 
+    keep_fp32 = True  # 1e-6 has four significant bits in float16
+
     def __init__(self, dim: int, init_value: float) -> None:
         super().__init__()
         self.gamma = self.create_parameter(

@@ -24,6 +24,8 @@ class RMSNorm(nn.Layer):
         trainable: False freezes the weight.
     """
 
+    keep_fp32 = True  # the weight, at every level of mixed precision
+
     def __init__(self, dim: int, *, epsilon: float = 1e-6, trainable: bool = True) -> None:
         super().__init__()
         self.epsilon = epsilon

@@ -33,6 +33,8 @@ class StdConv2D(nn.Layer):
         style: ``google`` divides by ``std + 1e-5``, ``timm`` by ``sqrt(var + 1e-8)``.
     """
 
+    keep_fp32 = True  # the weights are standardised in float32 and then cast
+
     def __init__(
         self, in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, style: str = "google"
     ) -> None:

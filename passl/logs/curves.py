@@ -1,104 +1,106 @@
-"""VisualDL curves, in one file that a resumed run writes anew.
+"""The programs that a run hands its figures and pictures to; one that fails costs a warning.
 
-VisualDL shows only the newest file of a folder and cannot take a point back.  So the file has a
-fixed name, and when a run resumes it is rebuilt from ``metrics.jsonl``: curves continue, nothing
-overlaps.
+What they are given is what ``metrics.jsonl`` says: each number is a point of a curve called
+``<kind>/<name>``, and when a run resumes the curves are drawn anew from its records.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable
 
 from passl.logs.logger import get_logger
+from passl.logs.writers.base import Graph, Keep, Point, Setting, Writer
 
-__all__ = ["Curves", "Point"]
+if TYPE_CHECKING:
+    import numpy as np
 
-#: VisualDL knows its files by the first part of the name.
-_FILE_NAME = "vdlrecords.passl.log"
-#: Points that may wait to be written.  LogWriter of VisualDL 2.5 swaps its two settings on the way
-#: to the queue, so both are set; each point is appended to the file at once in any case.
-_QUEUE_LENGTH = 1000
+__all__ = ["Curves", "points_of"]
 
-
-class Point(NamedTuple):
-    """One value of one curve such as ``train/loss``; the time is in seconds since 1970."""
-
-    tag: str
-    value: float
-    step: int
-    time_s: float
+#: Of a record, what is no curve: where it is from, and what another curve or nothing shows.
+_NOT_CURVES = (
+    *("kind", "step", "epoch", "time", "nonfinite"),
+    *("metric", "ema_metric", "samples", "samples_seen"),
+)
 
 
 class Curves:
-    """Scalars in ``folder``; does nothing but warn once if VisualDL cannot be used.
+    """Several writers as one.
 
     Args:
-        folder: made when the first point is added.
+        writers: none is fine.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / _FILE_NAME
-        self._writer: Optional[Any] = None
-        self._is_broken = False
+    def __init__(self, writers: Sequence[Writer]) -> None:
+        self.writers = list(writers)
 
-    def add(self, point: Point) -> None:
-        """Add one point; a thread of VisualDL appends it to the file."""
-        writer = self._open()
-        if writer is not None:
-            time_ms = round(point.time_s * 1000)
-            writer.add_scalar(
-                point.tag.replace("%", "percent"), point.value, point.step, walltime=time_ms
-            )
+    def __bool__(self) -> bool:
+        return bool(self.writers)
 
-    def rebuild(self, points: Iterable[Point]) -> None:
-        """Replace all curves by ``points``."""
-        self.close()
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            self._give_up(f"{self.path} cannot be replaced ({error.strerror})")
-        for point in points:
-            self.add(point)
+    def restart(self, points: Iterable[Point], keep: Keep, step: int) -> None:
+        """See :meth:`Writer.restart`."""
+        kept = list(points) if self.writers else []
+        self._each(lambda writer: writer.restart(kept, keep, step))
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add the numbers of a record of ``metrics.jsonl``."""
+        if self.writers:
+            points = list(points_of(record))
+            self._each(lambda writer: writer.scalars(points))
+
+    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """See :meth:`Writer.image`."""
+        self._each(lambda writer: writer.image(tag, pixels, step))
+
+    def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
+        """See :meth:`Writer.histogram`; what is not finite is left out."""
+        import numpy as np  # readers of records do without
+
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            self._each(lambda writer: writer.histogram(tag, finite, step))
+
+    def settings(self, settings: Mapping[str, Setting], results: Sequence[str]) -> None:
+        """See :meth:`Writer.settings`."""
+        self._each(lambda writer: writer.settings(settings, results))
+
+    def graph(self, graph: Graph) -> None:
+        """See :meth:`Writer.graph`."""
+        self._each(lambda writer: writer.graph(graph))
+
+    def finish(self, results: Mapping[str, float]) -> None:
+        """See :meth:`Writer.finish`."""
+        self._each(lambda writer: writer.finish(results))
+
+    def how_to_open(self) -> list[str]:
+        """The command of each."""
+        return [writer.how_to_open() for writer in self.writers]
 
     def flush(self) -> None:
-        """Write everything to the file now."""
-        if self._writer is not None:
-            self._writer.file_writer.flush()
+        """Bring what was written to where it can be read."""
+        self._each(lambda writer: writer.flush())
 
     def close(self) -> None:
-        """Write everything and close the file; adding a point opens it again."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Write everything; a later call opens it again."""
+        self._each(lambda writer: writer.close())
 
-    def _open(self) -> Optional[Any]:
-        if self._writer is None and not self._is_broken:
+    def _each(self, call: Callable[..., None]) -> None:
+        for writer in list(self.writers):
             try:
-                # VisualDL announces on stdout that the file exists: it should.
-                with contextlib.redirect_stdout(io.StringIO()):
-                    from visualdl import LogWriter
-
-                    self._writer = LogWriter(
-                        logdir=str(self.path.parent),
-                        file_name=self.path.name,
-                        max_queue=_QUEUE_LENGTH,
-                        flush_secs=_QUEUE_LENGTH,
-                    )
-            except ImportError as error:
-                self._give_up(
-                    f"VisualDL cannot be imported ({error}); install it with: pip install visualdl"
+                call(writer)
+            except Exception as error:  # of any kind: the packages are not ours
+                self.writers.remove(writer)
+                get_logger().warning(
+                    "nothing more is shown in %s, training goes on: %s: %s",
+                    writer.program,
+                    type(error).__name__,
+                    error,
                 )
-            except OSError as error:
-                self._give_up(f"{self.path} cannot be written ({error.strerror})")
-        return self._writer
 
-    def _give_up(self, reason: str) -> None:
-        self._is_broken = True
-        get_logger().warning(
-            "no VisualDL curves: %s. Training goes on; Global.use_visualdl=false silences this.",
-            reason,
-        )
+
+def points_of(record: Mapping[str, Any]) -> Iterator[Point]:
+    """The numbers of a record of ``metrics.jsonl``."""
+    for name, value in record.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and name not in _NOT_CURVES:
+            yield Point(f"{record['kind']}/{name}", value, record["step"], record["time"])

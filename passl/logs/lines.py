@@ -9,30 +9,27 @@ into days.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Optional
 
-__all__ = ["best_line", "eval_avg_line", "eval_line", "format_eta", "train_avg_line", "train_line"]
+__all__ = [
+    "TrainFigures",
+    "best_line",
+    "eval_avg_line",
+    "eval_fields",
+    "eval_line",
+    "format_eta",
+    "train_avg_line",
+    "train_fields",
+    "train_line",
+]
 
 
-def train_line(
-    *,
-    epoch: int,
-    num_epochs: int,
-    iteration: int,
-    num_iterations: int,
-    lr: float,
-    metrics: Mapping[str, float],
-    losses: Mapping[str, float],
-    batch_cost_s: float,
-    reader_cost_s: float,
-    ips: float,
-    eta_s: float,
-    max_mem_gb: Optional[float] = None,
-    ema_cost_s: Optional[float] = None,
-) -> str:
-    """One line every ``Global.print_batch_step`` steps.
+@dataclass(frozen=True)
+class TrainFigures:
+    """What is said every ``Global.print_batch_step`` steps.
 
-    Args:
+    Attributes:
         epoch: counted from 1.
         num_epochs: epochs of the run.
         iteration: step within the epoch, counted from 0.
@@ -47,16 +44,77 @@ def train_line(
         max_mem_gb: peak of device memory in GB, where there is such a thing.
         ema_cost_s: seconds a step spent on averaging weights, if it does.
     """
-    fields = [f"lr: {_format_lr(lr)}", *_pairs(metrics), *_pairs(losses)]
-    fields += [f"batch_cost: {batch_cost_s:.5f}", f"reader_cost: {reader_cost_s:.5f}"]
-    if ema_cost_s is not None:
-        fields.append(f"ema_cost: {ema_cost_s:.5f}")
-    fields.append(f"ips: {ips:.5f} images/sec")
-    if max_mem_gb is not None:
-        fields.append(f"max mem: {max_mem_gb:.2f} GB")
-    fields.append(f"eta: {format_eta(eta_s)}")
-    where = f"[Train][Epoch {epoch}/{num_epochs}][Iter: {iteration}/{num_iterations}]"
+
+    epoch: int
+    num_epochs: int
+    iteration: int
+    num_iterations: int
+    lr: float
+    metrics: Mapping[str, float]
+    losses: Mapping[str, float]
+    batch_cost_s: float
+    reader_cost_s: float
+    ips: float
+    eta_s: float
+    max_mem_gb: Optional[float] = None
+    ema_cost_s: Optional[float] = None
+
+
+def train_line(figures: TrainFigures) -> str:
+    """The line of a log window."""
+    say = figures
+    fields = [f"lr: {_format_lr(say.lr)}", *_pairs(say.metrics), *_pairs(say.losses)]
+    fields += [f"batch_cost: {say.batch_cost_s:.5f}", f"reader_cost: {say.reader_cost_s:.5f}"]
+    if say.ema_cost_s is not None:
+        fields.append(f"ema_cost: {say.ema_cost_s:.5f}")
+    fields.append(f"ips: {say.ips:.5f} images/sec")
+    if say.max_mem_gb is not None:
+        fields.append(f"max mem: {say.max_mem_gb:.2f} GB")
+    fields.append(f"eta: {format_eta(say.eta_s)}")
+    where = (
+        f"[Train][Epoch {say.epoch}/{say.num_epochs}][Iter: {say.iteration}/{say.num_iterations}]"
+    )
     return f"{where} {', '.join(fields)}"
+
+
+def train_fields(figures: TrainFigures) -> list[str]:
+    """The same for a terminal, the most important first: what does not fit is left out."""
+    say = figures
+    place = f"{say.iteration + 1:{len(str(say.num_iterations))}d}/{say.num_iterations}"
+    loss = say.losses.get("loss")
+    fields = [f"epoch {say.epoch}/{say.num_epochs} {place}"]
+    fields += [f"loss {loss:.4f}"] if loss is not None else []
+    first, others = _shown(say.metrics)
+    fields += [*first, f"lr {say.lr:.3g}", f"{say.ips:.0f} img/s"]
+    if say.batch_cost_s > 0:
+        fields.append(f"data {say.reader_cost_s / say.batch_cost_s:.0%}")
+    fields.append(f"eta {format_eta(say.eta_s)}")
+    fields += [f"{say.max_mem_gb:.1f} GB"] if say.max_mem_gb is not None else []
+    parts = [f"{name} {value:.4f}" for name, value in say.losses.items() if name != "loss"]
+    return fields + others + (parts if len(parts) > 1 else [])
+
+
+def eval_fields(
+    *,
+    epoch: int,
+    losses: Mapping[str, float],
+    metrics: Mapping[str, float],
+    samples: int,
+    ips: float,
+) -> list[str]:
+    """The result of an evaluation for a terminal, the most important first."""
+    first, others = _shown(metrics)
+    fields = [f"evaluated epoch {epoch}", *first, *others]
+    fields += [f"{name} {value:.4f}" for name, value in losses.items() if name.endswith("loss")]
+    return [*fields, f"{samples:,} samples", f"{ips:.0f} img/s"]
+
+
+def _shown(metrics: Mapping[str, float]) -> tuple[list[str], list[str]]:
+    """The first metric, which is PASSL's ``metric`` once more, and the others."""
+    texts = [
+        f"{name} {value:.4f}" for name, value in metrics.items() if not name.endswith("metric")
+    ]
+    return texts[:1], texts[1:]
 
 
 def train_avg_line(

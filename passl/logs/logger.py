@@ -2,8 +2,9 @@
 
     [2026/01/31 12:00:00] passl INFO: [Train][Epoch 1/300][Iter: 0/1251] lr: ...
 
-Rank 0 speaks; the other ranks write everything to ``rank_N.log`` and put only warnings and errors
-on screen. Never imports Paddle, so that errors before its import look the same.
+That is a line in a file or a pipe; on a terminal it is shorter, as wide as the terminal, and in
+colours.  Rank 0 speaks; the other ranks write everything to ``rank_N.log`` and put only warnings
+and errors on screen. Never imports Paddle, so that errors before its import look the same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Optional, Protocol, Union
 
 from passl.errors import PasslError
+from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
 __all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging"]
 
@@ -24,7 +27,7 @@ _FORMAT = "[%(asctime)s] passl %(levelname)s: %(message)s"
 _DATE_FORMAT = "%Y/%m/%d %H:%M:%S"
 #: ANSI colours of the level names: yellow and red.
 _COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
-_RESET = "\033[0m"
+_DIM, _GREEN = "\033[2m", "\033[32m"
 
 
 class LiveLine(Protocol):
@@ -79,7 +82,11 @@ def close_logging() -> None:
 
 
 class ConsoleHandler(logging.StreamHandler):
-    """Prints to what ``sys.stdout`` is at that moment; levels are coloured on a terminal only.
+    """Prints to what ``sys.stdout`` is at that moment.
+
+    On a terminal a record may say less: with ``extra={"fields": [...]}`` as many of these texts are
+    printed instead of its message as there is room for, and with ``extra={"is_detail": True}`` it
+    is left to the files.  ``is_good`` makes it green.
 
     Args:
         rank: above 0 it is told in each line.
@@ -94,6 +101,8 @@ class ConsoleHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, above the live line if there is one."""
         self.stream = sys.stdout
+        if getattr(record, "is_detail", False) and is_terminal(self.stream):
+            return
         if self.live is None:
             super().emit(record)
             return
@@ -113,17 +122,50 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 class _ConsoleFormatter(logging.Formatter):
+    """Whole lines for files and pipes; on a terminal short ones, which fit its width."""
+
     def __init__(self, handler: ConsoleHandler, rank: int) -> None:
         super().__init__(_FORMAT, _DATE_FORMAT)
         self._handler = handler
         self._where = f"[rank {rank}] " if rank else ""
 
     def format(self, record: logging.LogRecord) -> str:
+        stream = self._handler.stream
+        colours = wants_colours(stream)
+        if is_terminal(stream):
+            return self._short(record, columns_of(stream), colours)
         line = super().format(record)
         plain = f"passl {record.levelname}: "
-        colour = _COLOURS.get(record.levelname) if self._handler.stream.isatty() else None
-        level = f"passl {colour}{record.levelname}{_RESET}: " if colour else plain
+        colour = _COLOURS.get(record.levelname) if colours else None
+        level = f"passl {paint(record.levelname, colour)}: " if colour else plain
         return line.replace(plain, level + self._where, 1)
+
+    def _short(self, record: logging.LogRecord, columns: int, colours: bool) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = record.levelname if record.levelno >= logging.WARNING else ""
+        width = columns - len(clock) - 2
+        text = f"{f'{level}: ' if level else ''}{self._where}{_fitting(record, width)}"
+        if text.startswith("  "):  # a command to copy: in one piece, and nothing before it
+            return text
+        lines = wrapped(text, width)
+        if colours:
+            clock = paint(clock, _DIM)
+            if level:
+                lines[0] = lines[0].replace(level, paint(level, _COLOURS[level]), 1)
+            elif getattr(record, "is_good", False):
+                lines = [paint(line, _GREEN) for line in lines]
+        indent = " " * (columns - width - 1)
+        return f"{clock} " + f"\n{indent}".join(lines)
+
+
+def _fitting(record: logging.LogRecord, width: int) -> str:
+    """As many fields as there is room for, where the record has fields; else its message."""
+    fields = getattr(record, "fields", None)
+    if fields is None:
+        return record.getMessage()
+    while len(fields) > 1 and len("  ".join(fields)) > width:
+        fields = fields[:-1]
+    return "  ".join(fields)
 
 
 def _file_handler(path: Path) -> logging.Handler:

@@ -6,11 +6,14 @@ figures are right nevertheless, because the loop waits for the device when a lin
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
+from contextlib import suppress
+from pathlib import Path
 from typing import Callable, Optional
 
-__all__ = ["Throughput"]
+__all__ = ["Throughput", "host_memory_gb"]
 
 
 class Throughput:
@@ -105,3 +108,11 @@ class Throughput:
         if self._steps:
             return list(self._steps)
         return [self._last_warm_up] if self._last_warm_up else []
+
+
+def host_memory_gb() -> float:
+    """Memory that this process holds now, in GB; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return 0.0

@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, TextIO, Union
 
-from passl.logs.curves import Curves, Point
+from passl.logs.curves import Curves, points_of
 from passl.logs.logger import get_logger
+from passl.logs.writers.base import Writer
 
 __all__ = ["MetricsWriter", "read_metrics"]
 
@@ -26,22 +27,24 @@ Value = Union[float, int, str, bool, None]
 
 #: Where NaN and infinities are kept, which JSON has no words for: name -> "nan", "inf" or "-inf".
 _NON_FINITE = "nonfinite"
-_NOT_CURVES = ("kind", "step", "epoch", "time", _NON_FINITE)
 
 
 class MetricsWriter:
-    """Appends records to ``metrics.jsonl`` and their numbers to VisualDL.
+    """Appends records to ``metrics.jsonl`` and hands their numbers to programs that draw curves.
 
     A disk that is full or gone costs a warning and the records, never the run.
 
     Args:
         run_dir: folder of the run.
-        use_visualdl: also write curves to ``run_dir/vdl``, tagged ``<kind>/<name>``.
+        writers: what else is told, with tags ``<kind>/<name>``.
+
+    Attributes:
+        curves: the writers that still work.
     """
 
-    def __init__(self, run_dir: Union[str, Path], use_visualdl: bool = True) -> None:
+    def __init__(self, run_dir: Union[str, Path], writers: Sequence[Writer] = ()) -> None:
         self.path = Path(run_dir) / "metrics.jsonl"
-        self._curves = Curves(Path(run_dir) / "vdl") if use_visualdl else None
+        self.curves = Curves(writers)
         self._file: Optional[TextIO] = None
         self._has_failed = False
 
@@ -55,9 +58,7 @@ class MetricsWriter:
         """
         timed = {**record, "time": round(time.time(), 3)}
         self._write_line(_to_json(timed) + "\n")
-        for point in self._points(timed):
-            if self._curves is not None:
-                self._curves.add(point)
+        self.curves.add(timed)
 
     def truncate_after(self, step: int, without: Sequence[str] = ()) -> None:
         """Forget what came after ``step``: the run continues from there and will write it again.
@@ -68,13 +69,17 @@ class MetricsWriter:
             step: the last step to keep.
             without: kinds of which the records of ``step`` itself will be written again.
         """
+
+        def keep(tag: str, at: int) -> bool:
+            return at < step or (at == step and tag.split("/")[0] not in without)
+
         self.close()
         kept = [
-            record
-            for record in read_metrics(self.path)
-            if record["step"] < step or (record["step"] == step and record["kind"] not in without)
+            record for record in read_metrics(self.path) if keep(record["kind"], record["step"])
         ]
         self._replace(kept)
+        points = (point for record in kept for point in points_of(record))
+        self.curves.restart(points, keep, step)
 
     def start_over(self) -> Optional[Path]:
         """Begin empty; what an earlier run left is kept beside, as ``metrics.N.jsonl``.
@@ -88,22 +93,19 @@ class MetricsWriter:
             numbers = (n for n in range(1, 1_000_000) if not self._aside(n).exists())
             aside = self._aside(next(numbers))
             self.path.rename(aside)
-        if self._curves is not None:
-            self._curves.rebuild([])
+        self.curves.restart([], lambda _tag, _step: False, 0)
         return aside
 
     def flush(self) -> None:
-        """Bring VisualDL's file up to date; ``metrics.jsonl`` always is."""
-        if self._curves is not None:
-            self._curves.flush()
+        """Bring the curves up to date; ``metrics.jsonl`` always is."""
+        self.curves.flush()
 
     def close(self) -> None:
-        """Finish both files; a later record opens them again."""
+        """Finish all files; a later record opens them again."""
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self._curves is not None:
-            self._curves.close()
+        self.curves.close()
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -147,15 +149,6 @@ class MetricsWriter:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
-        if self._curves is not None:
-            self._curves.rebuild(point for record in records for point in self._points(record))
-
-    @staticmethod
-    def _points(record: Mapping[str, Any]) -> Iterator[Point]:
-        for name, value in record.items():
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if is_number and name not in _NOT_CURVES:
-                yield Point(f"{record['kind']}/{name}", value, record["step"], record["time"])
 
 
 def read_metrics(path: Union[str, Path]) -> Iterator[dict[str, Any]]:

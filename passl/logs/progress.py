@@ -9,20 +9,32 @@ is on stderr.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
 from contextlib import suppress
-from typing import Callable, Optional, TextIO
+from typing import Callable, NamedTuple, Optional, TextIO
 
 from passl.logs.lines import format_eta
 from passl.logs.logger import ConsoleHandler, get_logger
+from passl.logs.terminal import columns_of, is_terminal
 
 __all__ = ["CountProgress", "ProgressBar"]
 
-_BAR_WIDTH = 20
+_BAR_WIDTHS = (20, 10)
 _CLEAR_LINE = "\r\033[K"
+
+
+class _Told(NamedTuple):
+    """What the line is to say."""
+
+    label: str
+    done: int
+    total: int
+    loss: Optional[float] = None
+    lr: Optional[float] = None
+    ips: Optional[float] = None
+    eta_s: Optional[float] = None
+    unit: str = "img/s"
 
 
 class ProgressBar:
@@ -47,11 +59,11 @@ class ProgressBar:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self.is_on = _is_capable(self._stream) if is_on is None else is_on
+        self.is_on = is_terminal(self._stream) if is_on is None else is_on
         self._min_interval_s = min_interval_s
         self._clock = clock
         self._drawn_at = float("-inf")
-        self._text = ""
+        self._told: Optional[_Told] = None
         if self.is_on:
             for handler in self._consoles():
                 handler.live = self
@@ -72,6 +84,7 @@ class ProgressBar:
         lr: Optional[float] = None,
         ips: Optional[float] = None,
         eta_s: Optional[float] = None,
+        unit: str = "img/s",
     ) -> None:
         """Tell where the run is; costs next to nothing when it is not time to draw.
 
@@ -83,6 +96,7 @@ class ProgressBar:
             lr: learning rate.
             ips: images per second.
             eta_s: seconds to the end of the run.
+            unit: of ``ips``.
         """
         if not self.is_on:
             return
@@ -90,26 +104,24 @@ class ProgressBar:
         if now - self._drawn_at < self._min_interval_s and done < total:
             return
         self._drawn_at = now
-        self._text = _line(label, done, total, loss, lr, ips, eta_s)
+        self._told = _Told(label, done, total, loss, lr, ips, eta_s, unit)
         self.redraw()
 
     def clear(self) -> None:
         """Take the line off the screen until it is next drawn."""
-        if self.is_on and self._text:
+        if self.is_on and self._told is not None:
             self._write(_CLEAR_LINE)
 
     def redraw(self) -> None:
         """Draw the line as it was last told."""
-        if self.is_on and self._text:
-            columns = shutil.get_terminal_size().columns or 80  # Python 3.9 may say 0
-            with suppress(OSError, ValueError):  # no terminal behind it: the default width
-                columns = os.get_terminal_size(self._stream.fileno()).columns or columns
-            self._write(_CLEAR_LINE + self._text[: columns - 1])
+        if self.is_on and self._told is not None:
+            columns = columns_of(self._stream)
+            self._write(_CLEAR_LINE + _line(self._told, columns - 1)[: columns - 1])
 
     def close(self) -> None:
         """Remove the line for good."""
         self.clear()
-        self._text = ""
+        self._told = None
         for handler in self._consoles():
             if handler.live is self:
                 handler.live = None
@@ -171,7 +183,14 @@ class CountProgress:
             return
         speed = (done - self._known) / max(now - self._started, 1e-9)
         eta = (total - done) / max(speed, 1e-9)
-        self._bar.update(label=self._label, done=done, total=total, ips=speed, eta_s=eta)
+        self._bar.update(
+            label=self._label,
+            done=done,
+            total=total,
+            ips=speed,
+            eta_s=eta,
+            unit=f"{self._unit}/s",
+        )
         if not self._bar.is_on and now - self._told >= self._every_s:
             self._told = now
             with suppress(OSError, ValueError):  # the reader of our output has left
@@ -182,23 +201,27 @@ class CountProgress:
                 self._stream.flush()
 
 
-def _is_capable(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+def _line(told: _Told, width: int) -> str:
+    """The bar and as many figures as fit: a smaller bar comes first, then the speed goes, the rate
+    and the loss; the time that is left goes last."""
+    figures = [
+        (f"loss {told.loss:.4f}", 1) if told.loss is not None else ("", 0),
+        (f"lr {told.lr:.3g}", 2) if told.lr is not None else ("", 0),
+        (f"{_speed(told.ips)} {told.unit}", 3) if told.ips is not None else ("", 0),
+        (f"eta {format_eta(told.eta_s)}", 0) if told.eta_s is not None else ("", 0),
+    ]
+    line = ""
+    for most in (3, 2, 1, 0):
+        for bar in _BAR_WIDTHS:
+            filled = bar * told.done // max(told.total, 1)
+            drawn = f"{'#' * filled}{'-' * (bar - filled)}"
+            fields = [f"{told.label} [{drawn}] {told.done}/{told.total}"]
+            fields += [text for text, rank in figures if text and rank <= most]
+            line = "  ".join(fields)
+            if len(line) <= width:
+                return line
+    return line
 
 
-def _line(
-    label: str,
-    done: int,
-    total: int,
-    loss: Optional[float],
-    lr: Optional[float],
-    ips: Optional[float],
-    eta_s: Optional[float],
-) -> str:
-    filled = _BAR_WIDTH * done // max(total, 1)
-    fields = [f"{label} [{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {done}/{total}"]
-    fields += [f"loss {loss:.4f}"] if loss is not None else []
-    fields += [f"lr {lr:.3g}"] if lr is not None else []
-    fields += [f"{ips:.1f} img/s"] if ips is not None else []
-    fields += [f"eta {format_eta(eta_s)}"] if eta_s is not None else []
-    return "  ".join(fields)
+def _speed(ips: float) -> str:
+    return f"{ips:.1f}" if ips < 1000 else f"{ips:.0f}"

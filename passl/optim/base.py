@@ -16,7 +16,7 @@ from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
 from passl.optim.parallel import map_tensors
 
-__all__ = ["Optimizer", "ParamState", "current_gradient", "write_back"]
+__all__ = ["Optimizer", "ParamState", "current_gradient", "round_into", "write_back"]
 
 _STEP = "__step__"
 
@@ -33,6 +33,8 @@ class ParamState:
         name: structured name.
         param: the model's tensor, of any floating-point dtype.
         master: float32 copy that is updated in its place; None if the parameter is float32.
+        saves_master: the master is part of the optimizer's state; otherwise the run saves it as the
+            weight that it is.
         slots: float32 tensors, zero at first; most are of the parameter's shape.
         num_updates: how often this parameter was updated.
     """
@@ -42,6 +44,7 @@ class ParamState:
     weight_decay: float
     lr_scale: float
     master: Optional[paddle.Tensor] = None
+    saves_master: bool = False
     slots: dict[str, paddle.Tensor] = field(default_factory=dict)
     num_updates: int = 0
 
@@ -61,7 +64,8 @@ class Optimizer(ABC):
 
     A parameter whose gradient is None in a step is left alone: no update, no weight decay, and its
     own count of updates stands still.  A parameter of half precision is updated through a float32
-    master, made from the parameter here: build the optimizer after the weights are loaded.
+    master: made from the parameter here, so build the optimizer after the weights are loaded, or
+    given to :meth:`use_masters`.
 
     Args:
         groups: parameters with their weight decay and learning-rate factor.
@@ -90,6 +94,16 @@ class Optimizer(ABC):
     def named_weights(self) -> list[tuple[str, paddle.Tensor]]:
         """``(structured name, float32 tensor that is updated)``: masters where there are some."""
         return [(state.name, state.weights) for state in self._states]
+
+    def use_masters(self, masters: Mapping[str, paddle.Tensor]) -> None:
+        """Update float32 ``masters`` from now on, and round them into parameters that were cast.
+
+        Args:
+            masters: by structured name; those of parameters that are not here are passed over.
+        """
+        for state in self._states:
+            if state.name in masters:
+                state.master, state.saves_master = masters[state.name], False
 
     def step(self, lr: float, accepted: Optional[paddle.Tensor] = None) -> None:
         """One update with learning rate ``lr``; nothing waits for the device.
@@ -136,7 +150,8 @@ class Optimizer(ABC):
         """All that :meth:`load_state_dict` needs, as live tensors (copy before the next step).
 
         Keys are ``<structured name>/<slot>``, with the slots of the optimizer, ``updates`` (int64
-        scalar) and, for a parameter of half precision, ``master``; and ``__step__``.
+        scalar) and, for a parameter that was of half precision from the start, ``master``; and
+        ``__step__``.
         """
         state: dict[str, paddle.Tensor] = {_STEP: paddle.to_tensor(self.num_steps, dtype="int64")}
         for entry in self._states:
@@ -212,13 +227,15 @@ class Optimizer(ABC):
     def _new_state(self, name: str, param: paddle.Tensor, group: ParamGroup) -> ParamState:
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
         if param.dtype != paddle.float32:
-            state.master = param.detach().astype("float32")
+            state.master, state.saves_master = param.detach().astype("float32"), True
         for slot, shape in self._slot_shapes(param.shape).items():
             state.slots[slot] = paddle.zeros(shape, dtype="float32")
         return state
 
     def _tensors(self, entry: ParamState) -> dict[str, paddle.Tensor]:
-        return entry.slots if entry.master is None else {**entry.slots, "master": entry.master}
+        if entry.master is None or not entry.saves_master:
+            return entry.slots
+        return {**entry.slots, "master": entry.master}
 
     def _check(self, state: Mapping[str, np.ndarray]) -> None:
         shapes: dict[str, tuple[int, ...]] = {_STEP: ()}
@@ -265,7 +282,12 @@ def current_gradient(grad: paddle.Tensor) -> paddle.Tensor:
 def write_back(entry: ParamState) -> None:
     """Round a master into the parameter it stands for; nothing to do without one."""
     if entry.master is not None:
-        paddle.assign(entry.master.astype(entry.param.dtype), output=entry.param)
+        round_into(entry.param, entry.master)
+
+
+def round_into(parameter: paddle.Tensor, master: paddle.Tensor) -> None:
+    """Let a parameter be ``master``, rounded to the nearest number of its dtype."""
+    paddle.assign(master.astype(parameter.dtype), output=parameter)
 
 
 def _key_problems(

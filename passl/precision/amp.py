@@ -1,11 +1,12 @@
 """Mixed precision: which operations run in fp16 or bf16, and the loss scale that fp16 needs.
 
-Parameters stay fp32 at every level: they are their own master weights, gradients arrive in fp32,
-and norm, clipping and update happen in fp32.  Under ``paddle.amp.auto_cast`` the operations of
-Paddle's white list (matrix products, convolutions) are cast at both levels; of the others ``O1``
-keeps the unsafe ones in fp32, and ``O2`` computes in half precision those whose inputs all are.
-The loss scale is dynamic with PASSL's keys; it adds a floor of 1, below which a run is not
-underflowing but broken.
+Under ``paddle.amp.auto_cast`` the operations of Paddle's white list (matrix products, convolutions)
+are cast at both levels; of the others ``O1`` keeps the unsafe ones in fp32, and ``O2`` computes in
+half precision those whose inputs all are.  At ``O1`` parameters stay fp32 and gradients arrive in
+fp32; at ``O2`` weights are half, with fp32 masters (:mod:`passl.precision.half_weights`) and fp32
+sums of gradients (:mod:`passl.precision.gradients`).  At both, the scores' softmax, the loss, the
+gradients' norm, clipping and update are fp32.  The loss scale is dynamic with PASSL's keys; it adds
+a floor of 1, below which a run is not underflowing but broken.
 
 A CPU computes in fp32 whatever is asked (Paddle has no half-precision kernels there).
 """
@@ -134,6 +135,10 @@ class Precision:
             return "fp32"
         scale = f", loss scale {self.scaler.scale:g}" if self.scaler else ""
         return f"{self.level} {self.dtype}{scale}"
+
+    def record(self) -> dict[str, str]:
+        """What a checkpoint remembers: what ran, which on a CPU is not what the config asks."""
+        return {"level": self.level, "dtype": "float32" if self.level == "O0" else self.dtype}
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of the forward pass."""

@@ -116,6 +116,10 @@ class WeightAverage:
                 self.num_updates -= int(was_due)
         del self._unsettled[: len(applied)]
 
+    def follow(self, weights: Sequence[tuple[str, Tensor]]) -> None:
+        """Average these tensors from now on: the same numbers, which training now updates here."""
+        self._weights = dict(weights)
+
     def restart(self) -> None:
         """Begin anew with the weights as they are now."""
         self.num_updates = self.num_steps = 0
@@ -140,10 +144,15 @@ class WeightAverage:
 
     def weights(self) -> dict[str, Tensor]:
         """All that the model needs, with its keys: averages, and its own tensors for the rest."""
+        return {**self._model.state_dict(), **self.averages()}
+
+    def averages(self) -> dict[str, Tensor]:
+        """The averages alone, under the model's keys."""
         averages = {id(self._params[name]): value for name, value in self._average.items()}
         return {
-            key: averages.get(id(tensor), tensor)
+            key: averages[id(tensor)]
             for key, tensor in self._model.state_dict().items()
+            if id(tensor) in averages
         }
 
     def load(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, int], source: str) -> None:

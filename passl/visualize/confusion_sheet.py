@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from passl.data.images import decode
+from passl.data.pictures import stored_picture
 from passl.visualize.attention_sheet import class_label
 from passl.visualize.confusion import Confusion
 from passl.visualize.figure import (
@@ -94,7 +94,7 @@ def draw_mistakes(
             box = (left / width, (upper - side) / height, side / width, side / height)
             axes = figure.add_axes(box)
             axes.set_anchor("S")
-            show_image(axes, _pixels(dataset, mistake.index))
+            show_image(axes, stored_picture(dataset, mistake.index))
             lines = (
                 ("true", mistake.true, mistake.probability_true, OKABE_ITO[2]),
                 ("said", mistake.predicted, mistake.probability, OKABE_ITO[1]),
@@ -170,9 +170,3 @@ def _draw_pairs(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("samples (and their part of the true class)")
         return save_figure(figure, path)
-
-
-def _pixels(dataset: Any, index: int) -> np.ndarray:
-    stored, _ = dataset.load(index)
-    pixels = decode(stored) if isinstance(stored, bytes) else stored
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]

@@ -21,7 +21,7 @@ LAYERS = [
         "models", "data", "losses", "metrics", "schedules", "optim", "precision", "checkpoint",
         "quant",
     },
-    {"export", "visualize", "engine"},
+    {"export", "visualize", "engine", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -50,6 +50,7 @@ WITHOUT_PADDLE = [
     "passl.cli.new",
     "passl.cli.config",
     "passl.cli.completion",
+    "passl.cli.sweep",
     "passl.export.loading",
 ]
 WITHOUT_NUMPY = ["passl", "passl.config", "passl.registry", "passl.errors", "passl.runtime"]

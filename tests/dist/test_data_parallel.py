@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import launch, launch_script
 from small_run import RunFolder, assert_same_arrays
 from spoiled import spoiled_data
 
@@ -24,51 +25,6 @@ EXACT = (
     "Global.epochs=2",
     "Global.global_batch_size=250",
 )
-
-
-def launch(
-    run: RunFolder,
-    repo: Path,
-    environment: dict[str, str],
-    *overrides: str,
-    processes: int = 2,
-    command: str = "",
-) -> str:
-    """Train with several processes; returns what they printed."""
-    arguments = ("-c", str(run.config_file), "-o", *overrides)
-    script = Path(command or repo / "tools" / "train.py")
-    status, logs = launch_script(
-        run, repo, environment, script, *arguments, processes=processes
-    )
-    assert status == 0, "\n".join(logs)
-    return "".join(logs)
-
-
-def launch_script(
-    run: RunFolder,
-    repo: Path,
-    environment: dict[str, str],
-    script: Path,
-    *arguments: str,
-    processes: int = 2,
-) -> tuple[int, list[str]]:
-    """Run a script in several processes; returns the exit status and what each printed."""
-    command = [
-        sys.executable,
-        "-m",
-        "paddle.distributed.launch",
-        "--nproc_per_node",
-        str(processes),
-        "--log_dir",
-        str(run.root / "launch"),
-        str(script),
-        *arguments,
-    ]
-    done = subprocess.run(
-        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=300, check=False
-    )
-    paths = sorted((run.root / "launch").glob("workerlog.*"))
-    return done.returncode, [done.stdout + done.stderr, *(path.read_text() for path in paths)]
 
 
 def test_two_processes_give_the_weights_and_figures_of_one(make_run, repo, user_environment):
@@ -243,8 +199,7 @@ def test_processes_that_find_different_states_do_not_train(
 
 
 ONE_BAD_LOSS = """
-import os, sys
-import paddle
+import sys
 import passl
 from passl.engine.hooks.base import Hook
 

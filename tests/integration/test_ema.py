@@ -17,7 +17,7 @@ from passl.cli import eval as eval_command
 from passl.engine.stopping import RunStopped
 
 EMA = ("EMA={decay: 0.95}", "Global.save_unit=step")
-TIMES = {"batch_cost", "reader_cost", "ips", "time"}
+TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
 
 
 def averaged(run: RunFolder, link: str = "latest") -> dict[str, np.ndarray]:

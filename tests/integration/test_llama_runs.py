@@ -22,7 +22,7 @@ from passl.checkpoint.llama import extract_llama_block
 from passl.cli import eval as eval_command
 
 LLAMA = Path(__file__).parents[1] / "golden" / "llama_7b_layout"
-TIMES = {"batch_cost", "reader_cost", "ips", "time"}
+TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
 
 
 class LlamaRun(RunFolder):

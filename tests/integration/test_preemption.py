@@ -19,7 +19,7 @@ from passl.engine.build import build_run
 from passl.engine.hooks.base import Hook
 from passl.engine.stopping import RunStopped, StopRequest
 
-TIMES = {"batch_cost", "reader_cost", "ips", "eta", "time", "eta_s", "max_mem_gb"}
+TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
 # 359 digits to evaluate in 6 batches; 6 steps an epoch, evaluated and saved at its end.
 SHORT = ("Global.epochs=3", "DataLoader.Eval.sampler.batch_size=64", "Global.imports=[slow_parts]")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -19,7 +19,7 @@ from passl.engine.changes import config_changes
 from passl.engine.resume import read_state
 from passl.errors import CheckpointError
 
-TIMES = {"batch_cost", "reader_cost", "ips", "eta", "time", "eta_s", "max_mem_gb"}
+TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
 
 
 def without_times(records: list[dict]) -> list[dict]:

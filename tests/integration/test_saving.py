@@ -23,7 +23,7 @@ from passl.engine.hooks.base import Hook
 from passl.engine.save_clock import SaveClock
 from passl.errors import CheckpointError
 
-TIMES = {"batch_cost", "reader_cost", "ips", "time"}
+TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
 # 6 steps an epoch: 18 in all.
 SHORT = ("Global.epochs=3",)
 EVERY_STEP = ("Global.save_unit=step", "Global.save_interval=1")

@@ -1,16 +1,18 @@
-"""The type in which converted numbers are stored."""
+"""The type in which converted numbers are stored, and arrays that exist one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Callable
+from abc import abstractmethod
+from collections.abc import ItemsView, Iterator, Mapping
+from typing import Callable, Optional
 
 import numpy as np
 
+from passl.checkpoint.files import float32_as_stored
 from passl.checkpoint.sources.safetensors_writer import float32_to_bfloat16
 from passl.errors import CheckpointError
 
-__all__ = ["DTYPES", "CastArrays"]
+__all__ = ["DTYPES", "ArraysInOrder", "CastArrays", "as_stored"]
 
 #: What ``--dtype`` takes -> bytes a number.
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -56,3 +58,57 @@ class CastArrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+
+class ArraysInOrder(Mapping[str, np.ndarray]):
+    """Arrays of a large file, made one after the other and never two at a time.
+
+    A sub-class says in :meth:`pairs` how.  Asking for one by name makes those before it as well,
+    and lets them go.
+    """
+
+    @abstractmethod
+    def pairs(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and array, each made when it is asked for."""
+
+    def items(self) -> ItemsView[str, np.ndarray]:
+        """The pairs, as writers ask for them."""
+        return _Pairs(self)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        for other, array in self.pairs():
+            if other == name:
+                return array
+            del array  # before the next is made
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.pairs())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Pairs(ItemsView[str, np.ndarray]):
+    def __init__(self, arrays: ArraysInOrder) -> None:
+        super().__init__(arrays)
+        self._arrays = arrays
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        return self._arrays.pairs()
+
+
+def as_stored(name: str, array: np.ndarray, dtype: Optional[str]) -> np.ndarray:
+    """One array in the type wanted, contiguous.
+
+    Args:
+        name: for messages.
+        array: floating-point numbers.
+        dtype: a key of :data:`DTYPES`; None: bfloat16 where that loses nothing, else as it is.
+
+    Raises:
+        CheckpointError: a value is too large for float16.
+    """
+    if dtype is None:
+        return float32_as_stored(np.ascontiguousarray(array))
+    return CastArrays({name: array}, dtype)[name]

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Callable, Optional
+
+import numpy as np
 
 from passl.data.dataset import FileDataset, MissingDataError
-from passl.data.table import TableBuilder
+from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
+from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
 
 _MAX_NAMED = 5
+_VERSION = 1  # of the table that is kept
+_TOO_FRESH_NS = 2 * 10**9  # the coarsest clock of a file system
 
 
 @DATASETS.register()
@@ -20,7 +27,8 @@ class ImageFolder(FileDataset):
     """``root/CLASS/.../IMAGE``: the folders below ``root``, sorted by name, are the classes.
 
     Files are taken in sorted order, at any depth below their class; links to folders are followed;
-    other files and hidden folders do not count.
+    other files and hidden folders do not count. The table of many files is kept beside the folder,
+    in ``ROOT.table``, until a folder changes.
 
     Args:
         root: folder of the class folders.
@@ -64,19 +72,23 @@ class ImageFolder(FileDataset):
                 f"ImageFolder: {root} has {len(self.classes)} class folders "
                 f"({_some(self.classes)}) but dataset.class_num is {class_num}"
             )
-        builder, endings = TableBuilder(), tuple(ending.lower() for ending in extensions)
-        empty = [
-            name
-            for label, name in enumerate(self.classes)
-            if not _add_class(builder, folder, name, label, endings)
-        ]
+        endings = tuple(ending.lower() for ending in extensions)
+        arrays = kept_arrays(
+            folder.absolute().with_name(f"{folder.absolute().name}.table"),
+            lambda: {"version": _VERSION, "endings": endings, "classes": len(self.classes)},
+            lambda: _arrays(folder, self.classes, endings),
+            is_current=lambda arrays: _is_current(folder, arrays),
+        )
+        table = table_of(arrays)
+        counts = table.class_counts(len(self.classes))
+        empty = [name for name, count in zip(self.classes, counts.tolist()) if not count]
         if empty:
             raise DataError(
                 f"ImageFolder: {len(empty)} of {len(self.classes)} class folders of {root} have no "
                 f"image in them ({_some(empty)}); wanted: files ending in {' '.join(endings)}. "
                 "Remove the empty folders or fill them"
             )
-        super().__init__(folder, builder.finish(), transform_ops)
+        super().__init__(folder, table, transform_ops)
         self.class_num = len(self.classes)
 
 
@@ -93,18 +105,58 @@ def _existing_folder(root: str) -> Path:
     return path
 
 
+def _arrays(root: Path, classes: Sequence[str], endings: tuple[str, ...]) -> Arrays:
+    """The images of all classes, and the folders that were looked into with their times."""
+    images, folders = TableBuilder(), TableBuilder()
+    times = array("q")
+
+    def note(folder: str) -> None:
+        folders.append(folder, 0)
+        times.append(os.stat(root / folder).st_mtime_ns)
+
+    note("")
+    for label, name in enumerate(classes):
+        _add_class(images, note, root, name, label, endings)
+    seen = folders.finish()
+    return {
+        **table_arrays(images.finish()),
+        "folder_names": seen.names,
+        "folder_offsets": seen.offsets,
+        "folder_times": np.array(times, np.int64),
+        "made": np.array([time.time_ns()], np.int64),
+    }
+
+
+def _is_current(root: Path, arrays: Arrays) -> bool:
+    """No folder has changed since, nor was one changed so late that its time could not tell."""
+    times = arrays["folder_times"]
+    seen = SampleTable(arrays["folder_names"], arrays["folder_offsets"], times)
+    if int(times.max()) > int(arrays["made"][0]) - _TOO_FRESH_NS:
+        return False
+    try:
+        return all(
+            os.stat(root / seen.name(row)).st_mtime_ns == times[row] for row in range(len(seen))
+        )
+    except OSError:
+        return False
+
+
 def _add_class(
-    builder: TableBuilder, root: Path, name: str, label: int, endings: tuple[str, ...]
-) -> int:
-    """Add the images of one class; returns how many there are."""
-    before = len(builder)
+    builder: TableBuilder,
+    note: Callable[[str], None],
+    root: Path,
+    name: str,
+    label: int,
+    endings: tuple[str, ...],
+) -> None:
+    """Add the images of one class, and note the folders they are looked for in."""
     for folder, subfolders, files in os.walk(root / name, followlinks=True):
         subfolders[:] = sorted(sub for sub in subfolders if sub[0] != ".")
         prefix = os.path.relpath(folder, root)
+        note(prefix)
         for file in sorted(files):
             if file.lower().endswith(endings):
                 builder.append(f"{prefix}/{file}", label)
-    return len(builder) - before
 
 
 def _some(names: Sequence[str]) -> str:

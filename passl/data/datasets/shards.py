@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -14,6 +16,7 @@ import numpy as np
 
 from passl.data.archives import ArchiveDataset
 from passl.data.dataset import MissingDataError
+from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.table import TableBuilder
 from passl.data.tar_index import TarIndex, index_tar
 from passl.errors import DataError
@@ -22,6 +25,7 @@ from passl.registry import DATASETS, Component, Range
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
 _MAX_LABEL_BYTES = 1 << 16
+_VERSION = 1  # of the table that is kept
 
 
 @DATASETS.register()
@@ -32,7 +36,8 @@ class ShardDataset(ArchiveDataset):
     ``n01/x.cls`` its label as a number (or ``n01/x.json`` an object with the number under
     ``label_key``); other members are passed over. A few thousand large files are quick to open
     where millions of small ones are not; the order of an epoch is as random as with single files,
-    since every sample is read at its place.
+    since every sample is read at its place. Of many samples the labels are read once; the table of
+    them is kept beside the first shard, in ``SHARD.COUNT.samples``.
 
     Args:
         shards: path with a range in braces, or with ``*``, or of one shard.
@@ -54,35 +59,64 @@ class ShardDataset(ArchiveDataset):
         transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
     ) -> None:
         paths = expand_shards(shards)
-        builder = TableBuilder()
-        archive_of, offsets, sizes, readable = [], [], [], []
-        for number, path in enumerate(paths):
-            index = index_tar(path, Path(cache_dir) if cache_dir else None)
-            readable.append(index.path)
-            for name, row, label in _samples(index, label_key):
-                if class_num is not None and not 0 <= label < class_num:
-                    raise DataError(
-                        f"{path}!{name}: the label {label} is out of range; class_num is "
-                        f"{class_num}, so labels go from 0 to {class_num - 1}"
-                    )
-                builder.append(name, label)
-                archive_of.append(number)
-                offsets.append(index.offsets[row])
-                sizes.append(index.sizes[row])
-        if not len(builder):
+        folder = Path(cache_dir) if cache_dir else None
+        indexes = [index_tar(path, folder) for path in paths]
+        arrays = kept_arrays(
+            (folder or paths[0].parent) / f"{paths[0].name}.{len(paths)}.samples",
+            lambda: _key(indexes, label_key),
+            lambda: _arrays(indexes, label_key),
+        )
+        table = table_of(arrays)
+        if not len(table):
             raise DataError(
                 f"ShardDataset: {shards}: {len(paths)} shards and no image in them; wanted: "
                 f"members that end in {', '.join(_ENDINGS)}"
             )
         super().__init__(
-            readable,
-            builder.finish(),
-            np.array(archive_of, np.int32),
-            np.array(offsets, np.int64),
-            np.array(sizes, np.int64),
+            [index.path for index in indexes],
+            table,
+            arrays["archive_of"],
+            arrays["places"],
+            arrays["sizes"],
             transform_ops,
         )
         self.class_num = class_num
+        if class_num is not None:
+            self._check_labels(class_num)
+
+    def _check_labels(self, class_num: int) -> None:
+        wrong = (self.table.labels < 0) | (self.table.labels >= class_num)
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise DataError(
+                f"{self.path_of(first)}: the label {self.table.label(first)} is out of range; "
+                f"class_num is {class_num}, so labels go from 0 to {class_num - 1}"
+            )
+
+
+def _key(indexes: Sequence[TarIndex], label_key: str) -> dict[str, Any]:
+    """What the samples are made of."""
+    found = [[index.path.name, index.stamp] for index in indexes]
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return {"version": _VERSION, "label_key": label_key, "shards": digest}
+
+
+def _arrays(indexes: Sequence[TarIndex], label_key: str) -> Arrays:
+    """The samples of all shards, with their places; every label is read."""
+    builder = TableBuilder()
+    archive_of, places, sizes = array("i"), array("q"), array("q")
+    for number, index in enumerate(indexes):
+        for name, row, label in _samples(index, label_key):
+            builder.append(name, label)
+            archive_of.append(number)
+            places.append(int(index.offsets[row]))
+            sizes.append(int(index.sizes[row]))
+    return {
+        **table_arrays(builder.finish()),
+        "archive_of": np.array(archive_of, np.int32),
+        "places": np.array(places, np.int64),
+        "sizes": np.array(sizes, np.int64),
+    }
 
 
 def expand_shards(pattern: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from passl.data.archives import ArchiveDataset
 from passl.data.class_names import label_by_name, read_class_names
 from passl.data.dataset import MissingDataError
+from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.lists import read_list
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.tar_index import TarIndex, index_tar
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
 
+_VERSION = 1  # of the table that is kept
 _ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 
 
@@ -30,8 +33,9 @@ class TarImageDataset(ArchiveDataset):
     ``ILSVRC2012_img_train.tar``, the name of the inner one. An archive of images without folders
     needs ``cls_label_path``. Samples are in the order of the archive.
 
-    The archive is looked through once; its index is kept beside it in ``ARCHIVE.index``. A gzip
-    archive is unpacked once, to ``ARCHIVE.unpacked``.
+    The archive is looked through once; its index is kept beside it in ``ARCHIVE.index``, and where
+    there are many samples, their table in ``ARCHIVE.samples``. A gzip archive is unpacked once, to
+    ``ARCHIVE.unpacked``.
 
     Args:
         path: the archive, such as ``train.tar``.
@@ -55,18 +59,17 @@ class TarImageDataset(ArchiveDataset):
         class_num: Optional[Annotated[int, Range(min=1)]] = None,
         transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
     ) -> None:
-        index = index_tar(Path(path), Path(cache_dir) if cache_dir else None)
-        if cls_label_path is not None:
-            rows, table = _listed(index, Path(cls_label_path), class_num)
-            self.classes: list[str] = []
-        else:
-            rows, table, self.classes = _by_folder(index, classes_path)
+        folder = Path(cache_dir) if cache_dir else None
+        index = index_tar(Path(path), folder)
+        arrays = _samples(index, folder, Path(path), cls_label_path, classes_path, class_num)
+        self.classes: list[str] = json.loads(arrays["classes"].tobytes())
+        table = table_of(arrays)
         super().__init__(
             [index.path],
             table,
-            np.zeros(len(rows), np.int32),
-            index.offsets[rows],
-            index.sizes[rows],
+            np.zeros(len(table), np.int32),
+            arrays["places"],
+            arrays["sizes"],
             transform_ops,
         )
         self.class_num = class_num if cls_label_path is not None else len(self.classes)
@@ -75,6 +78,46 @@ class TarImageDataset(ArchiveDataset):
                 f"TarImageDataset: {path} has {self.class_num} classes but dataset.class_num is "
                 f"{class_num}"
             )
+
+
+def _samples(
+    index: TarIndex,
+    folder: Optional[Path],
+    path: Path,
+    cls_label_path: Optional[str],
+    classes_path: Optional[str],
+    class_num: Optional[int],
+) -> Arrays:
+    """Names, labels and places of the samples, and the class names as JSON; of many, made once."""
+    chosen = {"list": cls_label_path, "classes": classes_path}
+
+    def key() -> dict[str, Any]:
+        stamps = {name: _stamp(file) for name, file in chosen.items() if file is not None}
+        limit = class_num if cls_label_path is not None else None
+        return {"version": _VERSION, "archive": index.stamp, "class_num": limit, **stamps}
+
+    def make() -> Arrays:
+        classes: list[str] = []
+        if cls_label_path is not None:
+            rows, table = _listed(index, Path(cls_label_path), class_num)
+        else:
+            rows, table, classes = _by_folder(index, classes_path)
+        return {
+            **table_arrays(table),
+            "places": index.offsets[rows],
+            "sizes": index.sizes[rows],
+            "classes": np.frombuffer(json.dumps(classes).encode(), np.uint8),
+        }
+
+    return kept_arrays((folder or path.parent) / f"{path.name}.samples", key, make)
+
+
+def _stamp(file: str) -> Optional[list[int]]:
+    try:
+        status = os.stat(file)
+    except OSError:  # told of where it is read
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _by_folder(

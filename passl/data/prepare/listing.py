@@ -77,12 +77,27 @@ class ListingBuilder:
         Raises:
             ValueError: the path has no folder that names its class.
         """
-        parts = name.split(b"/")
+        self._table.append(os.fsdecode(name), self._number(name))
+
+    def extend(self, folder: bytes, names: Sequence[bytes]) -> None:
+        """Add files of one folder.
+
+        Args:
+            folder: ends with a slash, or is empty.
+            names: what follows it in each path; of the same class.
+
+        Raises:
+            ValueError: the paths have no folder that names their class.
+        """
+        number = self._number(folder + names[0])
+        self._table.extend([folder + name for name in names], number)
+
+    def _number(self, path: bytes) -> int:
+        """A number for the class of a path, in the order in which classes come."""
+        parts = path.split(b"/")
         if not -len(parts) <= self._class_part < len(parts) - 1 or not parts[self._class_part]:
             raise ValueError("it lies in no class folder")
-        class_name = parts[self._class_part]
-        number = self._numbers.setdefault(class_name, len(self._numbers))
-        self._table.append(os.fsdecode(name), number)
+        return self._numbers.setdefault(parts[self._class_part], len(self._numbers))
 
     def finish(self) -> Listing:
         """The listing; labels become ranks of the sorted class names."""
@@ -112,22 +127,34 @@ def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing
     builder = ListingBuilder(class_part)
     top = os.path.join(os.fsencode(root), os.fsencode(below)) if below else os.fsencode(root)
     start = len(os.fsencode(root).rstrip(b"/")) + 1
-    for path in _walk(top, seen=()):
-        name = path[start:]
-        if os.path.basename(name).startswith(b"."):
-            builder.excluded.append(Excluded(os.fsdecode(name), "a hidden file"))
-        elif not name.lower().endswith(IMAGE_SUFFIXES):
-            builder.excluded.append(Excluded(os.fsdecode(name), "no image by its suffix"))
-        else:
-            try:
-                builder.append(name)
-            except ValueError as error:
-                builder.excluded.append(Excluded(os.fsdecode(name), str(error)))
+    for path, files in _walk(top, seen=()):
+        folder = path[start:] + b"/" if len(path) >= start else b""
+        found = []
+        for name in files:
+            if name.startswith(b"."):
+                builder.excluded.append(Excluded(os.fsdecode(folder + name), "a hidden file"))
+            elif not name.lower().endswith(IMAGE_SUFFIXES):
+                reason = "no image by its suffix"
+                builder.excluded.append(Excluded(os.fsdecode(folder + name), reason))
+            else:
+                found.append(name)
+        try:
+            if found:
+                builder.extend(folder, found)
+        except ValueError as error:
+            builder.excluded += [
+                Excluded(os.fsdecode(folder + name), str(error)) for name in found
+            ]
     return builder.finish()
 
 
-def _walk(folder: bytes, seen: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Regular files below a folder, parts of paths in the order of their bytes."""
+def _walk(
+    folder: bytes, seen: Sequence[tuple[int, int]]
+) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Folders and regular files right in them, parts of paths in the order of their bytes.
+
+    A folder comes several times where other folders stand between its files.
+    """
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:
@@ -140,11 +167,17 @@ def _walk(folder: bytes, seen: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     here = (status.st_dev, status.st_ino)
     if here in seen:  # a link to a folder above
         return
+    files: list[bytes] = []
     for entry in found:
         if entry.is_dir():
+            if files:
+                yield folder, files
+            files = []
             yield from _walk(entry.path, (*seen, here))
         elif entry.is_file():
-            yield entry.path
+            files.append(entry.name)
+    if files:
+        yield folder, files
 
 
 def _select(table: SampleTable, rows: np.ndarray) -> SampleTable:

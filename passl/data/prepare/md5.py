@@ -87,10 +87,7 @@ def _chunks(
 ) -> Iterator[tuple[int, _Found]]:
     def work(start: int) -> tuple[bytes, list[bytes], np.ndarray]:
         stop = min(start + _CHUNK, len(table))
-        ends = table.offsets[start : stop + 1].tolist()
-        text = table.names[ends[0] : ends[-1]].tobytes()
-        names = [text[a - ends[0] : b - ends[0]] for a, b in zip(ends, ends[1:])]
-        return root, names, np.array(records[start:stop])
+        return root, table.encoded_names(start, stop), np.array(records[start:stop])
 
     starts = range(0, len(table), _CHUNK)
     if num_workers <= 1 or len(starts) < 2:

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from passl.checkpoint.disk import FileDigest, atomic_file
-from passl.data.names import escape_name, unescape_name
+from passl.data.names import SPECIAL, escape_name, unescape_name
 from passl.data.prepare.listing import Excluded, Listing, ListingBuilder
 from passl.data.table import SampleTable
 from passl.errors import DataError
 
 __all__ = ["excluded_text", "read_md5sum", "write_md5sum"]
 
-_FLUSH_BYTES = 4 << 20
+_LINES = 1 << 15  # written at a time
 _FORM = "wanted: 32 hexadecimal digits, two spaces and the path, as md5sum prints them"
 
 
@@ -34,17 +34,25 @@ def write_md5sum(path: Path, root: Path, table: SampleTable, digests: np.ndarray
         digests: uint8 [N, 16].
     """
     before = os.path.join(os.fsencode(root), b"")
+    is_plain = not any(special in before for special in SPECIAL)
     with atomic_file(path) as file:
-        lines = bytearray()
-        for index in range(len(table)):
-            name, is_escaped = escape_name(before + os.fsencode(table.name(index)))
-            lines += b"\\" if is_escaped else b""
-            lines += digests[index].tobytes().hex().encode("ascii") + b"  " + name + b"\n"
-            if len(lines) >= _FLUSH_BYTES:
-                file.write(bytes(lines))
-                lines.clear()
-        file.write(bytes(lines))
+        for start in range(0, len(table), _LINES):
+            names = table.encoded_names(start, start + _LINES)
+            text = digests[start : start + _LINES].tobytes().hex().encode("ascii")
+            hashes = [text[at : at + 32] for at in range(0, len(text), 32)]
+            joined = b"".join(names)
+            if is_plain and not any(special in joined for special in SPECIAL):
+                between = b"  " + before
+                lines = [digest + between + name for digest, name in zip(hashes, names)]
+            else:
+                lines = [_line(digest, before + name) for digest, name in zip(hashes, names)]
+            file.write(b"\n".join([*lines, b""]))
     return file.digest()
+
+
+def _line(digest: bytes, name: bytes) -> bytes:
+    escaped, is_escaped = escape_name(name)
+    return (b"\\" if is_escaped else b"") + digest + b"  " + escaped
 
 
 def read_md5sum(path: Path, root: Path) -> tuple[Listing, np.ndarray]:

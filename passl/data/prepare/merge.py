@@ -9,7 +9,6 @@ their place in the listing.  Here the same is done on arrays.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from passl.data.table import SampleTable
 
 __all__ = ["Merged", "merge_by_digest", "write_bytes", "write_list"]
 
-_FLUSH_BYTES = 4 << 20
+_LINES = 1 << 15  # written at a time
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,8 @@ def merge_by_digest(digests: np.ndarray, labels: np.ndarray) -> Merged:
 def write_list(path: Path, table: SampleTable, merged: Merged) -> FileDigest:
     """Write ``path label,label,...`` for each image; the file appears whole or not at all."""
     with atomic_file(path) as file:
-        block = bytearray()
-        for line in _lines(table, merged):
-            block += line
-            if len(block) >= _FLUSH_BYTES:
-                file.write(bytes(block))
-                block.clear()
-        file.write(bytes(block))
+        for start in range(0, len(merged), _LINES):
+            file.write(b"".join(_lines(table, merged, start, min(start + _LINES, len(merged)))))
     return file.digest()
 
 
@@ -111,9 +105,12 @@ def write_bytes(path: Path, content: bytes) -> FileDigest:
     return file.digest()
 
 
-def _lines(table: SampleTable, merged: Merged) -> Iterator[bytes]:
-    offsets = merged.label_offsets.tolist()
-    for position, index in enumerate(merged.files.tolist()):
-        labels = merged.labels[offsets[position] : offsets[position + 1]].tolist()
-        name = list_name(os.fsencode(table.name(index)))
-        yield b"%s %s\n" % (name, ",".join(map(str, labels)).encode("ascii"))
+def _lines(table: SampleTable, merged: Merged, start: int, stop: int) -> Iterator[bytes]:
+    files = merged.files[start:stop]
+    begins, ends = table.offsets[files].tolist(), table.offsets[files + 1].tolist()
+    at = merged.label_offsets[start : stop + 1].tolist()
+    labels = [b"%d" % label for label in merged.labels[at[0] : at[-1]].tolist()]
+    text = memoryview(table.names)  # type: ignore[arg-type]
+    for begin, end, first, last in zip(begins, ends, at, at[1:]):
+        name = list_name(bytes(text[begin:end]))
+        yield b"%b %b\n" % (name, b",".join(labels[first - at[0] : last - at[0]]))

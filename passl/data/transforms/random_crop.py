@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Union
 
 import numpy as np
 
+from passl.data.images import opencv
 from passl.data.resize import check_resampling, crop, frame, height_and_width, resize
 from passl.errors import ConfigError, DataError
 from passl.registry import TRANSFORMS, Range
@@ -113,6 +114,8 @@ class RandomCrop:
         size: side of a square, or [height, width], in pixels.
         padding: width of the frame added first, in pixels.
         fill: grey value of the frame, 0..255.
+        padding_mode: ``constant``, a frame of ``fill``; or ``reflect``, the image mirrored at its
+            border without the border itself (as DeiT III's "simple random crop" has it).
 
     Source: torchvision.transforms.RandomCrop; the augmentation of K. He et al., "Deep Residual
     Learning", arXiv:1512.03385, section 4.2.
@@ -124,15 +127,16 @@ class RandomCrop:
         size: Union[Annotated[int, Range(min=1)], list[Annotated[int, Range(min=1)]]],
         padding: Annotated[int, Range(min=0)] = 0,
         fill: Annotated[int, Range(0, 255)] = 0,
+        padding_mode: Literal["constant", "reflect"] = "constant",
     ) -> None:
         self.size, self.padding, self.fill = height_and_width(size), padding, fill
+        self.padding_mode = padding_mode
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [H, W, C] -> uint8 [h, w, C]."""
         height, width = self.size
         if self.padding:
-            both = (self.padding, self.padding)
-            image = frame(image, both, both, self.fill)
+            image = self._framed(image)
         room_down, room_right = image.shape[0] - height, image.shape[1] - width
         if room_down < 0 or room_right < 0:
             raise DataError(
@@ -142,6 +146,19 @@ class RandomCrop:
         top = int(rng.integers(0, room_down, endpoint=True))
         left = int(rng.integers(0, room_right, endpoint=True))
         return crop(image, top, left, height, width)
+
+    def _framed(self, image: np.ndarray) -> np.ndarray:
+        side = self.padding
+        if self.padding_mode == "constant":
+            return frame(image, (side, side), (side, side), self.fill)
+        if side >= min(image.shape[:2]):
+            raise DataError(
+                f"the image is {image.shape[0]} x {image.shape[1]} (height x width), too small to "
+                f"be mirrored {side} pixels wide (RandomCrop.padding); resize it before"
+            )
+        cv2 = opencv()
+        mirrored = cv2.copyMakeBorder(image, side, side, side, side, cv2.BORDER_REFLECT_101)
+        return mirrored.reshape(*mirrored.shape[:2], -1)
 
 
 def _check_order(owner: str, name: str, bounds: Sequence[float]) -> None:

@@ -205,11 +205,21 @@ def test_a_defect_of_the_program_is_not_taken_for_a_failing_disk(store, saver):
         saver.finish()
 
 
-def test_no_thread_stays_behind(store, saver):
+def test_no_thread_stays_behind(store, saver, monkeypatch):
+    before, write_all = set(threading.enumerate()), saver._write_all
+    has_written = threading.Event()
+
+    def ends_late():
+        write_all()
+        has_written.set()
+        time.sleep(0.1)
+
+    monkeypatch.setattr(saver, "_write_all", ends_late)
     store.may_write.release()
     saver.submit(1, parts())
+    has_written.wait()
     saver.finish()
-    assert writers() == []
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_failing_run_waits_a_little_and_never_raises(store, saver, told):

@@ -99,13 +99,13 @@ def test_large_photographs_are_decoded_at_a_fraction(photo, encode, monkeypatch,
     large = np.asarray(Image.fromarray(photo).resize((1603, 1069), Image.Resampling.BICUBIC))
     data = encode(large, quality=90, exif=exif)
     boxes, factors, errors = boxes_of(monkeypatch), set(), []
-    decode_reduced = fast_decode.decode_reduced
+    decode_part = fast_decode._decode_part
 
-    def spy(data: bytes, factor: int) -> Any:
+    def spy(data: bytes, box: Any, factor: int) -> Any:
         factors.add(factor)
-        return decode_reduced(data, factor)
+        return decode_part(data, box, factor)
 
-    monkeypatch.setattr(fast_decode, "decode_reduced", spy)
+    monkeypatch.setattr(fast_decode, "_decode_part", spy)
     for seed in range(12):
         expected, state = run(chain(size=128), data, seed)
         image, fast_state = run(with_fast_decoding(chain(size=128)), data, seed)
@@ -168,11 +168,37 @@ def test_chains_that_cannot_be_fused_stay_as_they_are():
         [DecodeImage(channel_first=True), crop],
         [DecodeImage(), RandomCrop(size=8)],
         [DecodeImage(), RandFlipImage(), crop],
-        [DecodeImage(), RandCropImage(size=8, interpolation="lanczos")],
     ):
         assert with_fast_decoding(transforms) == transforms
+        assert with_fast_decoding(transforms, exact=True) == transforms
     fused = with_fast_decoding([DecodeImage(), RandomResizedCrop(size=8)])
     assert isinstance(fused[0], FastDecodeAndCrop)
+
+
+@pytest.mark.parametrize("backend", ["pil", "cv2"])
+@pytest.mark.parametrize("size", [224, [100, 333], 40])
+def test_the_exact_chain_is_fused_without_changing_a_pixel(jpegs, encode, photo, backend, size):
+    grey = encode(photo[:333, :401, 0].copy(), quality=70)
+    for filter_name in ("bilinear", "bicubic", "lanczos", "nearest"):
+        crop = RandCropImage(size=size, interpolation=filter_name, backend=backend)
+        plain = [DecodeImage(), crop, RandFlipImage()]
+        fused = with_fast_decoding(plain, exact=True)
+        assert len(fused) == 2
+        for seed, data in enumerate([*jpegs[:3], grey]):
+            expected, state = run(plain, data, seed)
+            image, fused_state = run(fused, data, seed)
+            np.testing.assert_array_equal(image, expected)
+            assert fused_state == state
+
+
+def test_a_crop_of_the_very_size_of_the_result_is_memory_of_its_own(jpegs):
+    crop = RandCropImage(size=[375, 500], scale=(1.0, 1.0), ratio=(4 / 3, 4 / 3))
+    for exact in (False, True):
+        fused = with_fast_decoding([DecodeImage(), crop], exact)[0]
+        first = fused(jpegs[0], np.random.default_rng(0))
+        expected = first.copy()
+        fused(jpegs[1], np.random.default_rng(0))
+        np.testing.assert_array_equal(first, expected)
 
 
 @pytest.mark.parametrize(
@@ -190,5 +216,6 @@ def test_evaluation_is_always_exact(image_tree: Path, mode, exact, is_exact):
         loader=WorkerSection(exact=exact),
     )
     loader = build_loader(section, mode=mode, global_batch_size=4, class_num=3)
-    fused = [isinstance(op, FastDecodeAndCrop) for op in loader.dataset.transforms]
-    assert any(fused) is not is_exact
+    first = loader.dataset.transforms[0]
+    assert isinstance(first, FastDecodeAndCrop)
+    assert first.exact is is_exact

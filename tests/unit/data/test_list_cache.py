@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from passl.data import list_cache
+from passl.data import kept, list_cache
 from passl.data.list_cache import read_list_once
 from passl.data.lists import read_list
 from passl.data.table import SampleTable
@@ -72,7 +72,7 @@ def test_a_damaged_table_is_made_anew(tmp_path, every_list, caplog):
     cache.write_bytes(cache.read_bytes()[:-80])
     with caplog.at_level(logging.WARNING, logger="passl"):
         assert len(read_list_once(path)) == 2
-    assert "the table of the list is made anew" in caplog.text
+    assert "list.txt.table is made anew" in caplog.text
     assert len(every_list) == 2
 
 
@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, every_list, c
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(list_cache, "write_table_file", refuse)
+    monkeypatch.setattr(kept, "write_table_file", refuse)
     path = tmp_path / "list.txt"
     path.write_text("a 1\nb 2\n")
     with caplog.at_level(logging.WARNING, logger="passl"):

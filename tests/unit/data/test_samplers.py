@@ -70,4 +70,14 @@ def test_random_streams_do_not_repeat_one_another():
     bits += [np.random.default_rng([1, 2]).bytes(16)]  # what shuffles the epoch
     assert len(set(bits)) == len(bits)
     assert sample_rng(1, 2, 3).bytes(16) == bits[3]
+
+
+@pytest.mark.parametrize("seed", [0, 2021, 4294967295, 1 << 32, 1 << 40])
+@pytest.mark.parametrize("repeat", [0, 2])
+def test_a_generator_is_the_one_of_numpys_spawn_key(seed, repeat):
+    for epoch, index in ((0, 0), (7, 13_999_999), (300, 1 << 33)):
+        key = (1, index, repeat) if repeat else (1, index)
+        sequence = np.random.SeedSequence([seed, epoch], spawn_key=key)
+        expected = np.random.Generator(np.random.PCG64(sequence))
+        assert sample_rng(seed, epoch, index, repeat).bytes(32) == expected.bytes(32)
     assert epoch_order(10, 1, 2).tolist() == epoch_order(10, 1, 2).tolist()

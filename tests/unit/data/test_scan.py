@@ -153,6 +153,21 @@ def test_arrays_are_compared_where_there_are_no_files():
     assert (digits.between, digits.conflicting, digits.same) == ([], [], [])
 
 
+def test_a_set_of_one_label_is_no_other_label(image_tree):
+    sets = image_tree / "sets.txt"
+    lines = (image_tree / "list.txt").read_text().splitlines()
+    sets.write_text("".join(f"{line}\n" for line in [*lines[:6], lines[6] + ",0"]))
+    train = ImageNetDataset(
+        image_root=str(image_tree / "images"),
+        cls_label_path=str(sets),
+        multi_label=True,
+        class_num=3,
+    )
+    found = duplicates_of(Train=train, Eval=folder_of(image_tree, lines[5:7], "val.txt"))
+    assert [[copy.label for copy in group] for group in found.between] == [[1, 1], [(1, 0), 1]]
+    assert len(found.conflicting) == 1
+
+
 def test_no_data_has_no_duplicates():
     found = find_duplicates({})
     assert "0 images in both data sets" in found.describe()

@@ -287,3 +287,23 @@ def test_normalize_refuses_another_number_of_channels(photo, rng):
 
 def test_to_chw_moves_the_channels(photo, rng):
     np.testing.assert_array_equal(ToCHWImage()(photo, rng)[1], photo[:, :, 1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mirrored_frame_is_numpys_reflection(channels):
+    # torchvision's padding_mode "reflect" is numpy's: the border itself is not repeated.
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, channels), dtype=np.uint8)
+    whole = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    op = RandomCrop(size=[17, 19], padding=4, padding_mode="reflect")
+    np.testing.assert_array_equal(op(image, np.random.default_rng(0)), whole)
+    parts = RandomCrop(size=5, padding=4, padding_mode="reflect")
+    for seed in range(20):
+        part = parts(image, np.random.default_rng(seed))
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (5, 5, channels))
+        assert (windows == part).reshape(-1, part.size).all(1).any()
+
+
+def test_an_image_too_small_to_be_mirrored_is_refused_in_words():
+    op = RandomCrop(size=4, padding=4, padding_mode="reflect")
+    with pytest.raises(DataError, match="too small to be mirrored 4 pixels wide"):
+        op(np.zeros((4, 9, 3), np.uint8), np.random.default_rng(0))

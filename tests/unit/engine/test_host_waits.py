@@ -65,8 +65,8 @@ def built(run_folder, reads, *overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("Global.accum_steps=4",), ("EMA={decay: 0.99}",)],
-    ids=["whole", "accumulated", "averaged"],
+    [(), ("Global.accum_steps=4",), ("EMA={decay: 0.99}",), ("Global.use_visualdl=true",)],
+    ids=["whole", "accumulated", "averaged", "shown"],
 )
 def test_no_step_reads_from_the_device_and_a_log_line_reads_once(run_folder, reads, overrides):
     run, counter = built(run_folder, reads, *overrides)

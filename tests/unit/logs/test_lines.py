@@ -23,8 +23,12 @@ TRAIN = {
 }
 
 
+def train_line(**others):
+    return lines.train_line(lines.TrainFigures(**{**TRAIN, **others}))
+
+
 def test_train_line():
-    assert lines.train_line(**TRAIN) == (
+    assert train_line() == (
         "[Train][Epoch 2/300][Iter: 49/313] lr: 0.003000, top1: 0.12500, metric: 0.12500, "
         "top5: 0.50000, ViTCELoss: 6.90776, loss: 6.90776, batch_cost: 0.51235, "
         "reader_cost: 0.00100, ips: 1998.65432 images/sec, eta: 26:03:04"
@@ -32,7 +36,7 @@ def test_train_line():
 
 
 def test_train_line_with_device_memory_and_averaging():
-    assert lines.train_line(**TRAIN, max_mem_gb=11.256, ema_cost_s=0.002).endswith(
+    assert train_line(max_mem_gb=11.256, ema_cost_s=0.002).endswith(
         "reader_cost: 0.00100, ema_cost: 0.00200, ips: 1998.65432 images/sec, max mem: 11.26 GB, "
         "eta: 26:03:04"
     )
@@ -86,7 +90,7 @@ def test_eval_average_and_best_lines():
     ],
 )
 def test_what_scripts_search_for_is_found(pattern, value):
-    line = "[2023/01/01 00:00:00] passl INFO: " + lines.train_line(**TRAIN, max_mem_gb=11.256)
+    line = "[2023/01/01 00:00:00] passl INFO: " + train_line(max_mem_gb=11.256)
     match = re.search(pattern, line)
     assert match is not None
     assert float(match[1]) == value
@@ -94,7 +98,7 @@ def test_what_scripts_search_for_is_found(pattern, value):
 
 def test_the_first_loss_in_lower_case_is_the_sum():
     """PASSL's own continuous integration took the text after the first 'loss: '."""
-    line = lines.train_line(**{**TRAIN, "losses": {"ViTCELoss": 1.0, "AuxLoss": 2.0, "loss": 3.0}})
+    line = train_line(losses={"ViTCELoss": 1.0, "AuxLoss": 2.0, "loss": 3.0})
     assert line.split("loss: ")[1].split(",")[0] == "3.00000"
 
 
@@ -110,11 +114,11 @@ def test_the_first_loss_in_lower_case_is_the_sum():
     ],
 )
 def test_small_learning_rates_keep_three_digits_in_plain_notation(lr, text):
-    assert f" lr: {text}," in lines.train_line(**{**TRAIN, "lr": lr})
+    assert f" lr: {text}," in train_line(lr=lr)
 
 
 def test_values_that_are_no_numbers_are_printed():
-    assert "loss: nan" in lines.train_line(**{**TRAIN, "losses": {"loss": float("nan")}})
+    assert "loss: nan" in train_line(losses={"loss": float("nan")})
 
 
 @pytest.mark.parametrize(
@@ -123,3 +127,37 @@ def test_values_that_are_no_numbers_are_printed():
 )
 def test_eta(seconds, text):
     assert lines.format_eta(seconds) == text
+
+
+def test_a_terminal_is_told_the_most_important_first():
+    fields = lines.train_fields(lines.TrainFigures(**TRAIN))
+    assert fields == [
+        "epoch 2/300  50/313",
+        "loss 6.9078",
+        "top1 0.1250",
+        "lr 0.003",
+        "1999 img/s",
+        "data 0%",
+        "eta 26:03:04",
+        "top5 0.5000",
+    ]
+
+
+def test_a_terminal_is_told_the_parts_of_a_loss_that_has_several():
+    losses = {"CELoss": 1.0, "AuxLoss": 2.0, "loss": 3.0}
+    fields = lines.train_fields(lines.TrainFigures(**{**TRAIN, "losses": losses}))
+    assert fields[1] == "loss 3.0000"
+    assert fields[-2:] == ["CELoss 1.0000", "AuxLoss 2.0000"]
+
+
+def test_a_terminal_is_told_the_criterion_of_an_evaluation_first():
+    fields = lines.eval_fields(
+        epoch=3,
+        losses={"CELoss": 1.5, "loss": 1.5},
+        metrics={"top1": 0.5, "metric": 0.5, "top5": 1.0},
+        samples=50000,
+        ips=1234.5,
+    )
+    assert "  ".join(fields) == (
+        "evaluated epoch 3  top1 0.5000  top5 1.0000  loss 1.5000  50,000 samples  1234 img/s"
+    )

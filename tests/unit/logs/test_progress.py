@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 
 import pytest
+from terminal import on_terminal
 
 from passl.logs.progress import ProgressBar
-
-
-class Screen:
-    r"""What a terminal shows after \r, \n and 'erase to the end of the line'."""
-
-    def __init__(self, data: bytes, columns: int) -> None:
-        self.lines, self.column, self.columns = [""], 0, columns
-        for part in re.findall(r"\033\[\d*[A-Za-z]|[\s\S]", data.decode()):
-            self.put(part)
-
-    def put(self, part: str) -> None:
-        line = self.lines[-1]
-        if part == "\033[K":
-            self.lines[-1] = line[: self.column]
-        elif part.startswith("\033"):
-            assert part.endswith("m"), f"{part!r} is not understood by this screen"
-        elif part == "\r":
-            self.column = 0
-        elif part == "\n":
-            self.lines.append("")
-            self.column = 0
-        else:
-            assert self.column < self.columns, "the line wrapped: clearing it would leave rests"
-            self.lines[-1] = line[: self.column].ljust(self.column) + part + line[self.column + 1 :]
-            self.column += 1
-
-
-def on_terminal(code: str, *, columns: int = 100, term: str = "xterm") -> tuple[Screen, bytes]:
-    """Run Python code with stdout and stderr on one pseudo terminal."""
-    main, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.DEVNULL,
-        stdout=child,
-        stderr=child,
-        env={**os.environ, "TERM": term},
-    )
-    os.close(child)
-    data = b""
-    try:
-        while piece := os.read(main, 65536):
-            data += piece
-    except OSError:
-        pass  # how Linux reports that the other side is closed
-    os.close(main)
-    assert process.wait() == 0, data
-    return Screen(data, columns), data
-
 
 RUN = """
 from passl.logs.logger import setup_logging
@@ -79,7 +26,7 @@ for step in range(1, 4):
 def test_log_lines_stay_whole_above_the_live_line():
     screen, _ = on_terminal(RUN)
     assert [line[-6:] for line in screen.lines[:3]] == ["line 1", "line 2", "line 3"]
-    assert all(re.match(r"\[\d{4}/.*passl INFO: line \d$", line) for line in screen.lines[:3])
+    assert all(re.match(r"\d\d:\d\d:\d\d line \d$", line) for line in screen.lines[:3])
     assert screen.lines[3:] == [
         "epoch 1/2 [#######-------------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01"
     ]
@@ -92,9 +39,22 @@ def test_closing_leaves_only_the_log_lines():
     assert screen.lines[4] == ""
 
 
-def test_a_narrow_terminal_cuts_the_line_instead_of_wrapping():
-    screen, _ = on_terminal(RUN.replace('logger.info("line %d", step)', "pass"), columns=40)
-    assert screen.lines == ["epoch 1/2 [#######-------------] 3/8  lo"[:39]]
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (
+            200,
+            "epoch 1/2 [#######-------------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01",
+        ),
+        (80, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01"),
+        (70, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  eta 1:01:01"),
+        (50, "epoch 1/2 [#######-------------] 3/8  eta 1:01:01"),
+        (20, "epoch 1/2 [###-----"),
+    ],
+)
+def test_a_narrow_terminal_has_a_shorter_line_that_keeps_the_time_left(columns, shown):
+    screen, _ = on_terminal(RUN.replace('logger.info("line %d", step)', "pass"), columns=columns)
+    assert screen.lines == [shown]
 
 
 def test_it_is_drawn_at_most_five_times_a_second():

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
+from passl.losses.binary import BCELoss
 from passl.losses.combined import CombinedLoss
 from passl.losses.cross_entropy import CELoss, ViTCELoss
 
@@ -74,7 +75,7 @@ def test_a_column_of_indices_means_the_same_as_a_row(loss, batch):
         (np.zeros((6, 8), "float32"), r"target float32 \[6, 8\]"),
     ],
 )
-@pytest.mark.parametrize("loss", [CELoss(), ViTCELoss()])
+@pytest.mark.parametrize("loss", [CELoss(), ViTCELoss(), BCELoss()])
 def test_a_target_of_neither_kind_is_refused_in_words(loss, target, message, batch):
     with pytest.raises(ValueError, match=message):
         value(loss, batch[0], target)
@@ -195,3 +196,51 @@ def test_a_loss_of_ones_own_is_asked_sample_by_sample(batch):
         values["loss"].numpy(), values["Own"].numpy() + values["CELoss"].numpy()
     )
     assert all(each.dtype == paddle.float64 for each in values.values())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    # torch.nn.BCEWithLogitsLoss of torch 2.13 in float64, of targets.gt(threshold) where there is
+    # one, as DeiT's engine.py has it.
+    [(None, 1.4069005083084722), (0.0, 1.0679014815974581), (0.2, 1.2868206469198173)],
+)
+def test_bce_of_soft_targets_is_torchs(threshold, expected):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 9)) * 3
+    rng.integers(0, 9, 6)
+    soft = rng.dirichlet(np.ones(9) * 0.1, 6)
+    soft[soft < 0.05] = 0
+    loss = BCELoss(target_threshold=threshold)
+    assert value(loss, logits, soft.astype("float32")) == pytest.approx(expected, rel=1e-6)
+    each = loss.per_sample(paddle.to_tensor(logits), paddle.to_tensor(soft.astype("float32")))
+    assert each.dtype == paddle.float64
+    assert each.numpy().mean() == pytest.approx(expected, rel=1e-6)
+    wanted = soft if threshold is None else (soft > threshold).astype(float)
+    closed = np.logaddexp(0, logits) - wanted * logits
+    np.testing.assert_allclose(each.numpy(), closed.mean(1), rtol=1e-6)
+
+
+def test_bce_of_indices_is_that_of_one_hot_targets(batch):
+    logits, labels, _ = batch
+    expected = value(BCELoss(), logits, np.eye(9, dtype="float32")[labels])
+    for kind in ("int64", "int32"):
+        for threshold in (None, 0.0, 0.9):
+            loss = BCELoss(target_threshold=threshold)
+            assert value(loss, logits, labels.astype(kind)) == pytest.approx(expected, rel=1e-6)
+    # A class is one of nine here, and one of the sum there.
+    vit = value(ViTCELoss(), logits, labels)
+    assert expected == pytest.approx(vit / 9, rel=1e-6)
+
+
+def test_bce_pulls_at_every_class(batch):
+    logits, _, soft = batch
+    given = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
+    BCELoss()(given, paddle.to_tensor((soft > 0.3).astype("float32"))).backward()
+    sigmoid = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(given.grad.numpy(), (sigmoid - (soft > 0.3)) / 54, atol=1e-7)
+
+
+def test_bce_bears_the_largest_logits(batch):
+    logits = np.array([[1e4, -1e4]])
+    assert value(BCELoss(), logits, np.array([[1.0, 0.0]], "float32")) == 0.0
+    assert value(BCELoss(), logits, np.array([[0.0, 1.0]], "float32")) == pytest.approx(1e4)

@@ -1,0 +1,98 @@
+"""Tables that take long to make, kept in a file that every process of a machine maps.
+
+The first process that wants a table makes it, the others wait for it; all share its pages.  It is
+made anew when what it was made of is another, which its key says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from passl.data.once import one_at_a_time
+from passl.data.table import SampleTable
+from passl.data.table_file import open_table_file, write_table_file
+from passl.errors import DataError
+from passl.logs.logger import get_logger
+
+__all__ = ["Arrays", "kept_arrays", "table_arrays", "table_of"]
+
+Arrays = dict[str, np.ndarray]
+
+#: Bytes of a table below which it is made by every process: that takes about a second.
+WORTH_IT = 8 << 20
+
+
+def kept_arrays(
+    cache: Path,
+    key: Callable[[], Mapping[str, Any]],
+    make: Callable[[], Arrays],
+    *,
+    is_current: Callable[[Arrays], bool] = lambda _: True,
+    worth_it: Optional[int] = None,
+) -> Arrays:
+    """The arrays from ``cache``, or made and put there.
+
+    Args:
+        cache: the file; beside it lies a lock.
+        key: says what the arrays are made of, JSON-able; asked before and after they are made.
+        make: makes them.
+        is_current: a further look at arrays with the right key.
+        worth_it: bytes from which on arrays are kept; None: :data:`WORTH_IT`.
+    """
+    least = WORTH_IT if worth_it is None else worth_it
+    wanted = _plain(key())
+    known = _known(cache, wanted, is_current)
+    if known is not None:
+        return known
+    with one_at_a_time(cache.with_name(f"{cache.name}.lock")):
+        known = _known(cache, wanted, is_current)
+        if known is not None:
+            return known
+        arrays = make()
+        is_large = sum(array.nbytes for array in arrays.values()) >= least
+        if not is_large or _plain(key()) != wanted or not is_current(arrays):
+            return arrays
+        try:
+            write_table_file(cache, wanted, arrays)
+        except OSError as error:
+            get_logger().warning(
+                f"{cache}: the table cannot be kept ({error.strerror}), so every process makes its "
+                "own; put the data into a folder that can be written"
+            )
+            return arrays
+        return _known(cache, wanted, is_current) or arrays
+
+
+def table_arrays(table: SampleTable) -> Arrays:
+    """The arrays of a table, by name."""
+    arrays = {"names": table.names, "offsets": table.offsets, "labels": table.labels}
+    if table.label_offsets is not None:
+        arrays["label_offsets"] = table.label_offsets
+    return arrays
+
+
+def table_of(arrays: Arrays) -> SampleTable:
+    """The table that :func:`table_arrays` took apart."""
+    return SampleTable(
+        arrays["names"], arrays["offsets"], arrays["labels"], arrays.get("label_offsets")
+    )
+
+
+def _plain(key: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(key))
+
+
+def _known(cache: Path, key: Any, is_current: Callable[[Arrays], bool]) -> Optional[Arrays]:
+    try:
+        meta, arrays = open_table_file(cache)
+        return arrays if meta == key and is_current(arrays) else None
+    except FileNotFoundError:
+        return None
+    except (DataError, OSError, KeyError) as error:
+        get_logger().warning(f"{cache} is made anew: {error}")
+        return None

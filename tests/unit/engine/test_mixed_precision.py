@@ -1,0 +1,69 @@
+"""What a device can do of mixed precision, said in one line or refused."""
+
+from __future__ import annotations
+
+import paddle
+import pytest
+
+import passl
+from passl.engine import mixed_precision
+from passl.engine.mixed_precision import why_not
+from passl.errors import ConfigError
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of some compute capability, as Paddle tells of it."""
+
+    def make(major: int, supported: bool = True) -> None:
+        cuda = paddle.device.cuda
+        monkeypatch.setattr(cuda, "get_device_capability", lambda *_: (major, 5))
+        monkeypatch.setattr(cuda, "get_device_name", lambda *_: "Some GPU")
+        for dtype in ("float16", "bfloat16"):
+            monkeypatch.setattr(
+                paddle.amp, f"is_{dtype}_supported", lambda *_: supported, raising=False
+            )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("major", "dtype", "reason"),
+    [
+        (8, "bfloat16", None),
+        (7, "float16", None),
+        (7, "bfloat16", "needs a GPU of compute capability 8.0 or higher, and Some GPU has 7.x"),
+        (6, "float16", "needs a GPU of compute capability 7.0 or higher, and Some GPU has 6.x"),
+    ],
+)
+def test_a_gpu_too_old_for_the_dtype(gpu, major, dtype, reason):
+    gpu(major)
+    assert why_not("gpu", dtype) == reason
+
+
+def test_what_paddle_says_it_cannot(gpu):
+    gpu(9, supported=False)
+    assert why_not("gpu", "bfloat16") == (
+        f"is not supported by Paddle {paddle.__version__} on this gpu"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_cpu_cannot(dtype):
+    assert why_not("cpu", dtype) == "does not exist on a CPU"
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_a_run_says_what_runs_instead_or_is_refused(run_folder, monkeypatch, level):
+    monkeypatch.setattr(mixed_precision, "why_not", lambda *_: "is not what this device does")
+    options = [f"FP16.level={level}", "FP16.dtype=bfloat16"]
+    run = passl.build_run(passl.load_config(run_folder.config_file, options))
+    run.close()
+    said = f"FP16 {level} bfloat16 is not what this device does: running in fp32"
+    assert run_folder.log().count(said) == 1
+    assert run.trainer.parts.precision.record() == {"level": "O0", "dtype": "float32"}
+    assert run.trainer.parts.half is None
+    assert {str(each.dtype) for each in run.model.parameters()} == {"paddle.float32"}
+    strict = passl.load_config(run_folder.config_file, [*options, "FP16.strict=true"])
+    with pytest.raises(ConfigError, match=r"-o FP16.level=\w+: FP16.level: .*does; use -o FP16"):
+        passl.build_run(strict)

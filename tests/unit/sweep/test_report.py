@@ -1,0 +1,98 @@
+"""The table, the files and the best run say what the runs recorded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+
+import pytest
+from swept import swept
+
+from passl.errors import ConfigError
+from passl.sweep.report import read_results
+
+LR, SEED = "LRScheduler.learning_rate", "Global.seed"
+
+
+def test_the_value_of_a_run_is_its_best_evaluation(tmp_path):
+    record = swept(tmp_path, {LR: 0.1}, (0.2, 0.9, 0.4))
+    (one,) = read_results([LR], [record], tmp_path).outcomes
+    assert (one.best, one.epoch, one.step, one.last, one.train_loss) == (0.9, 2, 20, 0.4, 2.0)
+
+
+def test_the_best_comes_first_and_what_has_no_value_last(tmp_path):
+    records = [
+        swept(tmp_path, {LR: 1}, (0.5,)),
+        swept(tmp_path, {LR: 2}, state="failed", error="out of memory\nat step 3"),
+        swept(tmp_path, {LR: 3}, (0.9,)),
+        swept(tmp_path, {LR: 4}, (0.95,), state="stopped"),
+    ]
+    results = read_results([LR], records, tmp_path)
+    assert [one.record.data[LR] for one in results.outcomes] == [3, 1, 4, 2]
+    head, *rows = results.table()
+    assert head[:2] == ["learning_rate", "top1"]
+    assert rows[0][:2] == ["3", "0.9000"]
+    assert rows[-1][1] == "-"
+    assert results.failures() == ["failed: learning_rate=2: out of memory"]
+    assert results.best_lines()[0] == "best: learning_rate=3: top1 0.9000 at epoch 1"
+
+
+def test_the_command_that_repeats_the_best_run_leaves_its_folder_alone(tmp_path):
+    records = [swept(tmp_path, {"Model.name": "a b"}, (0.5,)), swept(tmp_path, {"Model.name": "c"})]
+    command = read_results(["Model.name"], records, tmp_path).best_lines()[-1]
+    assert shlex.split(command) == ["passl-train", "-c", "config.yaml", "-o", "Model.name=a b"]
+
+
+def test_settings_are_compared_by_the_mean_over_their_seeds(tmp_path):
+    scores = {(1, 1): 0.90, (1, 2): 0.50, (2, 1): 0.75, (2, 2): 0.77}
+    records = [swept(tmp_path, {LR: a, SEED: b}, (s,)) for (a, b), s in scores.items()]
+    results = read_results([LR, SEED], records, tmp_path)
+    first, second = results.settings()
+    assert (first.values, first.mean) == ({LR: "2"}, pytest.approx(0.76))
+    assert first.deviation == pytest.approx(0.02 / 2**0.5)  # of two: their distance over root 2
+    assert second.mean == pytest.approx(0.7)
+    said = results.best_lines()
+    assert "best setting: learning_rate=2: top1 0.7600, standard deviation 0.0141" in said[0]
+    assert "Global.seed=2" in said[-1]
+    assert LR + "=2" in said[-1]
+
+
+def test_seeds_alone_are_compared_one_by_one(tmp_path):
+    records = [swept(tmp_path, {SEED: seed}, (seed / 10,)) for seed in (1, 2)]
+    assert len(read_results([SEED], records, tmp_path).settings()) == 2
+
+
+def test_of_a_loss_the_least_is_best(tmp_path):
+    records = [swept(tmp_path, {LR: n}, (n / 10, 0.05)) for n in (1, 2)]
+    results = read_results([LR], records, tmp_path, by="loss")
+    assert results.outcomes[0].record.data[LR] == 2
+    assert results.outcomes[0].best == pytest.approx(0.8)
+
+
+def test_an_unknown_measure_is_told_with_those_there_are(tmp_path):
+    with pytest.raises(ConfigError, match="--by top2: the evaluations have CELoss, loss, top1, t"):
+        read_results([LR], [swept(tmp_path, {LR: 1}, (0.5,))], tmp_path, by="top2")
+
+
+def test_csv_and_json_hold_every_run(tmp_path):
+    records = [
+        swept(tmp_path, {LR: 0.1}, (0.5,)), swept(tmp_path, {LR: 0.2}, state="failed", error="x")
+    ]
+    results = read_results([LR], records, tmp_path)
+    table, facts = results.write()
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row[LR], row["measure"], row["state"]) for row in rows] == [
+        ("0.1", "0.5", "done"), ("0.2", "", "failed"),
+    ]
+    read = json.loads(facts.read_text())
+    assert read["measure"] == "top1"
+    assert [run["measure"] for run in read["runs"]] == [0.5, None]
+    assert read["runs"][0]["values"] == {LR: 0.1}
+    assert read["settings"][0]["runs"] == ["learning_rate=0.1"]
+
+
+def test_a_sweep_without_results_says_so(tmp_path):
+    results = read_results([LR], [swept(tmp_path, {LR: 1}, state="new")], tmp_path)
+    assert results.best_lines() == ["no run has finished with a value to compare yet"]
