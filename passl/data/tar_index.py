@@ -17,6 +17,7 @@ import gzip
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,12 +31,13 @@ from passl.data.dataset import MissingDataError
 from passl.data.once import one_at_a_time
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
+from passl.data.tar_members import whole_members
 from passl.errors import DataError
 from passl.logs.logger import get_logger
 
-__all__ = ["TarIndex", "index_tar"]
+__all__ = ["TarIndex", "cache_file", "index_tar"]
 
-_VERSION = 1  # of what is in an index
+_VERSION = 2  # of what is in an index
 _GZIP = b"\x1f\x8b"
 _COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
@@ -83,10 +85,22 @@ def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cache_dir {folder}: cannot be made ({error.strerror})") from error
-    with one_at_a_time(folder / f"{path.name}.lock"):
-        readable = _plain(path, folder)
-        index = folder / f"{path.name}.index"
+    with one_at_a_time(cache_file(path, cache_dir, "lock")):
+        readable = _plain(path, cache_dir)
+        index = cache_file(path, cache_dir, "index")
         return _known(index, readable) or _made(index, readable)
+
+
+def cache_file(path: Path, cache_dir: Optional[Path], ending: str) -> Path:
+    """Where something about an archive is kept: ``ARCHIVE.ending`` beside it, or in ``cache_dir``.
+
+    There archives of one name come together (``train/0000.tar`` and ``val/0000.tar``), so the name
+    also says in which folder the archive lies.
+    """
+    if cache_dir is None:
+        return path.with_name(f"{path.name}.{ending}")
+    folder = zlib.crc32(os.fsencode(path.absolute().parent))
+    return cache_dir / f"{path.name}.{folder:08x}.{ending}"
 
 
 def _known(index: Path, path: Path) -> Optional[TarIndex]:
@@ -142,8 +156,7 @@ def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each regular file, inner archives taken apart."""
     size = path.stat().st_size
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            vars(archive)["members"].clear()  # the library keeps them all
+        for member in whole_members(archive, str(path)):
             if not member.isreg() or member.sparse is not None:
                 continue
             if member.offset_data + member.size > size:
@@ -154,14 +167,13 @@ def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
             inner_file = archive.extractfile(member)
             assert inner_file is not None  # it is a regular file
             with tarfile.open(fileobj=inner_file, mode="r:") as inner:
-                for entry in inner:
-                    vars(inner)["members"].clear()
+                for entry in whole_members(inner, f"{path}!{member.name}"):
                     if entry.isreg() and entry.sparse is None:
                         name = f"{member.name}/{entry.name}"
                         yield name, member.offset_data + entry.offset_data, entry.size
 
 
-def _plain(path: Path, folder: Path) -> Path:
+def _plain(path: Path, cache_dir: Optional[Path]) -> Path:
     """The archive itself, or the unpacked copy of one that is compressed.
 
     Raises:
@@ -177,8 +189,8 @@ def _plain(path: Path, folder: Path) -> Path:
             )
     if not head.startswith(_GZIP):
         return path
-    copy = folder / f"{path.name}.unpacked"
-    stamp, note = _stamp(path), folder / f"{path.name}.unpacked.stamp"
+    copy = cache_file(path, cache_dir, "unpacked")
+    stamp, note = _stamp(path), cache_file(path, cache_dir, "unpacked.stamp")
     with suppress(OSError, DataError):
         if open_table_file(note)[0] == stamp and copy.is_file():
             return copy

@@ -33,6 +33,7 @@ from passl.data.names import list_name
 from passl.data.prepare.listing import list_images
 from passl.data.prepare.merge import write_bytes
 from passl.data.table import SampleTable, TableBuilder
+from passl.data.tar_members import whole_members
 from passl.errors import ConfigError, DataError
 
 __all__ = ["Sources", "prepare"]
@@ -205,7 +206,7 @@ def _extract_train(path: Path, root: Path, say: Say, progress: Optional[Progress
     target = root / "train.partial"
     target.mkdir(exist_ok=True)
     with tarfile.open(path, "r:") as outer:
-        members = [member for member in outer if member.isfile()]
+        members = [member for member in whole_members(outer, str(path)) if member.isfile()]
         for number, member in enumerate(members, start=1):
             match = _CLASS_TAR.fullmatch(os.path.basename(member.name))
             if match is None:
@@ -237,7 +238,7 @@ def _extract_images(stream: IO[bytes], folder: Path) -> None:
     anywhere else.
     """
     with _appearing(folder) as partial, tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
+        for member in whole_members(archive, folder.name):
             name = os.path.basename(member.name)
             wanted = member.isfile() and _IMAGE.fullmatch(name)  # a link leads anywhere
             source = archive.extractfile(member) if wanted else None
