@@ -229,18 +229,23 @@ def test_empty_unreadable_and_foreign_files_are_reported_and_left_out(tmp_path: 
     folder.mkdir()
     (folder / "empty.JPEG").write_bytes(b"")
     (folder / "dangling.JPEG").symlink_to("nowhere")
+    os.mkfifo(folder / "fifo.JPEG")
+    (root / "images/n00000100").mkdir()
     (folder / "readme.txt").write_text("no image")
     (folder / ".hidden.JPEG").write_bytes(b"x")
     summary = run(root, tmp_path / "out", num_workers=1)
     reasons = {Path(entry.name).name: entry.reason for entry in summary.excluded}
     assert reasons == {
         "empty.JPEG": "empty",
+        "dangling.JPEG": "a link that leads to no file",
+        "fifo.JPEG": "no regular file",
+        "n00000100": "an empty folder, and no class",
         "readme.txt": "no image by its suffix",
         ".hidden.JPEG": "a hidden file",
     }
     assert summary.num_files == 30
     assert "n00000099" not in read(tmp_path / "out/classes.txt"), "a class without an image is none"
-    assert len(read(tmp_path / "out/excluded.txt").splitlines()) == 3
+    assert len(read(tmp_path / "out/excluded.txt").splitlines()) == 6
 
 
 def test_an_io_error_of_one_file_does_not_end_the_run(
