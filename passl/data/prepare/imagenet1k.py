@@ -29,7 +29,7 @@ from typing import IO, Callable, Optional
 import numpy as np
 
 from passl.checkpoint.disk import remove_tree
-from passl.data.names import list_name
+from passl.data.names import list_name, names_text
 from passl.data.prepare.alone import alone_in
 from passl.data.prepare.listing import left_out, list_images
 from passl.data.prepare.merge import write_bytes
@@ -99,7 +99,7 @@ def _prepare(sources: Sources, say: Say, progress: Optional[Progress]) -> list[s
             _write(root / TRAIN_LIST, train.table),
             _write(root / VAL_LIST, val),
         ]
-        write_bytes(root / CLASSES, "".join(f"{c}\n" for c in train.classes).encode())
+        write_bytes(root / CLASSES, names_text(train.classes))
     except OSError as error:
         raise ConfigError(
             f"{error.filename or root}: {error.strerror}; check the path, its rights and the free "

@@ -9,6 +9,7 @@ lists.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 
 from passl.checkpoint.disk import FileDigest
 from passl.checkpoint.manifest import json_bytes
+from passl.data.names import names_text
 from passl.data.prepare.alone import alone_in
 from passl.data.prepare.listing import Excluded, Listing, list_images
 from passl.data.prepare.md5 import hash_files
@@ -275,11 +277,9 @@ def _write(
         files[ALL_LIST] = write_list(out / ALL_LIST, listing.table, merged)
         if options.num_val:
             files[DUMMY_VAL_LIST] = write_list(out / DUMMY_VAL_LIST, listing.table, val)
-        for name, text in (
-            (CLASSES, "".join(f"{name}\n" for name in listing.classes)),
-            (EXCLUDED, excluded_text(listing.excluded)),
-        ):
-            files[name] = write_bytes(out / name, text.encode("utf-8", "surrogateescape"))
+        files[CLASSES] = write_bytes(out / CLASSES, names_text(listing.classes))
+        excluded = os.fsencode(excluded_text(listing.excluded))
+        files[EXCLUDED] = write_bytes(out / EXCLUDED, excluded)
         files[STATISTICS] = write_bytes(out / STATISTICS, json_bytes(summary.to_dict()))
         manifest = {
             "format": 1,

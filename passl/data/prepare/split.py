@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from passl.data.names import list_name
+from passl.data.names import list_name, names_text
 from passl.data.prepare.alone import alone_in
 from passl.data.prepare.listing import Listing, left_out, list_images
 from passl.data.prepare.merge import write_bytes
@@ -161,7 +161,6 @@ def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptio
         label_map = {name: index for index, name in enumerate(listing.classes)}
         path, content = out / "label_map.json", json.dumps(label_map, indent=2).encode()
     else:
-        text = "".join(f"{name}\n" for name in listing.classes)
-        path, content = out / "classes.txt", os.fsencode(text)
+        path, content = out / "classes.txt", names_text(listing.classes)
     write_bytes(path, content)
     return [*said, f"{path}: {len(listing.classes)} classes"]

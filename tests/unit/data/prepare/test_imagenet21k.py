@@ -279,6 +279,18 @@ def test_subset_keeps_classes_with_enough_images_and_numbers_them_anew(tmp_path:
     assert labels == {"0", "1"}
 
 
+def test_classes_are_chosen_by_names_with_blanks(tmp_path: Path) -> None:
+    for name in ("big cat", "big dog", "cat"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "0.jpg").write_text(name)
+    (tmp_path / "wanted.txt").write_text("big cat\ncat\n")
+    wanted = str(tmp_path / "wanted.txt")
+    out = tmp_path / "out"
+    root = str(tmp_path / "data")
+    assert main(["imagenet21k", root, "--out", str(out), "--classes", wanted]) == 0
+    assert read(out / "classes.txt") == "big cat\ncat\n"
+
+
 def test_manifest_vouches_for_every_file(tree: Path, tmp_path: Path) -> None:
     run(tree, tmp_path)
     manifest = json.loads(read(tmp_path / imagenet21k.MANIFEST))
