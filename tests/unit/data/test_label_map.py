@@ -37,7 +37,8 @@ def test_the_lists_of_passl_data_are_read(resisc: Path) -> None:
 
 def test_any_name_of_a_class_or_an_image_is_read_back(tmp_path: Path) -> None:
     contents = {}
-    for folder in (b"plain", b"two words", b"line\nend", b"no utf\xff8", b"\\slash", b"\xc2\x85next"):
+    folders = (b"plain", b"two words", b"line\nend", b"no utf\xff8", b"\\slash", b"\xc2\x85next")
+    for folder in folders:
         where = os.path.join(os.fsencode(tmp_path), b"images", folder)
         os.makedirs(where)
         for number in range(10):
