@@ -28,7 +28,7 @@ import numpy as np
 
 from passl.checkpoint.disk import human_size
 from passl.data.dataset import MissingDataError
-from passl.data.once import one_at_a_time
+from passl.data.once import one_at_a_time, remove_left_overs
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
 from passl.data.tar_members import whole_members
@@ -143,6 +143,7 @@ def _made(index: Path, path: Path) -> TarIndex:
         "sizes": found.sizes,
     }
     try:
+        remove_left_overs(index)
         write_table_file(index, stamp, arrays)
     except OSError as error:
         get_logger().warning(
@@ -195,6 +196,7 @@ def _plain(path: Path, cache_dir: Optional[Path]) -> Path:
         if open_table_file(note)[0] == stamp and copy.is_file():
             return copy
     get_logger().info(f"{path}: unpacking it to {copy}, once")
+    remove_left_overs(copy)
     beside = copy.with_name(f".{copy.name}.tmp-{os.getpid()}")
     try:
         with gzip.open(path, "rb") as packed, beside.open("wb") as unpacked:
