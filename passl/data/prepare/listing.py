@@ -114,8 +114,9 @@ class ListingBuilder:
 def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing:
     """All image files below ``root/below``, sorted by the bytes of each part of their paths.
 
-    Symbolic links are followed.  Files of other kinds, hidden ones, empty folders and what is
-    no file, such as a link that leads nowhere, are in ``excluded``.
+    Symbolic links are followed.  Files of other kinds, hidden files and folders, empty folders and
+    what is no file, such as a link that leads nowhere, are in ``excluded``, unless they lie right
+    in ``root``, where lists are.
 
     Args:
         root: folder that paths are relative to.
@@ -132,11 +133,14 @@ def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing
         folder = path[start:] + b"/" if len(path) >= start else b""
         found = []
         for name, fault in files:
+            is_image = name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(b".")
+            if not folder and not is_image:
+                continue  # lists, notes and the like, beside the class folders
             if fault:
                 builder.excluded.append(Excluded(os.fsdecode(folder + name), fault))
             elif name.startswith(b"."):
                 builder.excluded.append(Excluded(os.fsdecode(folder + name), "a hidden file"))
-            elif not name.lower().endswith(IMAGE_SUFFIXES):
+            elif not is_image:
                 reason = "no image by its suffix"
                 builder.excluded.append(Excluded(os.fsdecode(folder + name), reason))
             else:
@@ -173,7 +177,9 @@ def _walk(
         return
     files = [] if found else [(b"", "an empty folder, and no class")]
     for entry in found:
-        if entry.is_dir():
+        if entry.is_dir() and entry.name.startswith(b"."):
+            files.append((entry.name, "a hidden folder"))
+        elif entry.is_dir():
             if files:
                 yield folder, files
             files = []

@@ -248,6 +248,18 @@ def test_empty_unreadable_and_foreign_files_are_reported_and_left_out(tmp_path: 
     assert len(read(tmp_path / "out/excluded.txt").splitlines()) == 6
 
 
+def test_results_do_not_depend_on_those_that_lie_there_already(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", 30) / "images"  # class folders right in ROOT
+    run(root, root, num_workers=1)
+    names = (imagenet21k.EXCLUDED, imagenet21k.ALL_LIST, imagenet21k.MANIFEST)
+    first = [read(root / name) for name in names]
+    (root / ".md5.state").mkdir()  # as an interrupted run leaves it
+    (root / ".md5.state/names.u8").write_bytes(b"x")
+    run(root, root, num_workers=1)
+    assert [read(root / name) for name in names] == first
+    assert first[0] == ""
+
+
 def test_an_io_error_of_one_file_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

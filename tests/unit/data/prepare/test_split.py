@@ -111,6 +111,16 @@ def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path)
     assert said[-1].startswith("2 files are left out, such as cat/link.jpg: ")
 
 
+def test_hidden_folders_are_no_classes_and_a_second_time_is_like_the_first(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 10, ".ipynb_checkpoints": 3, "dog": 10, "dog/.cache": 2})
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert (root / "classes.txt").read_text() == "cat\ndog\n"
+    assert said[-1] == "1 file is left out, such as dog/.cache: a hidden folder"
+    before = {path.name: path.read_bytes() for path in root.glob("*.txt")}
+    assert make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2})) == said
+    assert {path.name: path.read_bytes() for path in root.glob("*.txt")} == before
+
+
 def test_a_seed_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--seed -1: must not be negative"):
         make_lists(SplitOptions(tmp_path, tmp_path, {"train": 1.0}, seed=-1))
