@@ -20,8 +20,10 @@ from unit.data.prepare import passl_scripts
 
 from passl.cli.data import main
 from passl.data.lists import read_list
-from passl.data.prepare import imagenet21k, md5
+from passl.data.prepare import imagenet21k, md5, md5_state
 from passl.data.prepare.imagenet21k import Options, prepare, release_of
+from passl.data.prepare.md5_state import Md5State
+from passl.data.table import SampleTable, TableBuilder
 from passl.errors import ConfigError, DataError
 
 NUM_CLASSES = 40
@@ -135,10 +137,10 @@ def test_sigkill_of_the_command_leaves_no_process_and_loses_nothing(tmp_path: Pa
     out = tmp_path / "out"
     command = [sys.executable, "-m", "passl.cli.data", "imagenet21k", str(root), "--out", str(out)]
     process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL)
-    state = out / ".md5.state/records.bin"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        if state.exists() and np.fromfile(state, dtype=np.uint8).any():
+        state = list((out / ".md5.state").glob("records-*.bin"))
+        if state and np.fromfile(state[0], dtype=np.uint8).any():
             break
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -200,6 +202,36 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("killed_before", ["records", "names"])
+def test_a_start_that_is_killed_never_mixes_up_what_was_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: str
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def table(*names: str) -> SampleTable:
+        builder = TableBuilder()
+        for name in names:
+            builder.append(name, 0)
+        return builder.finish()
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    state = Md5State(tmp_path, table("a/1", "a/3"))
+    state.records["md5"] = [[1] * 16, [3] * 16]
+    state.records["mtime_ns"] = state.records["size"] = 7  # all of one size and time
+    part = "atomic_file" if killed_before == "records" else "write_table_file"
+    with monkeypatch.context() as patch:
+        patch.setattr(md5_state, part, kill)
+        with pytest.raises(Killed):
+            Md5State(tmp_path, table("a/2", "a/3"))  # as many files, but others
+    again = Md5State(tmp_path, table("a/0", "a/3"))
+    assert again.records["md5"][:, 0].tolist() == [0, 3]
+    assert again.num_known == 1
+    assert len(list(tmp_path.glob("records-*"))) == 1
+
+
 def test_any_file_name_can_be_listed_and_read_back(tmp_path: Path) -> None:
     names = [b"a b.JPEG", b"two  spaces .JPEG", b"line\nend.JPEG", b"back\\slash.JPEG",
              b"\xff\xfe.JPEG", b"cr\r.JPEG", b"7 8.JPEG", b"\\first.JPEG"]  # fmt: skip
@@ -254,7 +286,7 @@ def test_results_do_not_depend_on_those_that_lie_there_already(tmp_path: Path) -
     names = (imagenet21k.EXCLUDED, imagenet21k.ALL_LIST, imagenet21k.MANIFEST)
     first = [read(root / name) for name in names]
     (root / ".md5.state").mkdir()  # as an interrupted run leaves it
-    (root / ".md5.state/names.u8").write_bytes(b"x")
+    (root / ".md5.state/names.table").write_bytes(b"x")
     run(root, root, num_workers=1)
     assert [read(root / name) for name in names] == first
     assert first[0] == ""
