@@ -18,7 +18,8 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,14 @@ from passl.logs.logger import get_logger
 
 __all__ = ["TarIndex", "cache_file", "index_tar"]
 
-_VERSION = 2  # of what is in an index
+_VERSION = 3  # of what is in an index
 _GZIP = b"\x1f\x8b"
 _COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The regular files of an archive, in its order.
+    """The files of an archive, in its order; links to files of it count as such.
 
     Attributes:
         path: what to read from; for a gzip archive the unpacked copy.
@@ -122,13 +123,16 @@ def _known(index: Path, path: Path) -> Optional[TarIndex]:
 def _made(index: Path, path: Path) -> TarIndex:
     get_logger().info(f"{path}: looking for its files, once ({human_size(path.stat().st_size)})")
     stamp = _stamp(path)
-    builder, offsets, sizes = TableBuilder(), [], []
+    builder, offsets, sizes = TableBuilder(), array("q"), array("q")
+    targets: dict[int, str] = {}  # of links, by row
     try:
         with path.open("rb") as file:
-            for name, offset, size in _members(file, path):
+            for name, member, start in _members(file, path):
+                if not member.isreg():
+                    targets[len(builder)] = _target(name, member)
                 builder.append(name, 0)
-                offsets.append(offset)
-                sizes.append(size)
+                offsets.append(start + member.offset_data)
+                sizes.append(member.size)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{path}: is no tar archive, or a damaged one ({error}); was its download interrupted?"
@@ -136,6 +140,7 @@ def _made(index: Path, path: Path) -> TarIndex:
     found = TarIndex(
         path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64), stamp
     )
+    found = _with_links(found, targets) if targets else found
     arrays = {
         "names": found.table.names,
         "name_offsets": found.table.offsets,
@@ -153,25 +158,68 @@ def _made(index: Path, path: Path) -> TarIndex:
     return found
 
 
-def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each regular file, inner archives taken apart."""
+def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, tarfile.TarInfo, int]]:
+    """Name of each regular file and link, its header, and where the archive it is in begins."""
     size = path.stat().st_size
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in whole_members(archive, str(path)):
-            if not member.isreg() or member.sparse is not None:
+            if not _is_file(member):
                 continue
-            if member.offset_data + member.size > size:
+            if member.isreg() and member.offset_data + member.size > size:
                 raise tarfile.ReadError(f"it ends within {member.name}")
-            if not member.name.endswith(".tar"):
-                yield member.name, member.offset_data, member.size
+            if not member.name.endswith(".tar") or not member.isreg():
+                yield member.name, member, 0
                 continue
             inner_file = archive.extractfile(member)
             assert inner_file is not None  # it is a regular file
             with tarfile.open(fileobj=inner_file, mode="r:") as inner:
                 for entry in whole_members(inner, f"{path}!{member.name}"):
-                    if entry.isreg() and entry.sparse is None:
-                        name = f"{member.name}/{entry.name}"
-                        yield name, member.offset_data + entry.offset_data, entry.size
+                    if _is_file(entry):
+                        yield f"{member.name}/{entry.name}", entry, member.offset_data
+
+
+def _is_file(member: tarfile.TarInfo) -> bool:
+    if member.isreg() and member.sparse is not None:
+        raise tarfile.ReadError(f"{member.name} is stored as a sparse file; pack without --sparse")
+    return member.isreg() or member.islnk() or member.issym()
+
+
+def _target(name: str, member: tarfile.TarInfo) -> str:
+    """Name of the member that a link leads to: within its archive, or from its own folder."""
+    before = name[: len(name) - len(member.name)] if member.islnk() else os.path.dirname(name)
+    return os.path.normpath(os.path.join(before, member.linkname))
+
+
+def _with_links(index: TarIndex, targets: Mapping[int, str]) -> TarIndex:
+    """The places of the files that links lead to; links to anything else are told of and go."""
+    wanted, places = set(targets.values()), {}
+    for row in range(len(index)):
+        name = os.path.normpath(index.table.name(row))
+        if name in wanted:
+            places[name] = row  # the last of a name counts, as it does when unpacked
+    lost = []
+    for row, target in targets.items():
+        seen = {row}
+        found = places.get(target)
+        while found is not None and found in targets and found not in seen:
+            seen.add(found)
+            found = places.get(targets[found])
+        if found is None or found in targets:
+            lost.append(row)
+        else:
+            index.offsets[row], index.sizes[row] = index.offsets[found], index.sizes[found]
+    if not lost:
+        return index
+    get_logger().warning(
+        f"{index.path}: {len(lost)} links lead to no file in the archive and are left out, such as "
+        f"{index.table.name(lost[0])}"
+    )
+    builder, kept = TableBuilder(), np.delete(np.arange(len(index)), lost)
+    for row in kept.tolist():
+        builder.append(index.table.name(row), 0)
+    return TarIndex(
+        index.path, builder.finish(), index.offsets[kept], index.sizes[kept], index.stamp
+    )
 
 
 def _plain(path: Path, cache_dir: Optional[Path]) -> Path:

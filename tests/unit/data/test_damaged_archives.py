@@ -1,4 +1,4 @@
-"""Archives that end too early, or change, or have the name of another: noticed, never read anew."""
+"""Archives with links, damaged, changed, or of one name: never fewer or other images in silence."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from passl.data import tar_index
 from passl.data.datasets.shards import ShardDataset
 from passl.data.datasets.tar_images import TarImageDataset
 from passl.errors import DataError
@@ -118,3 +119,49 @@ def test_a_shard_that_is_replaced_is_refused_when_it_is_opened(tmp_path: Path) -
     with pytest.raises(DataError, match="was changed after its samples were found"):
         shards.load(0)
     assert ShardDataset(shards=str(path)).load(0)[1] == 2
+
+
+def linked(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_links_to_files_of_the_archive_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(tar_index.get_logger(), "warning", said.append)
+    with io.BytesIO() as memory:
+        with tarfile.open(fileobj=memory, mode="w") as archive:
+            archive.addfile(linked("./cat/first.jpg", tarfile.SYMTYPE, "../dog/hard.jpg"))
+            for name in ("./cat/1.jpg", "./dog/2.jpg"):
+                member = tarfile.TarInfo(name)
+                member.size = len(name)
+                archive.addfile(member, io.BytesIO(name.encode()))
+            archive.addfile(linked("./dog/hard.jpg", tarfile.LNKTYPE, "./cat/1.jpg"))
+            archive.addfile(linked("./dog/lost.jpg", tarfile.SYMTYPE, "/elsewhere/1.jpg"))
+            archive.addfile(linked("./dog/a.jpg", tarfile.SYMTYPE, "b.jpg"))
+            archive.addfile(linked("./dog/b.jpg", tarfile.SYMTYPE, "a.jpg"))
+        content = memory.getvalue()
+    path = tmp_path / "all.tar"
+    if inner:
+        with tarfile.open(path, "w") as archive:
+            member = tarfile.TarInfo("in.tar")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    else:
+        path.write_bytes(content)
+    for _ in range(2):  # from the archive, and from its index
+        dataset = TarImageDataset(path=str(path))
+        found = {dataset.path_of(i).partition("./")[2]: dataset.load(i) for i in range(4)}
+        assert found == {
+            "cat/first.jpg": (b"./cat/1.jpg", 0),
+            "cat/1.jpg": (b"./cat/1.jpg", 0),
+            "dog/2.jpg": (b"./dog/2.jpg", 1),
+            "dog/hard.jpg": (b"./cat/1.jpg", 1),
+        }
+        assert len(dataset) == 4
+    assert len(said) == 1
+    assert "3 links lead to no file in the archive and are left out, such as" in said[0]
