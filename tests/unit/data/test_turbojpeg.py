@@ -136,6 +136,7 @@ def test_a_library_with_other_pixels_is_told_of_and_not_used(photo, monkeypatch,
     assert turbojpeg.decode_region(data, (0, 0, 20, 20)) is None
 
 
+@needs_library
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_a_good_library_is_trusted_after_the_first_image(photo, factor):
     data = by_opencv(photo[:61, :59], "420")
