@@ -187,8 +187,10 @@ def _lists(arguments: argparse.Namespace) -> int:
 def _names(path: Optional[str]) -> Optional[list[str]]:
     if path is None:
         return None
+    from passl.data.names import read_names
+
     try:
-        return Path(path).read_text(encoding="utf-8").split()
+        return read_names(Path(path))
     except OSError as error:
         raise ConfigError(f"--classes {path}: cannot be read ({error.strerror})") from error
 

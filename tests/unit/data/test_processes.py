@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from process_parts import Acting, HoldsTheLock, Several, SlowToArrive
 
 from passl.data.datasets.imagenet import ImageNetDataset
 from passl.data.loader import Loader
+from passl.data.process_worker import _is_closed
 from passl.data.samplers import DistributedBatchSampler
 from passl.data.table_file import open_table_file, write_table_file
 from passl.data.transforms.decode import DecodeImage
@@ -236,6 +238,14 @@ def test_a_keeper_that_is_killed_takes_the_workers_along():
     with pytest.raises(WorkerError, match=r"as did the process that keeps the workers|SIGKILL"):
         list(loader.epoch(1))
     loader.close()
+
+
+def test_a_main_process_that_ends_without_listening_is_noticed_like_any_other():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"what nobody reads")
+        ours.close()  # the kernel then resets the connection
+        assert _is_closed(theirs)
 
 
 def test_processes_that_do_not_get_ready_are_not_waited_for_for_ever():
