@@ -169,7 +169,7 @@ def _adamw_listed(
 ) -> None:
     """Paddle's multi-tensor AdamW: on a GPU one launch for up to 60 tensors or 320 chunks.
 
-    Source: the kernel's limits are those of fused_adam_kernel.cu of Paddle 2.6 and 3.
+    Source: the limits, fused_adam_kernel.cu of Paddle 3.
     """
     zeros = [_zero()] * len(params)
     max_v, amsgrad = ((None,), (False,)) if _signatures() == "3" else ((), ())
