@@ -217,8 +217,8 @@ def _difference_of_lists() -> Optional[str]:
     try:
         with paddle.no_grad():
             _adamw_listed(ours[0], ours[1], ours[2], ours[3], scalars)
-            for one in zip(*theirs):
-                _adamw_composed(*one, scalars)
+            for param, grad, m, v in zip(*theirs):
+                _adamw_composed(param, grad, m, v, scalars)
     except Exception as error:  # whatever a kernel says about itself: the other form goes on
         return f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"
     for kind, name in ((0, "parameter"), (2, "first moment"), (3, "second moment")):
