@@ -229,6 +229,16 @@ IN_FILE = {
         "x.yaml:3: FP16.level: missing beside GradScaler; write O1 or O2 (O2 was PASSL's default), "
         "or O0 for float32",
     ),
+    "a half-precision dtype without a level": (
+        "FP16: {dtype: bfloat16}\n",
+        "x.yaml:3: FP16.level: missing beside dtype; write O1 or O2 (O2 was PASSL's default), "
+        "or O0 for float32",
+    ),
+    "strictness without a level": (
+        "FP16: {strict: true}\n",
+        "x.yaml:3: FP16.level: missing beside strict; write O1 or O2 (O2 was PASSL's default), "
+        "or O0 for float32",
+    ),
     "loss scaling above its maximum": (
         "FP16: {level: O2, GradScaler: {init_loss_scaling: 64, max_loss_scaling: 32}}\n",
         "x.yaml:3: FP16.GradScaler.init_loss_scaling: 64 is above max_loss_scaling=32",
