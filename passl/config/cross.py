@@ -200,7 +200,7 @@ def _check_patterns(config: Config, checker: Checker, sound: Callable[..., bool]
     patterns = {
         f"Optimizer.param_groups.{position}.pattern": rule.pattern
         for position, rule in enumerate(optimizer.param_groups if optimizer is not None else [])
-        if rule is not None
+        if rule is not None and isinstance(rule.pattern, str)  # what is missing is told of
     }
     lists = {"Global.allow_missing": config.Global.allow_missing}
     if optimizer is not None:

@@ -224,6 +224,10 @@ IN_FILE = {
         "x.yaml:3: Optimizer.param_groups.0.pattern: 'head.(' is not a regular expression: "
         "missing ), unterminated subpattern at position 5",
     ),
+    "a rule whose pattern is misspelled": (
+        "Optimizer: {name: ToyOpt, param_groups: [{name: a, patern: head}]}\n",
+        "x.yaml:3: Optimizer.param_groups.0.patern: unknown key; did you mean 'pattern'?",
+    ),
     "loss scaling without a level": (
         "FP16:\n  GradScaler: {init_loss_scaling: 2**16}\n",
         "x.yaml:3: FP16.level: missing beside GradScaler; write O1 or O2 (O2 was PASSL's default), "
