@@ -24,6 +24,16 @@ REQUIREMENTS = [
     "visualdl>=2.5.3",
 ]
 
+# passl-export to ONNX, and its comparison with the live model.
+EXPORT = [
+    # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
+    # to import there.
+    "paddle2onnx==2.1.0",
+    # The range that paddle2onnx 2.1.0 asks for.
+    "onnx>=1.16.1,<=1.17.0",
+    "onnxruntime>=1.18",
+]
+
 # There are wheels for these systems; elsewhere pip would look for a compiler.
 _TURBOJPEG = (
     "turbojpeg>=0.0.2; platform_machine == 'x86_64' and python_version < '3.14' "
@@ -45,15 +55,7 @@ EXTRAS = {
         "protobuf<7",
         "setuptools>=64",
     ],
-    # passl-export to ONNX, and its comparison with the live model.
-    "export": [
-        # Reads what Paddle 3.3 writes; Paddle 2.6 needs paddle2onnx==1.3.1 instead, and 2.1.0 fails
-        # to import there.
-        "paddle2onnx==2.1.0",
-        # The range that paddle2onnx 2.1.0 asks for.
-        "onnx>=1.16.1,<=1.17.0",
-        "onnxruntime>=1.18",
-    ],
+    "export": EXPORT,
     # DigitsDataset: the handwritten digits that come with scikit-learn.
     "quickstart": ["scikit-learn>=1.3"],
     # Decodes only the part of a JPEG that a crop needs (docs/data.md). The package brings
@@ -79,6 +81,8 @@ EXTRAS = {
         "tensorboardX>=2.6.2",
         _TURBOJPEG,
         "types-PyYAML",
+        # So that the tests of ONNX run; later Pythons have no wheels of the first two.
+        *(f'{name} ; python_version < "3.13"' for name in EXPORT),
         # setuptools before 70.1 makes no wheels without it.
         "wheel>=0.40",
     ],

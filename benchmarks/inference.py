@@ -2,29 +2,41 @@
 
     python benchmarks/inference.py                                   # needs the extra `export`
     python benchmarks/inference.py --torch-python path/to/python     # one with torch and timm
+    python benchmarks/inference.py --save benchmarks/README.md       # put the tables there
 
-Random weights, random images in memory, float32 throughout, 224 pixels, 1000 classes; no decoding.
+Random weights, random images in memory, 224 pixels, 1000 classes; no decoding.
 Each contestant is a process of its own with as many threads as the others, which stays alive; they
 take turns, so that a busy minute of the machine hits all of them.  Medians over the turns.
 
 - `live Paddle`: the model as `passl-infer` builds it from a checkpoint;
 - `Paddle Inference`, `ONNX Runtime`: what `passl-export --format both` wrote, each in its runtime;
-- `torch eager`: timm's model of the same sizes, in `torch.inference_mode()`.
+- `ONNX Runtime, int8`: `--dtype int8`, uint8 times int8 in the matrix products;
+- `live Paddle, int8 simulated`: what `passl-eval -o Quantization.format=int8` computes: float32
+  numbers on the grids of int8, so it is slower.  Paddle on a CPU has no int8 that runs: its own
+  quantization fails in both versions (docs/quantization.md);
+- `torch eager`: timm's model of the same sizes, in `torch.inference_mode()`; with `int8` its matrix
+  products by `torch.ao.quantization.quantize_dynamic`, whose ranges are those of each batch.
+
+Ranges of int8 are measured on noise here, which changes no time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,6 +44,18 @@ MODELS = {
     "ti": ("ViT-Ti/16", "ViT_tiny_patch16_224", "vit_tiny_patch16_224"),
     "s": ("ViT-S/16", "ViT_small_patch16_224", "vit_small_patch16_224"),
 }
+_CONFIG = """
+Model: {{name: {name}}}
+DataLoader:
+  Eval:
+    dataset:
+      name: ImageNetDataset
+      image_root: {folder}/pictures
+      cls_label_path: {folder}/list.txt
+      transform_ops: [NormalizeImage: {{order: ""}}, ToCHWImage: ]
+    sampler: {{batch_size: 4}}
+"""
+_BEGIN, _END = "<!-- table: inference -->", "<!-- end of table: inference -->"
 _LEAST_S = 1.0  # a turn is as many batches as take so long
 
 
@@ -40,9 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None, help="default: physical cores")
     parser.add_argument("--torch-python", type=Path, help="an interpreter with torch and timm")
+    parser.add_argument("--save", type=Path, help="file whose table is replaced")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)  # kind, path, threads
     options = parser.parse_args()
     if options.serve:
@@ -51,27 +76,47 @@ def main() -> None:
     from passl.runtime import available_cores
 
     threads = options.threads or available_cores()
-    print(f"{threads} threads, medians of {options.rounds} rounds\n")
-    print("| model, batch | contestant | images/s | min to max | times live Paddle |")
-    print("|---|---|---:|---:|---:|")
-    notes = []
+    load = os.getloadavg()[0]
+    table = ["| model, batch | contestant | images/s | min to max | times live Paddle |"]
+    table.append("|---|---|---:|---:|---:|")
+    sizes = ["| model | export | s | MiB | largest difference |", "|---|---|---:|---:|---:|"]
+    print("\n".join(table))
     for key in options.models:
         with tempfile.TemporaryDirectory() as folder:
-            notes.append(_measure(key, Path(folder), options, threads))
-    print("\n" + "\n".join(notes))
+            _measure(key, Path(folder), options, threads, table, sizes)
+    print("\n" + "\n".join(sizes))
+    head = (
+        f"Measured {date.today()} on {_processor()}; {threads} threads each, medians of "
+        f"{options.rounds} interleaved rounds; load {load:.1f} at the start; {_versions(options)}."
+    )
+    writing = "Writing the files, those of ONNX by way of Paddle's:"
+    text = "\n".join([head, "", *table, "", writing, "", *sizes])
+    if options.save is not None:
+        _save(options.save, text)
 
 
-def _measure(key: str, folder: Path, options: argparse.Namespace, threads: int) -> str:
-    """The rows of one model; returns what its export took."""
+def _measure(
+    key: str,
+    folder: Path,
+    options: argparse.Namespace,
+    threads: int,
+    table: list[str],
+    sizes: list[str],
+) -> None:
+    """The rows of one model, added to the tables."""
     title, name, peer = MODELS[key]
-    note = _export(name, folder)
+    for row in _export(name, folder):
+        sizes.append(f"| {title} | {row} |")
     kinds = {
         "live Paddle": ("live", folder / "weights.pdparams", Path(sys.executable)),
-        "Paddle Inference": ("paddle", folder / "export", Path(sys.executable)),
-        "ONNX Runtime": ("onnx", folder / "export", Path(sys.executable)),
+        "Paddle Inference": ("paddle", folder / "both", Path(sys.executable)),
+        "ONNX Runtime": ("onnx", folder / "both", Path(sys.executable)),
+        "ONNX Runtime, int8": ("onnx", folder / "int8", Path(sys.executable)),
+        "live Paddle, int8 simulated": ("simulated", Path(name), Path(sys.executable)),
     }
     if options.torch_python is not None:
         kinds["torch eager"] = ("torch", Path(peer), options.torch_python)
+        kinds["torch eager, int8"] = ("torch-int8", Path(peer), options.torch_python)
     servers = {
         label: _Server(python, kind, name if kind == "live" else str(path), threads)
         for label, (kind, path, python) in kinds.items()
@@ -85,19 +130,18 @@ def _measure(key: str, folder: Path, options: argparse.Namespace, threads: int) 
             base = statistics.median(rates["live Paddle"])
             for label, found in rates.items():
                 middle = statistics.median(found)
-                print(
+                table.append(
                     f"| {title}, {batch} | {label} | {middle:.1f} | {min(found):.1f} to "
-                    f"{max(found):.1f} | {middle / base:.2f} |",
-                    flush=True,
+                    f"{max(found):.1f} | {middle / base:.2f} |"
                 )
+                print(table[-1], flush=True)
     finally:
         for server in servers.values():
             server.close()
-    return f"- {title}: {note}"
 
 
-def _export(name: str, folder: Path) -> str:
-    """Export a model of random weights to both formats; returns times and sizes."""
+def _export(name: str, folder: Path) -> list[str]:
+    """Export a model of random weights to every format; returns cells of a table."""
     import passl
     from passl.checkpoint.files import write_arrays
     from passl.config import load_config
@@ -109,15 +153,32 @@ def _export(name: str, folder: Path) -> str:
     model = passl.create_model(name, init_scheme="timm")
     weights = folder / "weights.pdparams"
     write_arrays(weights, {key: value.numpy() for key, value in model.state_dict().items()})
-    (folder / "config.yaml").write_text(f"Model: {{name: {name}}}\n")
-    settings = [f"Global.pretrained_model={weights}", "Export.export_type=both"]
-    result = export_model(load_config(folder / "config.yaml", settings), folder / "export")
-    seconds = ", ".join(f"{kind} in {value:.1f} s" for kind, value in result.seconds.items())
-    sizes = ", ".join(
-        f"{file} {size / 2**20:.1f} MiB" for file, size in result.sizes.items() if size > 2**20
-    )
-    gaps = ", ".join(f"{kind} {c.difference:.1e}" for kind, c in result.comparisons.items())
-    return f"written {seconds}; {sizes}; largest difference to the live model {gaps}"
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        pixels = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    (folder / "list.txt").write_text("".join(f"{number}.png 0\n" for number in range(8)))
+    (folder / "config.yaml").write_text(_CONFIG.format(name=name, folder=folder))
+    rows = []
+    for kind, dtype in (("both", "float32"), ("onnx", "float16"), ("onnx", "int8")):
+        settings = [
+            f"Global.pretrained_model={weights}", f"Export.export_type={kind}",
+            f"Export.dtype={dtype}", "Quantization.calibration.batches=2",
+        ]  # fmt: skip
+        out = folder / {"float32": "both"}.get(dtype, dtype)
+        result = export_model(load_config(folder / "config.yaml", settings), out)
+        for written, found in result.comparisons.items():
+            size = sum(
+                size for file, size in result.sizes.items()
+                if (file == "model.onnx") == (written == "onnx") and file != "inference.yml"
+            )  # fmt: skip
+            rows.append(
+                f"{written}, {dtype} | {result.seconds[written]:.1f} | {size / 2**20:.1f} | "
+                f"{found.difference:.1e}"
+            )
+    return rows
 
 
 class _Server:
@@ -147,7 +208,8 @@ class _Server:
 
 
 def _serve(kind: str, path: str, threads: str) -> None:
-    run = {"live": _live, "torch": _torch}.get(kind, _exported)(kind, path, int(threads))
+    makers = {"live": _live, "simulated": _live, "torch": _torch, "torch-int8": _torch}
+    run = makers.get(kind, _exported)(kind, path, int(threads))
     known: Optional[tuple[int, int]] = None
     for line in sys.stdin:
         batch = int(line)
@@ -164,14 +226,20 @@ def _serve(kind: str, path: str, threads: str) -> None:
         print(json.dumps({"rate": rate}), flush=True)
 
 
-def _live(_: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
+def _live(kind: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
     import passl
     from passl.export.sessions import LiveSession
     from passl.runtime import import_paddle, prepare
 
     prepare(threads, device="cpu")
     import_paddle()
-    return LiveSession(passl.create_model(name, init_scheme="timm")).run
+    model = passl.create_model(name, init_scheme="timm")
+    if kind == "simulated":
+        from passl.quant.simulation import Simulation
+
+        simulation = Simulation(model, "int8")
+        simulation.ranges.set(dict.fromkeys(simulation.ranges.names, (-4.0, 4.0)))
+    return LiveSession(model).run
 
 
 def _exported(kind: str, path: str, threads: int) -> Callable[[np.ndarray], Any]:
@@ -184,18 +252,52 @@ def _exported(kind: str, path: str, threads: int) -> Callable[[np.ndarray], Any]
     return open_session(folder, ModelCard.read(folder), kind, num_threads=threads).run
 
 
-def _torch(_: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
+def _torch(kind: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
     import timm
     import torch
 
     torch.set_num_threads(threads)
     model = timm.create_model(name).eval()
+    if kind == "torch-int8":
+        from torch.ao.quantization import quantize_dynamic
+
+        model = quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return np.asarray(model(torch.from_numpy(images)).numpy())
 
     return run
+
+
+def _save(path: Path, table: str) -> None:
+    before, found, rest = path.read_text().partition(_BEGIN)
+    _, ended, after = rest.partition(_END)
+    if not found or not ended:
+        sys.exit(f"{path}: has no marks {_BEGIN} and {_END}")
+    path.write_text(f"{before}{_BEGIN}\n{table}\n\n{_END}{after}")
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    vnni = any("vnni" in line for line in lines)
+    return f"{names[0] if names else platform.machine()}, VNNI: {'yes' if vnni else 'no'}"
+
+
+def _versions(options: argparse.Namespace) -> str:
+    import onnxruntime
+    import paddle
+
+    text = f"Paddle {paddle.__version__}, ONNX Runtime {onnxruntime.__version__}"
+    if options.torch_python is None:
+        return text
+    code = "import torch, timm; print(f'torch {torch.__version__}, timm {timm.__version__}')"
+    done = subprocess.run(
+        [str(options.torch_python), "-c", code], capture_output=True, text=True, check=True
+    )
+    return f"{text}, {done.stdout.strip()}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ of those wanted, ``PASSL_TUNE=threads,malloc``):
 name      what                                                   also left alone when the user set
 ========= ====================================================== ===================================
 threads   as many threads as this process has physical cores     ``OMP_NUM_THREADS``
-mkl       the AVX2 code of Paddle's MKL, which it denies to AMD   ``MKL_DEBUG_CPU_TYPE``
+mkl       AVX2 or AVX-512 in Paddle's MKL, which denies it to AMD ``MKL_DEBUG_CPU_TYPE``
 stride    strided kernels off: a slice is a copy, gradients fast  ``FLAGS_use_stride_kernel``
 malloc    glibc keeps large blocks instead of faulting them in    ``MALLOC_*``, ``GLIBC_TUNABLES``
 ========= ====================================================== ===================================
@@ -58,6 +58,9 @@ _WORDS_FOR_NONE = {"0", "none", "off", "false", "no"}
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _KEEP_ALL = 2**31 - 1  # bytes; the largest value the int argument of mallopt can hold
 _GROW_BY = 64 * 2**20  # bytes asked of the system at a time
+#: What MKL calls the code for each vector unit.
+_MKL_CODES = {"AVX2": "5", "AVX-512": "7"}
+_AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
 _IMAGE_BLOCKS = 32 * 2**20  # bytes; glibc takes no larger M_MMAP_THRESHOLD
 
 
@@ -211,8 +214,9 @@ def _apply(
     threads = _set_threads(num_threads, wanted, environ, paddle, report)
     if "stride" in wanted:
         _set_stride_kernels(environ, paddle, report)
-    if "mkl" in wanted and _is_amd_with_avx2():
-        _set_mkl_code_path(environ, paddle, report)
+    vectors = _vectors_denied_by_mkl()
+    if "mkl" in wanted and vectors is not None:
+        _set_mkl_code_path(vectors, environ, paddle, report)
     if "malloc" in wanted:
         _keep_large_allocations(environ, report)
     return RuntimeSettings(
@@ -319,17 +323,20 @@ def _set_stride_kernels(
 
 
 def _set_mkl_code_path(
-    environ: MutableMapping[str, str], paddle: Optional[ModuleType], report: _Report
+    vectors: str,
+    environ: MutableMapping[str, str],
+    paddle: Optional[ModuleType],
+    report: _Report,
 ) -> None:
     if "MKL_DEBUG_CPU_TYPE" in environ:
         report.kept.append(f"MKL code path {environ['MKL_DEBUG_CPU_TYPE']}")
         return
-    # 5 is AVX2. MKL reads it at the first matrix product, so it also counts after the import.
-    environ["MKL_DEBUG_CPU_TYPE"] = "5"
+    # MKL reads it at the first matrix product, so it also counts after the import.
+    environ["MKL_DEBUG_CPU_TYPE"] = _MKL_CODES[vectors]
     if paddle is None:
-        report.effects.append("AVX2 code of MKL")
+        report.effects.append(f"{vectors} code of MKL")
     else:
-        report.notes.append("AVX2 code of MKL if no matrix product has run yet")
+        report.notes.append(f"{vectors} code of MKL if no matrix product has run yet")
 
 
 def _keep_large_allocations(environ: MutableMapping[str, str], report: _Report) -> None:
@@ -370,17 +377,21 @@ def _glibc() -> Optional[ctypes.CDLL]:
     return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
-def _is_amd_with_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether MKL would choose its SSE code although AVX2 is there.
+def _vectors_denied_by_mkl(cpuinfo: Path = Path("/proc/cpuinfo")) -> Optional[str]:
+    """``AVX2`` or ``AVX-512`` where MKL would choose its SSE code although an AMD CPU has it.
 
-    On an Intel CPU with AVX-512 the same variable costs speed: ``benchmarks/README.md``.
+    AVX-512 is Zen 4 and later.  On an Intel CPU MKL chooses well by itself, and the same variable
+    costs speed: ``benchmarks/README.md``.
     """
     try:
         text = cpuinfo.read_text(errors="replace")
     except OSError:
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return "AuthenticAMD" in text and flags is not None and "avx2" in flags[1].split()
+        return None
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
+    if "AuthenticAMD" not in text or "avx2" not in flags:
+        return None
+    return "AVX-512" if flags >= _AVX512 else "AVX2"
 
 
 def _core_of(cpu: int, root: Path) -> str:

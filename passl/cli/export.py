@@ -38,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--format", choices=("paddle", "onnx", "both"), help="Export.export_type")
-    add("--dtype", choices=("float32", "float16"), help="of the stored weights: Export.dtype")
+    dtypes = ("float32", "float16", "int8")
+    add("--dtype", choices=dtypes, help="of the stored weights: Export.dtype")
     add("--opset", type=int, metavar="N", help="of ONNX's operators: Export.opset")
     add("--softmax", action="store_true", help="end in probabilities: Export.softmax")
     add(

@@ -83,6 +83,8 @@ def _infer(arguments: argparse.Namespace) -> int:
         check_sheet(Path(arguments.sheet))
     paths = expand(inputs, sys.stdin if "-" in inputs else None)
     predictor = _predictor(arguments, overrides)
+    for note in predictor.facts.notes:
+        print(f"passl-infer: {note}", file=sys.stderr)
     with _output(arguments.out) as stream:
         failed = _classify(predictor, paths, arguments, stream)
     return EXIT_FAILED if failed else EXIT_OK

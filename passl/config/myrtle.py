@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from passl.config.dump import emit
+from passl.config.myrtle_transforms import transforms
 from passl.config.suggest import did_you_mean
 from passl.errors import ConfigError
 
@@ -23,7 +24,13 @@ __all__ = ["Imported", "import_myrtle"]
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _FORMATS = {"FP16_32": "FP16_32", "FP16_16": "FP16_16", "TF32": "TF32", "PyTorchINT8": "int8"}
-_SCHEDULER_ONLY = "the cosine has no such setting; their code ignores it too"
+_SCHEDULER_ONLY = "the schedule has no such setting; their code ignores it too"
+#: Names of timm's create_optimizer and create_scheduler -> ours.
+_OPTIMIZERS = {
+    "adamw": "AdamW", "sgd": "Momentum", "nesterov": "Momentum", "momentum": "Momentum",
+    "lamb": "Lamb", "lars": "LARS", "nlars": "LARS",
+}  # fmt: skip
+_SCHEDULES = {"cosine": "TimmCosine", "step": "MultiStepDecay"}
 _LAUNCHER = "the launcher decides, as in python -m paddle.distributed.launch --devices=0,1"
 
 #: Keys that nothing becomes of, with the reason; by section.
@@ -234,29 +241,34 @@ class _Reader:
 
     def _optimizer(self) -> None:
         name = self.take("train_config.optimizer", "adamw")
-        if name not in ("adamw", "sgd", "momentum"):
+        if name not in _OPTIMIZERS:
             raise ConfigError(
-                f"{self._path}: train_config.optimizer is {name!r}; adamw, sgd and momentum are "
-                "there, and passl-check --list optimizers has others to write into the YAML"
+                f"{self._path}: train_config.optimizer is {name!r}; {', '.join(_OPTIMIZERS)} are "
+                "converted, and passl-check --list optimizers has others to write into the YAML"
             )
-        is_adamw = name == "adamw"
-        self.put("train_config.optimizer", "Optimizer.name", "AdamW" if is_adamw else "Momentum")
+        has_betas = _OPTIMIZERS[name] in ("AdamW", "Lamb")
+        self.put("train_config.optimizer", "Optimizer.name", _OPTIMIZERS[name])
         decay = self.take("train_config.weight_decay", 0.0)
         self.put("train_config.weight_decay", "Optimizer.weight_decay", float(decay),
                  "not of biases and normalisations, as in timm")  # fmt: skip
         self.result.config["Optimizer"]["no_weight_decay_1d"] = True
         eps, betas = self.take("train_config.opt_eps"), self.take("train_config.opt_betas")
         momentum = self.take("train_config.momentum")
-        if is_adamw:
-            self.put("train_config.opt_eps", "Optimizer.eps", 1e-8 if eps is None else float(eps))
+        if has_betas:
+            least = 1e-6 if name == "lamb" else 1e-8
+            self.put("train_config.opt_eps", "Optimizer.eps", least if eps is None else float(eps))
             self.put("train_config.opt_betas", "Optimizer.betas", betas or [0.9, 0.999])
-            self.result.unmapped["train_config.momentum"] = "AdamW has none"
+            self.result.unmapped["train_config.momentum"] = f"{_OPTIMIZERS[name]} has none"
         else:
+            nesterov = name in ("sgd", "nesterov", "nlars")
             self.put("train_config.momentum", "Optimizer.momentum", float(momentum or 0.9))
-            self.put("train_config.momentum", "Optimizer.use_nesterov", name == "sgd")
+            self.put("train_config.momentum", "Optimizer.use_nesterov", nesterov)
             for key in ("opt_eps", "opt_betas"):
                 self.result.unmapped[f"train_config.{key}"] = f"{name} has none"
         clip = self.take("train_config.clip_grad")
+        if clip is None and name == "lamb":
+            self.put("train_config.optimizer", "Optimizer.grad_clip.clip_norm", 1.0,
+                     "which timm's Lamb does itself")  # fmt: skip
         if clip is None:
             self.leave_empty("train_config.clip_grad")
         else:
@@ -266,12 +278,12 @@ class _Reader:
 
     def _schedule(self) -> None:
         name = self.take("train_config.scheduler", "cosine")
-        if name != "cosine":
+        if name not in _SCHEDULES:
             raise ConfigError(
-                f"{self._path}: train_config.scheduler is {name!r}; only cosine is converted, "
+                f"{self._path}: train_config.scheduler is {name!r}; cosine and step are converted, "
                 "passl-check --list schedules has others to write into the YAML"
             )
-        self.put("train_config.scheduler", "LRScheduler.name", "TimmCosine")
+        self.put("train_config.scheduler", "LRScheduler.name", _SCHEDULES[name])
         self.result.config["LRScheduler"]["unit"] = "epoch"
         rate = self.need("train_config.lr", float)
         if self._is_head:
@@ -280,16 +292,37 @@ class _Reader:
             batch = self.result.config["Global"]["global_batch_size"]
             self.put("train_config.lr", "LRScheduler.learning_rate", rate * batch / 512.0,
                      f"{rate} * {batch} / 512, which their code multiplies")  # fmt: skip
-        for key, target in (("warmup_lr", "warmup_start_lr"), ("min_lr", "eta_min")):
-            value = float(self.need(f"train_config.{key}", float))
-            self.put(f"train_config.{key}", f"LRScheduler.{target}", value)
-        self.put("train_config.warmup_epochs", "LRScheduler.warmup_epoch",
-                 self.need("train_config.warmup_epochs"))  # fmt: skip
+        start = float(self.need("train_config.warmup_lr", float))
+        self.put("train_config.warmup_lr", "LRScheduler.warmup_start_lr", start)
+        length = self.need("train_config.warmup_epochs")
+        if name == "step":
+            self._steps(length)
+        else:
+            least = float(self.need("train_config.min_lr", float))
+            self.put("train_config.min_lr", "LRScheduler.eta_min", least)
+            self.put("train_config.warmup_epochs", "LRScheduler.warmup_epoch", length)
         noise = self.take("train_config.lr_noise")
         if noise is None:
             self.leave_empty("train_config.lr_noise")
         else:
             self.result.unmapped["train_config.lr_noise"] = "no schedule here is random"
+
+    def _steps(self, warmup: int) -> None:
+        """timm's ``step``: a factor every so many epochs, the warm-up counted."""
+        every = self.need("train_config.decay_epochs")
+        if every < max(1, warmup):
+            raise ConfigError(
+                f"{self._path}: train_config.decay_epochs: {every} epochs are shorter than the "
+                f"warm-up of {warmup}, and here a warm-up leads to the rate that follows it; write "
+                "the LRScheduler by hand"
+            )
+        epochs = self.result.config["Global"]["epochs"]
+        self.put("train_config.decay_epochs", "LRScheduler.milestones",
+                 list(range(every, epochs, every)), f"every {every} epochs")  # fmt: skip
+        factor = float(self.need("train_config.decay_rate", float))
+        self.put("train_config.decay_rate", "LRScheduler.gamma", factor)
+        self.put("train_config.warmup_epochs", "LRScheduler.warmup_epochs", warmup)
+        self.leave("train_config.min_lr", "steps of a factor have no lowest rate")
 
     def _teacher(self) -> None:
         if not self._has_teacher:
@@ -326,8 +359,11 @@ class _Reader:
             slip = "" if key == "vit_config.q_format" else "what their README calls q_format"
             self.put(key, "Quantization.format", _FORMATS[value], slip)
             mode = "ptq" if value == "PyTorchINT8" else "qat"
-            why = "int8 is for evaluation only here" if mode == "ptq" else ""
+            why = "measured on a trained model, as theirs; qat trains in int8" * (mode == "ptq")
             self.put(key, "Quantization.mode", mode, why)
+            if mode == "ptq":
+                self.put(key, "Quantization.calibration.method", "minmax",
+                         "theirs; its weights have one scale, here one a channel")  # fmt: skip
 
     def _data(self, data: Mapping[str, Any], path: Path) -> None:
         left = {key: value for key, value in data.items() if key != "number_of_classes"}
@@ -347,7 +383,7 @@ class _Reader:
             self.put("data.dataset_path", f"{at}.dataset_path", root)
             self.put(f"data.{files}", f"{at}.image_paths", names)
             self.put("data.label_map", f"{at}.label_map", labels)
-            steps = _transforms(left.pop(ops, {}), f"{path}: {ops}")
+            steps = transforms(left.pop(ops, {}), f"{path}: {ops}")
             self.put(f"data.{ops}", f"{at}.transform_ops", steps, "in the order of their code")
         sampler = "DataLoader.Train.sampler"
         self.put("train_config.drop_last_batch", f"{sampler}.drop_last", drop_last,
@@ -429,44 +465,3 @@ def _find_data(reader: _Reader, path: Path) -> Path:
         )
     reader.result.mapped["data_config_path"] = f"DataLoader (read from {named})"
     return found
-
-
-def _transforms(ops: Any, where: str) -> list[dict[str, Any]]:
-    """Their transforms in the order in which their code applies them, whatever the file's."""
-    if not isinstance(ops, dict):
-        raise ConfigError(f"{where}: expected a JSON object, found {ops!r}")
-    unknown = sorted(set(ops) - set(_ORDER))
-    if unknown:
-        raise ConfigError(f"{where}: {unknown[0]} is not known; theirs are {', '.join(_ORDER)}")
-    steps: list[dict[str, Any]] = []
-    for name in _ORDER:
-        if name not in ops:
-            continue
-        value = ops[name]
-        if name == "RandomHorizontalFlip":
-            steps.append({"RandFlipImage": {"flip_code": 1}})
-        elif name == "Normalize":
-            steps.append({"NormalizeImage": {**_mean_and_std(value, where), "order": ""}})
-        else:
-            steps.append({_ORDER[name]: {"size": value}})
-    if "Normalize" not in ops:
-        steps.append({"NormalizeImage": {"mean": [0.0], "std": [1.0], "order": ""}})
-    return [*steps, {"ToCHWImage": None}]
-
-
-#: Their transforms in their order -> ours.
-_ORDER = {
-    "Resize": "ResizeImage",
-    "RandomResizedCrop": "RandomResizedCrop",
-    "CenterCrop": "CenterCrop",
-    "RandomHorizontalFlip": "RandFlipImage",
-    "Normalize": "NormalizeImage",
-}
-
-
-def _mean_and_std(value: Any, where: str) -> dict[str, Any]:
-    if isinstance(value, dict) and {"mean", "std"} <= set(value):
-        return {"mean": value["mean"], "std": value["std"]}
-    if isinstance(value, list) and len(value) == 2:
-        return {"mean": value[0], "std": value[1]}
-    raise ConfigError(f"{where}: Normalize: expected mean and std, found {value!r}")

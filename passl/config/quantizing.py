@@ -15,15 +15,19 @@ class CalibrationSection:
     """How int8 finds the range of each activation.
 
     Attributes:
-        batches: of the evaluation data to look at, without their labels.
+        batches: of the evaluation data to look at, without their labels; of the training data in
+            ``mode: qat``.
         method: ``minmax`` takes what was seen, ``percentile`` leaves the ends out, ``mse`` takes
             the range of the least squared error.
         percentile: share of the values inside the range, in percent (``percentile`` only).
+        momentum: share of itself that an end of a range keeps at each step of ``mode: qat``; the
+            rest is the end of the step's inputs. 1 leaves the ranges as they were measured.
     """
 
     batches: Annotated[int, Range(min=1)] = 10
     method: Literal["minmax", "percentile", "mse"] = "percentile"
     percentile: Annotated[float, Range(min=50.0, max=100.0, min_open=True)] = 99.99
+    momentum: Annotated[float, Range(min=0.0, max=1.0)] = 0.9
 
 
 @dataclass(frozen=True)

@@ -335,8 +335,8 @@ class ExportSection:
         input_shape: of one input, [batch, channels, height, width]; null where the size is free
             (the batch). Not given: a free batch of what the model takes.
         batch_size: images of an input, in place of ``input_shape``'s; ``free`` takes any number.
-        dtype: of the stored weights. ``float16`` halves the files; docs/deploy.md says what
-            computes in it.
+        dtype: of the stored weights. ``float16`` halves the files, ``int8`` (ONNX only) takes a
+            quarter; docs/deploy.md says what computes in them.
         opset: version of ONNX's operators.
         softmax: end in probabilities instead of logits.
         preprocess: put the normalisation that ends ``DataLoader.Eval``'s transforms inside: the
@@ -344,13 +344,13 @@ class ExportSection:
         labels: file of class names, one a line; null takes those of the data set, if it has any.
         simplify: fold and fuse operators of the ONNX file with onnxsim or onnxoptimizer.
         tolerance: largest difference to the live model, relative to its largest output (at least
-            1); null is 1e-4 for float32, 1e-2 for float16. Above it nothing is exported.
+            1); null is 1e-4 for float32, 1e-2 for float16 and int8. Above it nothing is exported.
     """
 
     export_type: Literal["paddle", "onnx", "both"] = "paddle"
     input_shape: Optional[list[Annotated[Optional[int], Range(min=1)]]] = None
     batch_size: Union[Annotated[int, Range(min=1)], Literal["free"], None] = None
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16", "int8"] = "float32"
     opset: Annotated[int, Range(min=11, max=20)] = 17
     softmax: bool = False
     preprocess: bool = False

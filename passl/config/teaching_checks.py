@@ -45,16 +45,10 @@ def check_distillation(config: Config, checker: Checker, sound: Callable[..., bo
 
 
 def check_quantization(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
-    """Training knows the floating-point formats only."""
+    """Whole numbers are rounded in one way only."""
     section = config.Quantization
     if section is None or not sound("Quantization"):
         return
-    if section.format == "int8" and section.mode == "qat":
-        checker.report(
-            "Quantization.mode",
-            "int8 is for evaluation (mode: ptq): its ranges are measured on a trained model; "
-            "training rounds to FP16_32, FP16_16 or TF32",
-        )
     if section.format == "int8" and section.rounding != "ieee":
         checker.report("Quantization.rounding", "int8 knows no other rounding; leave it out")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from passl.distributed.talk import talking
 from passl.distributed.world import World
@@ -25,6 +25,7 @@ __all__ = [
     "broadcast_parameters",
     "check_equal",
     "init_world",
+    "share_batch_statistics",
     "sum_integers",
     "sum_over_ranks",
 ]
@@ -43,6 +44,22 @@ def broadcast_parameters(tensors: Iterable[Tensor], world: World) -> None:
         with talking("initial weights"):
             for tensor in tensors:
                 paddle.distributed.broadcast(tensor, src=0)
+
+
+def share_batch_statistics(model: Any, world: World) -> None:
+    """Give every rank the running averages of rank 0's batch normalisations.
+
+    Each process averages over its own samples.  Rank 0's count, as in PyTorch's
+    DistributedDataParallel: they are what a checkpoint holds, so a run that continues evaluates as
+    one that never stopped.  Nothing in training reads them.
+    """
+    if not world.is_distributed:
+        return
+    with talking("batch statistics"):
+        for layer in model.sublayers(include_self=True):
+            for name in ("_mean", "_variance"):
+                if isinstance(layer, nn.layer.norm._BatchNormBase):
+                    paddle.distributed.broadcast(getattr(layer, name), src=0)
 
 
 def check_equal(tensors: Mapping[str, Any], world: World, advice: str) -> None:

@@ -21,6 +21,7 @@ from passl.config import Config
 from passl.data.loader import Batch
 from passl.engine.benchmark_report import Report, Timing
 from passl.engine.build import Run
+from passl.engine.hooks.int8_ranges import Int8Ranges
 from passl.engine.trainer import Trainer
 from passl.models.summary import cost
 from passl.optim.parallel import on_cpu
@@ -44,6 +45,9 @@ def measure(run: Run, what: Sequence[str], steps: int, warm_up: int = 2) -> Repo
     trainer = run.trainer
     assert trainer is not None  # built to train
     parts = trainer.parts
+    for hook in parts.hooks:
+        if isinstance(hook, Int8Ranges):  # without ranges nothing can be rounded
+            hook.on_start(trainer)
     parts.model.train()
     report = Report(_about(run, trainer), num_processes=parts.world.size)
     report.peak_flops = matmul_flops(parts.precision.dtype if parts.precision.level != "O0" else "")

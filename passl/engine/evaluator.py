@@ -19,7 +19,7 @@ from paddle import Tensor
 
 from passl.data.loader import Batch, Loader
 from passl.data.transfer import Transfer
-from passl.distributed.collectives import sum_integers, sum_over_ranks
+from passl.distributed.collectives import share_batch_statistics, sum_integers, sum_over_ranks
 from passl.distributed.world import World
 from passl.engine.exact_sum import ExactSum
 from passl.engine.stopping import RunStopped
@@ -131,6 +131,7 @@ class Evaluator:
             DataError: not every sample was seen.
             RunStopped: ``poll`` said so; there is no result.
         """
+        share_batch_statistics(model, self._world)
         was_training = model.training
         model.eval()
         started = mark = time.perf_counter()

@@ -98,7 +98,9 @@ class Builder:
             halve_for_evaluation(
                 model, self.build_precision_once(), self.config, self.reporter
             )
-            quantized = evaluate_quantized(self.config, model, evaluator, self.world)
+            quantized = evaluate_quantized(
+                self.config, model, evaluator, self.world, self.weights_to_evaluate()
+            )
             return Run(
                 self.config,
                 self.mode,
@@ -369,7 +371,7 @@ class Builder:
         store: CheckpointStore,
     ) -> TrainParts:
         """Everything the trainer needs."""
-        round_in_training(self.config, model, self.reporter)
+        rounding_hooks = round_in_training(self.config, model, self.reporter)
         loss = self.build_loss("Train")
         assert loss is not None  # the config check demands Loss.Train
         optimizer = self.build_optimizer(model)
@@ -401,7 +403,10 @@ class Builder:
                 in_background=self.config.Global.save_in_background,
             ),
             reporter=self.reporter,
-            hooks=[self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks],
+            hooks=[
+                *rounding_hooks,
+                *(self.build_component(HOOKS, "Hooks", hook) for hook in self.config.Hooks),
+            ],
             evaluator=evaluator,
             world=self.world,
             record=record,

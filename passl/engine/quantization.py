@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-import numpy as np
 import paddle
 
-from passl.distributed.collectives import sum_over_ranks
+from passl.engine.calibration import batches_of, calibrate, trained_ranges
 from passl.engine.class_report import ClassCounts
-from passl.engine.evaluator import Evaluator, to_model_input
-from passl.quant.int8 import BINS
+from passl.engine.evaluator import Evaluator
+from passl.engine.hooks.int8_ranges import Int8Ranges
 from passl.quant.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from passl.config.quantizing import QuantizationSection
     from passl.data.loader import Loader
     from passl.distributed.world import World
+    from passl.engine.calibration import TrainedRanges
     from passl.engine.reporting import Reporter
 
 __all__ = ["QuantizedEvaluation", "evaluate_quantized", "round_in_training"]
@@ -30,28 +30,42 @@ __all__ = ["QuantizedEvaluation", "evaluate_quantized", "round_in_training"]
 _COMPARED = 8
 
 
-def round_in_training(config: Config, model: Any, reporter: Reporter) -> Optional[Simulation]:
-    """Let the model round in training and evaluation, if the config asks for it."""
+def round_in_training(config: Config, model: Any, reporter: Reporter) -> list[Int8Ranges]:
+    """Let the model round in training and evaluation, if the config asks for it.
+
+    Returns:
+        what the trainer is to call: the keeper of int8's ranges.
+    """
     section = config.Quantization
     if section is None or section.format == "FP32" or section.mode != "qat":
-        return None
+        return []
     simulation = Simulation(model, section.format, section.rounding, in_training=True)
+    how = f"{section.rounding} rounding"
+    if section.format == "int8":
+        how = "ranges that move with training"
     reporter.log(
         f"quantization: {len(simulation.layers)} layers compute in {section.format} "
-        f"({section.rounding} rounding), in training and evaluation; weights are kept in float32"
+        f"({how}), in training and evaluation; weights are kept in float32"
     )
-    return simulation
+    if section.format != "int8":
+        return []
+    return [Int8Ranges(simulation, section.calibration)]
 
 
 def evaluate_quantized(
-    config: Config, model: Any, evaluator: Optional[Evaluator], world: World
+    config: Config, model: Any, evaluator: Optional[Evaluator], world: World, weights: str
 ) -> Optional[QuantizedEvaluation]:
-    """Let the model compute in the format of the config, and the evaluator count its classes."""
+    """Let the model compute in the format of the config, and the evaluator count its classes.
+
+    Args:
+        weights: where the model's are from.
+    """
     section = config.Quantization
     if section is None or section.format == "FP32" or evaluator is None:
         return None
+    trained = trained_ranges(section, weights)
     quantized = QuantizedEvaluation(
-        section, model, evaluator.loader, config.Model["class_num"], world
+        section, model, evaluator.loader, config.Model["class_num"], world, trained
     )
     quantized.prepare()
     evaluator.watch(quantized.counts)
@@ -67,6 +81,7 @@ class QuantizedEvaluation:
         loader: evaluation data.
         class_num: classes of the model.
         world: this process among all.
+        trained: ranges of int8 that were trained; None: they are measured.
 
     Attributes:
         counts: to be given to the evaluator as its last metric.
@@ -79,7 +94,9 @@ class QuantizedEvaluation:
         loader: Loader,
         class_num: int,
         world: World,
+        trained: Optional[TrainedRanges] = None,
     ) -> None:
+        self._trained = trained
         self._section, self._model, self._loader, self._world = section, model, loader, world
         self.counts = ClassCounts(class_num)
         self._simulation = Simulation(model, section.format, section.rounding)
@@ -88,8 +105,13 @@ class QuantizedEvaluation:
         """Find the ranges of int8, and how far each layer is from float32."""
         self._model.eval()
         with paddle.no_grad():
-            if self._section.format == "int8":
-                self._calibrate()
+            if self._trained is not None:
+                self._simulation.ranges.set(self._trained)
+            elif self._section.format == "int8":
+                calibrate(
+                    self._model, self._simulation, self._section.calibration, self._batches,
+                    self._world,
+                )  # fmt: skip
             self._errors = self._compare()
 
     def report(self, reporter: Reporter) -> None:
@@ -97,11 +119,11 @@ class QuantizedEvaluation:
         section = self._section
         before, after = self._simulation.size()
         calibration = section.calibration
-        how = (
-            f"ranges by {calibration.method} of {calibration.batches} batches"
-            if section.format == "int8"
-            else f"{section.rounding} rounding"
-        )
+        how = f"{section.rounding} rounding"
+        if section.format == "int8":
+            how = f"ranges by {calibration.method} of {calibration.batches} batches"
+        if self._trained is not None:
+            how = "ranges of the training"
         reporter.log(f"quantization: {section.format}, {how}")
         reporter.log(
             f"weights: {before:,} bytes in float32, {after:,} in {section.format} "
@@ -120,48 +142,12 @@ class QuantizedEvaluation:
     # -- before ------------------------------------------------------------------------------
 
     def _batches(self, count: int) -> Iterator[Tensor]:
-        for number, batch in enumerate(self._loader.epoch(0)):
-            if number >= count:
-                return
-            if len(batch.labels):
-                yield to_model_input(paddle.to_tensor(batch.images), self._loader)
-
-    def _calibrate(self) -> None:
-        """First the ends of every input, then histograms between them, over all processes."""
-        calibration, simulation = self._section.calibration, self._simulation
-        with simulation.observing() as ends:
-            for images in self._batches(calibration.batches):
-                self._model(images)
-        names = [name for name, layer in simulation.layers.items() if simulation.takes_range(layer)]
-        for name in names:
-            # A process without a batch of its own has nothing to say.
-            own = np.stack(ends[name]) if name in ends else np.full((1, 2), np.nan)
-            lowest, highest = self._over_ranks(float(own[:, 0].min()), float(own[:, 1].max()))
-            simulation.ranges[name] = (lowest, highest)
-        if calibration.method == "minmax":
-            return
-        with simulation.observing() as histograms:
-            for images in self._batches(calibration.batches):
-                self._model(images)
-        counts = {
-            name: sum_over_ranks(
-                np.sum(histograms.get(name, [np.zeros(BINS)]), axis=0), self._world
-            )
-            for name in names
-        }
-        simulation.choose(counts, calibration.method, calibration.percentile)
-
-    def _over_ranks(self, lowest: float, highest: float) -> tuple[float, float]:
-        """The lowest and highest of all processes."""
-        table = np.zeros((self._world.size, 2))
-        table[self._world.rank] = lowest, highest
-        table = sum_over_ranks(table.reshape(-1), self._world).reshape(-1, 2)
-        return float(np.nanmin(table[:, 0])), float(np.nanmax(table[:, 1]))
+        return batches_of(self._loader, count)
 
     def _compare(self) -> dict[str, float]:
         """Relative distance of each layer's output from float32, on a few images."""
         simulation = self._simulation
-        images = next(self._batches(1), None)
+        images = next(iter(self._batches(1)), None)
         if images is None:
             return {}
         images = images[:_COMPARED]

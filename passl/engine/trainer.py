@@ -57,6 +57,8 @@ class Trainer:
         self.meter.restore(state.window, state.epoch_sums)
         self.skipped = SkippedSteps(state, parts.max_bad_steps)
         self.stop_reason: Optional[str] = None
+        #: Whether the newest step updated the weights; perhaps on the device.
+        self.accepted: Union[bool, Tensor] = True
         self.validation = Validation(parts, plan, state)
         self.saving = Saving(parts, plan, state, self.meter, is_saved=is_saved)
         self.watch = StopWatch()
@@ -148,6 +150,7 @@ class Trainer:
             for name, value in self._reported(losses, logits, target, count).items():
                 sums[name] = sums[name] + value
         grad_norm, accepted = self._update()
+        self.accepted = accepted
         self.meter.add(sums, len(batch.labels), grad_norm)
         known = accepted if isinstance(accepted, bool) else None
         self.skipped.add(batch.indices, known, parts.precision.shrinks_instead)

@@ -16,10 +16,12 @@ from passl.export.plan import ExportPlan
 from passl.export.preprocess import Preprocessor
 from passl.export.sessions import Session
 
-__all__ = ["BATCHES", "Comparison", "Samples", "compare", "gather_samples"]
+__all__ = ["BATCHES", "INT8_BATCHES", "Comparison", "Samples", "compare", "gather_samples"]
 
 #: Sizes of the batches that are compared; a graph of a fixed batch is compared on one of its own.
 BATCHES = (1, 3)
+#: Rounding turns a last bit into a step here and there, so more pictures tell more.
+INT8_BATCHES = (1, 3, 28)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def gather_samples(
     Raises:
         DataError: a picture cannot be used.
     """
-    sizes = BATCHES if plan.batch_size is None else (plan.batch_size,)
+    several = INT8_BATCHES if plan.dtype == "int8" else BATCHES
+    sizes = several if plan.batch_size is None else (plan.batch_size,)
     count = sum(sizes)
     if preprocessor is not None and (photos or dataset is not None):
         if photos:

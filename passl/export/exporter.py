@@ -7,21 +7,27 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from passl.checkpoint.disk import os_errors_become_sentences, remove_tree, sync_folder
+from passl.checkpoint.disk import (
+    human_size,
+    os_errors_become_sentences,
+    remove_tree,
+    sync_folder,
+)
 from passl.config import Config
 from passl.engine.build import run_dir_of
 from passl.errors import ConfigError, PasslError
 from passl.export.card import CARD_NAME, ModelCard, described_files
 from passl.export.compare import Comparison, Samples, compare, gather_samples
 from passl.export.formats import FORMATS, INPUT_NAME, WriteJob, check_tools
+from passl.export.int8 import SimulatedInt8, int8_in_words, int8_tolerance, simulate
 from passl.export.live import LiveModel, build_dataset, class_names, live_model
-from passl.export.plan import ExportPlan, plan_export
+from passl.export.plan import TOLERANCES, ExportPlan, plan_export
 from passl.export.preprocess import Preprocessor, eval_steps
 from passl.export.sessions import open_session
 
@@ -87,16 +93,27 @@ def export_model(
     from passl.export.graph import ExportGraph, settle_layers, store_in_half
     from passl.export.sessions import LiveSession
 
+    int8 = simulate(config, live) if plan.dtype == "int8" else None
     live_outputs = [LiveSession(live.layer).run(batch) for batch in samples.model]
+    exact: list[np.ndarray] = []
+    if int8 is not None:
+        exact = int8.as_it_was(samples.model)
+        say(int8_in_words(int8, exact, live_outputs))
+        int8.leave()
+        if config.Export is None or config.Export.tolerance is None:
+            plan = replace(plan, tolerance=int8_tolerance(plan, exact, live_outputs))
     wanted = [_softmax(batch) if plan.softmax else batch for batch in live_outputs]
     normalize = preprocessor.normalize if preprocessor is not None else None
     graph = ExportGraph(live.layer, normalize, plan.channels, plan.softmax)
     graph.eval()
     settle_layers(graph)
-    card = _card(config, plan, live, preprocessor, class_names(config, dataset), samples, wanted)
+    labels = class_names(config, dataset)
+    card = _card(config, plan, live, preprocessor, labels, samples, wanted, int8)
     with _beside(out) as (folder, scratch):
         result = ExportResult(out, card)
-        job = WriteJob(graph, plan, folder, scratch)
+        job = WriteJob(graph, plan, folder, scratch, int8.layers() if int8 is not None else ())
+        if int8 is not None:  # first the graph as it is before its numbers are rounded
+            _check_before_int8(job, card, samples, exact, say)
         # ONNX's own tool rounds its weights; Paddle's graph has them rounded before it is written.
         for kind in sorted(plan.formats):
             if kind == "paddle" and plan.dtype == "float16":
@@ -134,10 +151,11 @@ def _write_and_compare(
         "largest_difference": found.difference,
         "same_class": f"{found.same_class} of {found.pictures}",
     }
+    what = "live model in simulated int8" if plan.dtype == "int8" else "live model"
     text = (
-        f"{kind}: largest difference to the live model {found.difference:.2g} (relative "
-        f"{found.relative:.2g}, at most {plan.tolerance:g} is accepted) on batches of "
-        f"{' and '.join(str(len(batch)) for batch in samples.graph)}; the same class for "
+        f"{kind}: largest difference to the {what} {found.difference:.2g} (relative "
+        f"{found.relative:.2g}, at most {plan.tolerance:.3g} is accepted) on batches of "
+        f"{_listed([str(len(batch)) for batch in samples.graph])}; the same class for "
         f"{found.same_class} of {found.pictures} pictures; {session.backend}"
     )
     if not found.relative <= plan.tolerance:
@@ -151,6 +169,11 @@ def _write_and_compare(
             )
         )
     say(text)
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _preprocessor(
@@ -174,6 +197,7 @@ def _card(
     labels: Optional[list[str]],
     samples: Samples,
     wanted: Sequence[np.ndarray],
+    int8: Optional[SimulatedInt8],
 ) -> ModelCard:
     from passl.engine.resume import versions
 
@@ -193,9 +217,41 @@ def _card(
         inside=preprocessor.within if preprocessor is not None else [],
         labels=labels,
         files={},
-        weights={"dtype": plan.dtype, "source": str(live.weights), "sha256": live.sha256},
+        weights={
+            "dtype": plan.dtype,
+            "source": str(live.weights),
+            "sha256": live.sha256,
+            **({"ranges": int8.origin} if int8 is not None else {}),
+        },
         compared={"images": samples.origin, "tolerance": plan.tolerance},
         versions=versions(),
+    )
+
+
+def _check_before_int8(
+    job: WriteJob,
+    card: ModelCard,
+    samples: Samples,
+    exact: Sequence[np.ndarray],
+    say: Say,
+) -> None:
+    """Compare the graph in float32 with the live model without rounding.
+
+    Raises:
+        PasslError: they differ.
+    """
+    folder = job.scratch / "float32"
+    folder.mkdir()
+    plan = replace(job.plan, dtype="float32", tolerance=TOLERANCES["float32"])
+    result = ExportResult(folder, replace(card, files={}, compared={}))
+    wanted = [_softmax(batch) if plan.softmax else batch for batch in exact]
+    before = replace(job, plan=plan, folder=folder, int8_layers=())
+    _write_and_compare("onnx", before, result, samples, wanted, _silent)
+    found = result.comparisons["onnx"]
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    say(
+        f"onnx in float32, before its weights are rounded: largest difference to the live model "
+        f"{found.difference:.2g} (relative {found.relative:.2g}); {human_size(size)}"
     )
 
 

@@ -11,12 +11,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from passl.errors import PasslError
+from passl.export.int8 import Int8Layer
 from passl.export.plan import ExportPlan
 from passl.runtime import import_paddle
 
@@ -36,12 +37,14 @@ class WriteJob:
         plan: what was asked for.
         folder: where the files go.
         scratch: where intermediate files may go; removed afterwards.
+        int8_layers: layers that multiply whole numbers, of ``int8``.
     """
 
     graph: Any
     plan: ExportPlan
     folder: Path
     scratch: Path
+    int8_layers: Sequence[Int8Layer] = ()
 
 
 def check_tools(plan: ExportPlan) -> None:
@@ -88,7 +91,8 @@ def write_onnx(job: WriteJob) -> dict[str, str]:
     from passl.export.onnx_graph import finish
 
     name = f"{STEM}.onnx"
-    finish(made, job.folder / name, job.plan, _group_epsilons(job.graph))
+    epsilons = _group_epsilons(job.graph)
+    finish(made, job.folder / name, job.plan, epsilons, job.int8_layers)
     return {"model": name}
 
 

@@ -9,16 +9,14 @@ from typing import Any, Optional
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.sources import open_source
 from passl.config import Config, load_config
-from passl.engine.build import run_dir_of
-from passl.errors import CheckpointError, ConfigError, DataError
+from passl.engine.trained import build_trained, config_of_run, newest_weights
+from passl.errors import CheckpointError, DataError
 from passl.registry import DATASETS, import_user_modules
-from passl.runtime import import_paddle, prepare
 
 __all__ = [
     "LiveModel",
     "build_dataset",
     "class_names",
-    "config_of_run",
     "live_model",
     "load_run_config",
     "read_labels",
@@ -32,35 +30,18 @@ class LiveModel:
     Attributes:
         layer: in evaluation mode.
         weights: the file they are from.
+        path: the same as it was named: a checkpoint's folder, for one.
         sha256: of that file, or of the list of files in a folder.
         report: what became of its tensors, and what is odd.
+        notes: what is odd alone.
     """
 
     layer: Any
     weights: Path
+    path: str
     sha256: str
     report: str
-
-
-def config_of_run(path: Path) -> Optional[tuple[Path, Optional[Path]]]:
-    """The config of the run that ``path`` belongs to, and the weights that ``path`` names.
-
-    Args:
-        path: a run's folder, or a checkpoint in it.
-
-    Returns:
-        config.yaml and the checkpoint (None: the run's folder was given); None if it is neither.
-    """
-    if (path / "config.yaml").is_file():
-        return path / "config.yaml", None
-    try:
-        weights = resolve_checkpoint(path).weights
-    except CheckpointError:
-        return None
-    for folder in (weights.resolve().parents[0], *weights.resolve().parents[1:4]):
-        if (folder / "config.yaml").is_file():
-            return folder / "config.yaml", path
-    return None
+    notes: tuple[str, ...]
 
 
 def load_run_config(path: Path) -> tuple[Config, str]:
@@ -83,10 +64,10 @@ def load_run_config(path: Path) -> tuple[Config, str]:
     config = load_config(file)
     if named is not None:
         return config, str(named)
-    for link in ("best", "latest"):
-        if (path / link).exists():
-            return config, str(path / link)
-    raise CheckpointError(f"{path}: holds no checkpoint yet (looked for best and latest)")
+    weights = newest_weights(path)
+    if weights is None:
+        raise CheckpointError(f"{path}: holds no checkpoint yet (looked for best and latest)")
+    return config, weights
 
 
 def live_model(config: Config, weights: Optional[str] = None, *, device: str = "cpu") -> LiveModel:
@@ -101,32 +82,26 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
         CheckpointError: there are no weights, or they do not fit.
         ConfigError: the model cannot be built so.
     """
-    prepare(config.Global.num_threads, device=device)
-    paddle = import_paddle()
-    from passl.checkpoint.pretrained import load_pretrained
-    from passl.engine.model_facts import check_external, check_weights, without_external_files
-    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
-    from passl.models import create_model
-
-    path = weights or weights_to_evaluate(config, run_dir_of(config))
-    resolved = resolve_checkpoint(path)
-    import_user_modules(config.Global.imports, execute=True)
-    paddle.set_device(device)
-    arguments = {key: value for key, value in config.Model.items() if key != "name"}
-    record = record_beside(path)
-    arguments, notes = without_external_files(arguments, record, path)
-    try:
-        layer = create_model(config.Model["name"], seed=config.Global.seed, **arguments)
-        check_external(layer, record, Path(path))
-        notes.append(str(load_pretrained(layer, path)))
-        check_weights(layer)
-    except ConfigError as error:
-        raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
-    notes += differing_settings(layer, record)
-    layer.eval()
-    with open_source(resolved.weights) as source:  # it knows folders of shards as well as files
+    trained = build_trained(config, weights, device=device)
+    with open_source(trained.weights) as source:  # it knows folders of shards as well as files
         sha256 = source.sha256()
-    return LiveModel(layer, resolved.weights, sha256, "\n".join(notes))
+    notes = (*trained.notes, *_rounding_note(config))
+    report = "\n".join([str(trained.loaded), *notes])
+    return LiveModel(trained.layer, trained.weights, trained.path, sha256, report, notes)
+
+
+def _rounding_note(config: Config) -> list[str]:
+    """What a training that rounds is not here."""
+    section = config.Quantization
+    if section is None or section.format == "FP32" or section.mode != "qat":
+        return []
+    if config.Export is not None and config.Export.dtype == section.format:
+        return []
+    return [
+        f"the config trains and evaluates in {section.format}; here the weights are as they are "
+        "kept, in float32, and nothing is rounded as in training"
+        + ("; passl-export --format onnx --dtype int8 rounds" * (section.format == "int8"))
+    ]
 
 
 def build_dataset(config: Config) -> Optional[Any]:

@@ -106,6 +106,7 @@ def load_config_model(
         plan.meaning,
         names,
         str(config.source_path),
+        live.notes,
     )
     return Predictor(
         LiveSession(live.layer), Preprocessor(steps, plan.channels), facts, **settings

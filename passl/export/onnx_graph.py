@@ -1,13 +1,15 @@
-"""What is done to an ONNX file after paddle2onnx: names, half precision, simplification."""
+"""What is done to an ONNX file after paddle2onnx: names, simplification, half precision, int8."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from passl.errors import PasslError
+from passl.export.int8 import Int8Layer, write_pairs
 from passl.export.plan import ExportPlan
 
 __all__ = ["finish"]
@@ -16,7 +18,13 @@ __all__ = ["finish"]
 _BATCH = "batch"
 
 
-def finish(made: Path, target: Path, plan: ExportPlan, epsilons: AbstractSet[float]) -> None:
+def finish(
+    made: Path,
+    target: Path,
+    plan: ExportPlan,
+    epsilons: AbstractSet[float],
+    int8_layers: Sequence[Int8Layer] = (),
+) -> None:
     """Read ``made``, give it plain names, and write ``target``.
 
     Args:
@@ -24,6 +32,7 @@ def finish(made: Path, target: Path, plan: ExportPlan, epsilons: AbstractSet[flo
         target: the file to write.
         plan: what was asked for.
         epsilons: of the network's group normalisations.
+        int8_layers: layers to store as int8.
 
     Raises:
         PasslError: a tool refused the graph.
@@ -36,6 +45,8 @@ def finish(made: Path, target: Path, plan: ExportPlan, epsilons: AbstractSet[flo
     _mend_epsilons(model, epsilons)
     if plan.simplify:
         model = _simplified(model)
+    if int8_layers:  # after the simplification, which would compute the weights back to float32
+        write_pairs(model, int8_layers)
     if plan.dtype == "float16":
         model = _in_half(model)
     model.producer_name = "passl"

@@ -14,7 +14,9 @@ from passl.models.summary import image_size
 __all__ = ["TOLERANCES", "ExportPlan", "plan_export"]
 
 #: Largest difference to the live model, relative to its largest output or to 1.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-2}
+#: The first version of ONNX's operators with a scale for each channel.
+_INT8_OPSET = 13
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def plan_export(config: Config) -> ExportPlan:
         batch = _checked(section.input_shape, (channels, height, width), config)
     if section.batch_size is not None:
         batch = None if section.batch_size == "free" else int(section.batch_size)
+    _check_int8(section, config)
     class_num = _argument(config, "class_num", 1)
     if section.softmax and class_num == 0:
         raise ConfigError(
@@ -101,6 +104,22 @@ def plan_export(config: Config) -> ExportPlan:
         tolerance=section.tolerance or TOLERANCES[section.dtype],
         class_num=class_num,
     )
+
+
+def _check_int8(section: ExportSection, config: Config) -> None:
+    if section.dtype != "int8":
+        return
+    where = config.origin("Export.dtype")
+    if section.export_type != "onnx":
+        raise ConfigError(
+            f"{where}: Export.dtype: int8 leaves in ONNX only (--format onnx): Paddle's inference "
+            "format takes int8 from Paddle's own quantization, which does not run (docs/deploy.md)"
+        )
+    if section.opset < _INT8_OPSET:
+        raise ConfigError(
+            f"{config.origin('Export.opset')}: Export.opset: {section.opset}; int8 has a scale for "
+            f"each channel, which ONNX knows from opset {_INT8_OPSET} on"
+        )
 
 
 def _image_of_model(config: Config) -> tuple[int, int, int]:

@@ -79,6 +79,7 @@ class ModelFacts:
         meaning: ``logits``, ``probabilities`` or ``features``.
         labels: class names, or None.
         described_by: the file that says so, for messages.
+        notes: what is odd about the weights, a sentence each.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelFacts:
     meaning: str
     labels: Optional[list[str]]
     described_by: str
+    notes: tuple[str, ...] = ()
 
 
 class Predictor:

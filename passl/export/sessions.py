@@ -125,6 +125,8 @@ class OnnxSession:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; below: advice to the maker of the graph
+        # Without VNNI, sums of two products of uint8 and int8 are cut off at 16 bits otherwise.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
         on_gpu = ("CUDAExecutionProvider", {"device_id": _number_of(device)})

@@ -13,6 +13,7 @@ from paddle import nn
 from passl.layers.add import Add
 from passl.layers.attention import Attention
 from passl.layers.drop_path import DropPath
+from passl.layers.layer_norm import LayerNorm
 from passl.layers.layer_scale import LayerScale
 from passl.layers.mlp import Mlp
 
@@ -59,7 +60,7 @@ class Block(nn.Layer):
         fused_attn: bool = True,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, epsilon=epsilon)
+        self.norm1 = LayerNorm(dim, epsilon=epsilon)
         self.attn = Attention(
             dim,
             num_heads,
@@ -72,7 +73,7 @@ class Block(nn.Layer):
             fused=fused_attn,
         )
         self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
-        self.norm2 = nn.LayerNorm(dim, epsilon=epsilon)
+        self.norm2 = LayerNorm(dim, epsilon=epsilon)
         self.mlp = Mlp(dim, hidden_dim, act=act, drop_rate=drop_rate)
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.drop_path = DropPath(drop_path_rate)

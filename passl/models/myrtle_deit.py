@@ -18,6 +18,7 @@ import paddle
 from paddle import nn
 
 from passl.layers.init import constant_, init_enabled, normal_, rng_for
+from passl.layers.layer_norm import LayerNorm
 from passl.layers.linear import Linear
 from passl.models.vision_transformer import VisionTransformer
 from passl.registry import MODELS, Range
@@ -94,7 +95,7 @@ class MyrtleDistilledVisionTransformer(VisionTransformer):
             [1, 1, embed_dim], default_initializer=nn.initializer.Constant(0.0)
         )
         self.head_dist = nn.Sequential(
-            nn.LayerNorm(embed_dim, epsilon=epsilon), Linear(embed_dim, class_num)
+            LayerNorm(embed_dim, epsilon=epsilon), Linear(embed_dim, class_num)
         )
         if init_enabled():
             for name in ("cls_token", "pos_embed", "dist_token"):

@@ -14,6 +14,7 @@ from paddle import nn
 from passl.layers.block import Block
 from passl.layers.drop_path import drop_path_rates
 from passl.layers.errors import ModelArgumentError
+from passl.layers.layer_norm import LayerNorm
 from passl.layers.linear import Linear
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.pre_logits import PreLogits
@@ -142,7 +143,7 @@ class VisionTransformer(nn.Layer):
         self._create_prefix_tokens(class_token, reg_tokens)
         self._create_pos_embed()
         self.pos_drop = nn.Dropout(drop_rate)
-        self.norm_pre = nn.LayerNorm(embed_dim, epsilon=epsilon) if pre_norm else nn.Identity()
+        self.norm_pre = LayerNorm(embed_dim, epsilon=epsilon) if pre_norm else nn.Identity()
         self.blocks = nn.LayerList([
             Block(
                 embed_dim,
@@ -162,8 +163,9 @@ class VisionTransformer(nn.Layer):
             for rate in drop_path_rates(drop_path_rate, depth)
         ])
         pooled_first = global_pool == "avg" if fc_norm is None else fc_norm
-        norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
-        self.norm, self.fc_norm = (nn.Identity(), norm) if pooled_first else (norm, nn.Identity())
+        norm: nn.Layer = LayerNorm(embed_dim, epsilon=epsilon)
+        none: nn.Layer = nn.Identity()
+        self.norm, self.fc_norm = (none, norm) if pooled_first else (norm, none)
         self._create_heads(representation_size)
         initialize(self, init_scheme, head_bias_init)
 

@@ -22,6 +22,7 @@ from passl.layers.block import Block
 from passl.layers.drop_path import drop_path_rates
 from passl.layers.errors import ModelArgumentError
 from passl.layers.init import init_enabled
+from passl.layers.layer_norm import LayerNorm
 from passl.layers.linear import Linear
 from passl.layers.llama_block import LLAMA_7B, LlamaBlocks, LlamaSizes
 from passl.layers.patch_embed import PatchEmbed
@@ -166,7 +167,7 @@ class ViTLlama(nn.Layer):
             for rate in drop_path_rates(drop_path_rate, depth)
         ])
         self._add_llama(sizes, llama_layers, llama_dtype, llama_trainable)
-        self.norm = nn.LayerNorm(embed_dim, epsilon=epsilon)
+        self.norm = LayerNorm(embed_dim, epsilon=epsilon)
         self.head = Linear(embed_dim, class_num) if class_num else nn.Identity()
         initialize_like_timm(self, cls_token_std=1e-6, skip=(_BLOCK,))
         if weights is not None and init_enabled():

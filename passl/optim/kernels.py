@@ -96,8 +96,9 @@ def adamw_kernel() -> AdamWForm:
         return ADAMW_FORMS["composed"]
     if not on_cpu():
         return ADAMW_FORMS["fused"]
-    # Paddle has a vectorised AdamW for AVX-512 only, a vectorised Adam for AVX as well.
-    return ADAMW_FORMS["by_size" if _has_avx512() else "decay_then_adam"]
+    # Paddle has a vectorised AdamW for AVX-512 only, a vectorised Adam for AVX as well; on AMD the
+    # latter is faster where it has both (Zen 4: 1.3 against 1.7 ns a number with one thread).
+    return ADAMW_FORMS["by_size" if _prefers_avx512() else "decay_then_adam"]
 
 
 def momentum_kernel() -> MomentumKernel:
@@ -208,9 +209,10 @@ def _zero() -> paddle.Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _has_avx512() -> bool:
+def _prefers_avx512() -> bool:
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            return any("avx512f" in line for line in file if line.startswith("flags"))
+            text = file.read()
     except OSError:
         return False
+    return " avx512f" in text and "AuthenticAMD" not in text

@@ -2,7 +2,8 @@
 
 A weight channel is symmetric, ``q = round(w / s)`` in [-127, 127] with ``s = max|w| / 127``.  An
 activation has a range [lo, hi] that contains 0: ``s = (hi - lo) / 255``, ``q = round(x / s) + z``
-in [0, 255] with ``z = round(-lo / s)``.  Halves go to even.
+in [0, 255] with ``z = round(-lo / s)``.  Halves go to even.  Everything is float32, as in ONNX's
+QuantizeLinear and DequantizeLinear, so that an exported model computes the same numbers.
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference"; Wu et al. 2020, "Integer Quantization for Deep Learning
@@ -11,36 +12,92 @@ Inference" for percentile and squared error.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import paddle
 from paddle import Tensor
+from paddle.autograd import PyLayer
 
-from passl.quant.rounding import round_half_even
-
-__all__ = ["BINS", "choose_range", "quantize_activation", "quantize_weight"]
+__all__ = [
+    "BINS",
+    "choose_range",
+    "grids",
+    "quantize_activation",
+    "quantize_weight",
+    "weight_scale",
+]
 
 #: Cells of the histogram of an activation.
 BINS = 2048
+#: Added to a float32 below 2^22 and taken away again, it leaves a whole number, halves to even.
+_MAGIC = 1.5 * 2.0**23
+#: The least scale, that of PyTorch: a tensor that is 0 throughout stays 0.
+_LEAST_SCALE = 2.0**-23
+
+
+def weight_scale(weight: Tensor, channel_axis: int) -> Tensor:
+    """The scale of each channel, float32, in the shape that multiplies ``weight``."""
+    axes = [axis for axis in range(len(weight.shape)) if axis != channel_axis]
+    # Divided by a tensor: by a number Paddle multiplies with its reciprocal.
+    scale = weight.astype("float32").abs().amax(axis=axes, keepdim=True) / paddle.full([1], 127.0)
+    return paddle.where(scale > 0, scale, paddle.ones_like(scale))
 
 
 def quantize_weight(weight: Tensor, channel_axis: int) -> Tensor:
     """The nearest values that int8 has, channel by channel; the dtype of ``weight``."""
-    axes = [axis for axis in range(len(weight.shape)) if axis != channel_axis]
-    wide = weight.astype("float64")
-    scale = wide.abs().amax(axis=axes, keepdim=True) / 127.0
-    scale = paddle.where(scale > 0, scale, paddle.ones_like(scale))
-    return (round_half_even(wide / scale) * scale).astype(weight.dtype)
+    scale = weight_scale(weight, channel_axis)
+    return (_whole(weight.astype("float32") / scale) * scale).astype(weight.dtype)
 
 
-def quantize_activation(x: Tensor, lowest: float, highest: float) -> Tensor:
-    """The nearest values that uint8 has over [lowest, highest], widened to contain 0."""
-    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
-    if highest == lowest:
-        return x * 0.0
-    scale = (highest - lowest) / 255.0
-    zero = float(np.rint(-lowest / scale))
-    steps = paddle.clip(round_half_even(x.astype("float64") / scale) + zero, 0.0, 255.0)
-    return ((steps - zero) * scale).astype(x.dtype)
+def grids(ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, float32 [n] each, of ranges [n, 2], which are widened to contain 0."""
+    nought = paddle.zeros([1])
+    lowest, highest = paddle.minimum(ends[:, 0], nought), paddle.maximum(ends[:, 1], nought)
+    scale = (highest - lowest) / paddle.full([1], 255.0)
+    scale = paddle.maximum(scale, paddle.full([1], _LEAST_SCALE))
+    return scale, _whole(paddle.clip((nought - lowest) / scale, 0.0, 255.0))
+
+
+def quantize_activation(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """The nearest of the 256 values of a grid; the dtype of ``x``.
+
+    The gradient of what lies on the grid passes as it is; beyond the ends it is that of a constant,
+    0, as for PyTorch's ``fake_quantize_per_tensor_affine``.
+
+    Args:
+        x: any shape.
+        scale, zero: float32 [1] each.
+    """
+    if x.stop_gradient or not paddle.is_grad_enabled():
+        return _on_grid(x, scale, zero)[0]
+    return _OnGrid.apply(x, scale, zero)
+
+
+class _OnGrid(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        values, is_inside = _on_grid(x, scale, zero)
+        ctx.save_for_backward(is_inside)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (is_inside,) = ctx.saved_tensor()
+        return grad * is_inside.astype(grad.dtype), None, None
+
+
+def _on_grid(x: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+    """The values, and which of them the ends of the grid did not hold back."""
+    steps = x.astype("float32") / scale
+    # Half a step beyond an end still rounds to it.
+    is_inside = (steps > -zero - 0.5) & (steps < 255.5 - zero)
+    steps = paddle.minimum(paddle.maximum(steps, -zero), 255.0 - zero)
+    return (_whole(steps) * scale).astype(x.dtype), is_inside
+
+
+def _whole(x: Tensor) -> Tensor:
+    return (x + _MAGIC) - _MAGIC
 
 
 def choose_range(

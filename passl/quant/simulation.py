@@ -12,7 +12,10 @@ int8     uint8 (no norm)       int8 (no norm) float32
 
 Biases, attention scores, their softmax and their products with the values stay float32.  The weight
 of a normalisation is rounded in evaluation only.  Sums are those of the residual connections of
-:class:`~passl.layers.block.Block`.
+:class:`~passl.layers.block.Block`.  Of a convolution that standardises its weights the standardised
+ones are rounded, which are what an accelerator multiplies with.
+
+Gradients pass as if nothing were rounded, but those of inputs beyond the range of int8 are 0.
 
 Source: myrtle-vision's ``test_quantize.py`` for the placement; there the rounding of activations
 gets lost when a model is converted, here it stays.
@@ -20,7 +23,7 @@ gets lost when a model is converted, here it stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Optional
@@ -31,13 +34,16 @@ from paddle import Tensor, nn
 from passl.layers.add import Add
 from passl.layers.linear import Linear
 from passl.layers.rms_norm import RMSNorm
-from passl.quant.int8 import BINS, choose_range, quantize_activation, quantize_weight
+from passl.layers.std_conv import StdConv2D
+from passl.quant.int8 import BINS, quantize_activation, quantize_weight
+from passl.quant.ranges import Ranges
 from passl.quant.rounding import FP16, TF32, Rounder, Rounding, straight_through
 
-__all__ = ["Simulation"]
+__all__ = ["Simulation", "channel_axis"]
 
-_MATRICES = (Linear, nn.Linear, nn.Conv2D)
-_NORMS = (nn.LayerNorm, RMSNorm)
+_CONVOLUTIONS = (nn.Conv2D, StdConv2D)
+_MATRICES = (Linear, nn.Linear, *_CONVOLUTIONS)
+_NORMS = (nn.LayerNorm, RMSNorm, nn.GroupNorm, nn.BatchNorm2D)
 _BYTES = {"FP16_32": 2, "FP16_16": 2, "TF32": 4, "int8": 1}
 
 
@@ -48,10 +54,12 @@ class Simulation:
         model: any model; its layers are watched, and its weights left as they are.
         format: ``FP16_32``, ``FP16_16``, ``TF32`` or ``int8``.
         rounding: of the floating-point formats.
-        in_training: round in training mode as well, with gradients straight through.
+        in_training: round in training mode as well, with gradients straight through, and remember
+            the ends of int8's inputs in ``ranges``.
 
     Attributes:
         layers: the layers that round, by name.
+        ranges: of int8: lowest and highest input of each layer.
         is_on: false leaves the model as it was.
         seen: where a dictionary, outputs of the layers by name are put there.
     """
@@ -64,7 +72,7 @@ class Simulation:
         self.seen: Optional[dict[str, Tensor]] = None
         self._model, self._format = model, format
         self._in_training = in_training
-        self._ranges: dict[str, tuple[float, float]] = {}
+        self._between: dict[str, tuple[float, float]] = {}
         self._observed: Optional[dict[str, list[np.ndarray]]] = None
         self._is_int8 = format == "int8"
         number_format = TF32 if format == "TF32" else FP16
@@ -72,6 +80,7 @@ class Simulation:
         self._handles: list[Any] = []
         for name, layer in model.named_sublayers():
             self._watch(name, layer)
+        self.ranges = Ranges(n for n, layer in self.layers.items() if not isinstance(layer, _NORMS))
 
     def remove(self) -> None:
         """Leave the model for good."""
@@ -101,37 +110,28 @@ class Simulation:
                 continue
             after += _BYTES[self._format] * count
             if self._is_int8:
-                after += 4 * int(parameter.shape[_channel_axis(layer)])
+                after += 4 * int(parameter.shape[channel_axis(layer)])
         return before, after
 
     # -- calibration -------------------------------------------------------------------------
 
     @contextmanager
-    def observing(self) -> Iterator[dict[str, list[np.ndarray]]]:
+    def observing(
+        self, between: Optional[Mapping[str, tuple[float, float]]] = None
+    ) -> Iterator[dict[str, list[np.ndarray]]]:
         """Inside the block the model computes as it was, and the inputs of its layers are noted.
 
+        Args:
+            between: ends between which histograms are made; None notes the ends themselves.
+
         Yields:
-            name -> ``[min, max]``, or histograms over the known range, of every batch.
+            name -> ``[min, max]``, or :data:`~passl.quant.int8.BINS` counts, of every batch.
         """
-        self._observed = {}
+        self._observed, self._between = {}, dict(between or {})
         try:
             yield self._observed
         finally:
             self._observed = None
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest input of each layer of int8."""
-        return self._ranges
-
-    def takes_range(self, layer: Any) -> bool:
-        """Whether int8 needs to know the range of the layer's input."""
-        return not isinstance(layer, _NORMS)
-
-    def choose(self, counts: dict[str, np.ndarray], method: str, percentile: float) -> None:
-        """Narrow the ranges by histograms over them."""
-        for name, (lowest, highest) in list(self._ranges.items()):
-            self._ranges[name] = choose_range(counts[name], lowest, highest, method, percentile)
 
     # -- hooks -------------------------------------------------------------------------------
 
@@ -155,14 +155,21 @@ class Simulation:
             return None
         if _weighs(layer) and not (isinstance(layer, _NORMS) and layer.training):
             # An attribute of the object hides the parameter until the layer has run.
-            parameter = layer._parameters["weight"]
-            layer.__dict__["weight"] = straight_through(self._weight_rounder(layer), parameter)
-        return (straight_through(self._input_rounder(name), inputs[0]), *inputs[1:])
+            layer.__dict__["weight"] = straight_through(self._weight_rounder(layer), _used(layer))
+            if isinstance(layer, StdConv2D):
+                layer.folded, layer.__dict__["was_folded"] = True, layer.folded
+        if not self._is_int8:
+            return (straight_through(self._round, inputs[0]), *inputs[1:])
+        if self._in_training and layer.training:
+            self.ranges.see(name, inputs[0])
+        return (quantize_activation(inputs[0], *self.ranges.grid(name)), *inputs[1:])
 
     def _after(
         self, name: str, layer: Any, inputs: tuple[Any, ...], output: Tensor  # noqa: ARG002
     ) -> Tensor:
         layer.__dict__.pop("weight", None)
+        if "was_folded" in layer.__dict__:
+            layer.folded = layer.__dict__.pop("was_folded")
         if self._format == "FP16_16" and self._applies(layer):
             output = straight_through(self._round, output)
         if self.seen is not None and name in self.layers:
@@ -171,13 +178,7 @@ class Simulation:
 
     def _weight_rounder(self, layer: Any) -> Rounder:
         if self._is_int8:
-            return partial(quantize_weight, channel_axis=_channel_axis(layer))
-        return self._round
-
-    def _input_rounder(self, name: str) -> Rounder:
-        if self._is_int8:
-            lowest, highest = self._ranges[name]
-            return partial(quantize_activation, lowest=lowest, highest=highest)
+            return partial(quantize_weight, channel_axis=channel_axis(layer))
         return self._round
 
     def _observe(self, name: str, layer: Any, x: Tensor) -> None:
@@ -185,8 +186,8 @@ class Simulation:
         if isinstance(layer, _NORMS):
             return
         x = x.detach().astype("float32")
-        if name in self._ranges:
-            lowest, highest = self._ranges[name]
+        if name in self._between:
+            lowest, highest = self._between[name]
             counts = np.histogram(x.numpy(), BINS, (lowest, max(highest, lowest + 1e-30)))[0]
             found = counts.astype(np.float64)
         else:
@@ -198,6 +199,13 @@ def _weighs(layer: Any) -> bool:
     return layer._parameters.get("weight") is not None
 
 
-def _channel_axis(layer: Any) -> int:
+def _used(layer: Any) -> Tensor:
+    """The weight that the layer multiplies with."""
+    if isinstance(layer, StdConv2D) and not layer.folded:
+        return layer.standardised()
+    return layer._parameters["weight"]
+
+
+def channel_axis(layer: Any) -> int:
     """Of the outputs: the first of a convolution's weight, the last of a matrix."""
-    return 0 if isinstance(layer, nn.Conv2D) else 1
+    return 0 if isinstance(layer, _CONVOLUTIONS) else 1

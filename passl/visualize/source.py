@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from passl.checkpoint.resolve import resolve_checkpoint
-from passl.config import Config, load_config, plan_batches
+from passl.config import Config, load_config
 from passl.config.cross import Mode
-from passl.data.build import build_loader
-from passl.data.loader import Loader
-from passl.engine.build import run_dir_of
+from passl.engine.trained import build_trained, config_of_run, eval_loader, newest_weights
 from passl.errors import CheckpointError, ConfigError, DataError
 from passl.registry import DATASETS, TRANSFORMS, import_user_modules
-from passl.runtime import import_paddle, prepare
 
 __all__ = [
     "Trained",
@@ -25,8 +21,6 @@ __all__ = [
     "find_config",
     "trained_model",
 ]
-
-_LINKS = ("best", "latest")
 
 
 @dataclass(frozen=True)
@@ -79,20 +73,16 @@ def find_config(
         assert file is not None
         return load_config(file, overrides, mode=mode), None
     folder = Path(run).expanduser()
-    above = list(folder.resolve().parents)[:3]
-    found = next((place for place in (folder, *above) if _holds_config(place)), None)
+    found = config_of_run(folder)
     if found is None:
         raise ConfigError(
             f"{run}: no config.yaml there or in the folders above, which every run writes; name "
             f"the config: -c FILE -o Global.pretrained_model={run}"
         )
-    config = load_config(found / "config.yaml", overrides, mode=mode)
+    config = load_config(found[0], overrides, mode=mode)
     if _is_typed(config):
         return config, None
-    if found != folder:
-        return config, run
-    link = next((folder / name for name in _LINKS if (folder / name).exists()), None)
-    return config, None if link is None else str(link)
+    return config, newest_weights(folder) if found[1] is None else run
 
 
 def trained_model(config: Config, weights: Optional[str] = None) -> Trained:
@@ -108,41 +98,20 @@ def trained_model(config: Config, weights: Optional[str] = None) -> Trained:
         CheckpointError: there are none, or they do not fit.
         ConfigError: the model cannot be built so.
     """
-    prepare(config.Global.num_threads, device=config.Global.device)
-    paddle = import_paddle()
-    from passl.checkpoint.pretrained import load_pretrained
-    from passl.engine.model_facts import check_external, check_weights, without_external_files
-    from passl.engine.parts import choose_device
-    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
-    from passl.models import create_model
-
-    path = weights if weights is not None else weights_to_evaluate(config, run_dir_of(config))
-    import_user_modules(config.Global.imports, execute=True)
-    paddle.set_device(choose_device(config.Global.device, config.origin("Global.device")))
-    record = record_beside(path)
-    arguments = {key: value for key, value in config.Model.items() if key != "name"}
-    arguments, notes = without_external_files(arguments, record, path)
-    try:
-        layer = create_model(config.Model["name"], seed=config.Global.seed, **arguments)
-        check_external(layer, record, Path(path))
-        report = load_pretrained(
-            layer, path, finetune=True, allow_missing=config.Global.allow_missing
-        )
-        check_weights(layer)
-    except ConfigError as error:
-        raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
+    trained = build_trained(config, weights, resize=True)
+    report = trained.loaded
     if report.reinitialised:
         name, reason = next(iter(report.reinitialised.items()))
         raise CheckpointError(
-            f"{path}: the classifier does not fit the model ({name}: {reason}), and one that was "
-            "never trained shows nothing; set Model.class_num to that of the weights, or to 0"
+            f"{trained.path}: the classifier does not fit the model ({name}: {reason}), and one "
+            "that was never trained shows nothing; set Model.class_num to that of the weights, or "
+            "to 0"
         )
-    notes += differing_settings(layer, record)
-    notes += [f"resized {name}: {sizes}" for name, sizes in report.resized.items()]
-    layer.eval()
+    resized = [f"resized {name}: {sizes}" for name, sizes in report.resized.items()]
+    record = trained.record
     step = record["state"]["step"] if record else None
-    file = resolve_checkpoint(path).weights
-    return Trained(layer, config.Model["name"], file, step, tuple(notes))
+    notes = (*trained.notes, *resized)
+    return Trained(trained.layer, config.Model["name"], trained.weights, step, notes)
 
 
 def eval_dataset(config: Config) -> Any:
@@ -155,27 +124,6 @@ def eval_dataset(config: Config) -> Any:
     import_user_modules(config.Global.imports, execute=True)
     try:
         return DATASETS.build(section.dataset, class_num=config.Model.get("class_num"))
-    except DataError as error:
-        where = config.origin("DataLoader.Eval.dataset")
-        raise ConfigError(f"{where}: DataLoader.Eval.dataset: {error}") from error
-
-
-def eval_loader(config: Config) -> Loader:
-    """The whole of ``DataLoader.Eval``, for this process alone.
-
-    Raises:
-        ConfigError: the config has none, or the data is not at hand.
-    """
-    section = _eval_section(config)
-    import_user_modules(config.Global.imports, execute=True)
-    try:
-        return build_loader(
-            section,
-            mode="eval",
-            global_batch_size=plan_batches(config, 1, mode="eval").eval_batch_size,
-            class_num=config.Model.get("class_num"),
-            seed=config.Global.seed,
-        )
     except DataError as error:
         where = config.origin("DataLoader.Eval.dataset")
         raise ConfigError(f"{where}: DataLoader.Eval.dataset: {error}") from error
@@ -200,10 +148,6 @@ def _eval_section(config: Config) -> Any:
             "becomes what the model takes"
         )
     return section
-
-
-def _holds_config(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file()
 
 
 def _is_typed(config: Config) -> bool:

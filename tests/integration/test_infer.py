@@ -184,3 +184,14 @@ def test_what_is_no_model_is_told(trained, tmp_path):
         passl.load_model(served(trained), labels=str(tmp_path / "names.txt"))
     with pytest.raises(DataError, match="the model takes"):
         passl.load_model(served(trained)).predict(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_a_training_that_rounds_is_told_of_where_nothing_rounds(trained, capsys):
+    picture = str(next(iter(sorted(trained.pictures.iterdir()))))
+    config = ["-c", str(trained.run.config_file)]
+    assert infer.main([picture, *config]) == 0
+    assert "nothing is rounded" not in capsys.readouterr().err
+    rounds = ["-o", "Quantization={format: FP16_32, mode: qat}"]
+    assert infer.main([picture, *config, *rounds]) == 0
+    said = capsys.readouterr().err
+    assert "passl-infer: the config trains and evaluates in FP16_32; here" in said

@@ -11,7 +11,6 @@ from small_run import RunFolder, assert_same_arrays
 
 from passl import build_run, load_config
 from passl.cli import eval as eval_command
-from passl.errors import EXIT_CONFIG
 
 # Points of accuracy, of 359 images, that a format may cost a trained model.
 ALLOWED = {"FP16_32": 0.006, "FP16_16": 0.006, "TF32": 0.006, "int8": 0.03}
@@ -117,9 +116,45 @@ def test_recomputation_and_accumulation_round_alike(make_run):
         np.testing.assert_allclose(again.weights()[name], value, atol=5e-4, err_msg=name)
 
 
-def test_int8_does_not_train(run_folder, capsys):
-    assert run_folder.train("Quantization={format: int8, mode: qat}") == EXIT_CONFIG
-    assert "Quantization.mode: int8 is for evaluation" in capsys.readouterr().err
+INT8 = ("Quantization={format: int8, mode: qat, calibration: {batches: 2, method: mse}}",)
+
+
+def ranges_of(run: RunFolder) -> dict:
+    return run.state()["hooks"]["Int8Ranges"]["ranges"]
+
+
+def test_int8_trains_and_goes_on_bit_for_bit_with_its_ranges(make_run, capsys):
+    options = (*INT8, "Global.epochs=2", "Global.accum_steps=2", "EMA={decay: 0.9}")
+    whole, stopped = make_run("whole"), make_run("stopped")
+    assert whole.train(*options) == 0
+    for end in (3, 7):
+        assert stopped.train(*options, f"Global.max_train_step={end}") == 0
+    early = ranges_of(stopped)
+    assert stopped.train(*options) == 0
+    assert_same_arrays(stopped.weights(), whole.weights())
+    assert_same_arrays(stopped.optimizer(), whole.optimizer())
+    assert ranges_of(stopped) == ranges_of(whole)
+    assert ranges_of(whole).keys() == early.keys()
+    assert ranges_of(whole) != early  # they move
+    assert "ranges by mse of 2 training batches" in whole.log()
+    assert stopped.log().count("ranges by mse of 2 training batches") == 1
+    top1, out = evaluate(whole, capsys, *options, f"Global.pretrained_model={whole.dir / 'latest'}")
+    assert "quantization: int8, ranges of the training" in out
+    assert top1 == pytest.approx(whole.state()["last_eval"]["top1"], abs=1e-4)
+
+
+def test_fixed_ranges_stay_as_they_were_measured(run_folder):
+    fixed = ("Quantization={format: int8, mode: qat, calibration: {momentum: 1.0}}",)
+    assert run_folder.train(*fixed, "Global.max_train_step=1") == 0
+    before = ranges_of(run_folder)
+    assert run_folder.train(*fixed, "Global.max_train_step=5") == 0
+    assert ranges_of(run_folder) == before
+
+
+def test_a_checkpoint_without_ranges_cannot_be_evaluated_as_trained(trained, capsys):
+    options = trained.options(["Quantization={format: int8, mode: qat}"])
+    assert eval_command.main(["-c", str(trained.config_file), *options]) == 1
+    assert "holds no ranges of int8" in capsys.readouterr().err
 
 
 def test_without_the_section_nothing_is_watched(run_folder: RunFolder, tmp_path: Path):

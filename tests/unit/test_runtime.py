@@ -14,6 +14,7 @@ from passl import runtime
 from passl.errors import ConfigError
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 sse4a\n"
+AMD_WITH_AVX512 = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512dq avx512bw avx512vl\n"
 AMD_WITHOUT_AVX2 = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2x sse4a\n"
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu avx avx2 avx512f\n"
 
@@ -27,7 +28,7 @@ def apply(
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "available_cores", lambda: 4)
-    monkeypatch.setattr(runtime, "_is_amd_with_avx2", lambda: False)
+    monkeypatch.setattr(runtime, "_vectors_denied_by_mkl", lambda: None)
     monkeypatch.setattr(runtime, "_glibc", lambda: None)
 
 
@@ -111,23 +112,31 @@ def test_an_accelerator_is_left_to_paddle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [(AMD, True), (AMD_WITHOUT_AVX2, False), (INTEL, False), ("", False)]
+    ("text", "wanted"),
+    [
+        (AMD, "AVX2"),
+        (AMD_WITH_AVX512, "AVX-512"),
+        (AMD_WITHOUT_AVX2, None),
+        (INTEL, None),
+        ("", None),
+    ],
 )
 def test_only_an_amd_cpu_with_avx2_needs_mkl_told(
-    text: str, wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, wanted: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     (tmp_path / "cpuinfo").write_text(text)
-    assert runtime._is_amd_with_avx2(tmp_path / "cpuinfo") is wanted
-    assert runtime._is_amd_with_avx2(tmp_path / "nothing") is False
+    assert runtime._vectors_denied_by_mkl(tmp_path / "cpuinfo") == wanted
+    assert runtime._vectors_denied_by_mkl(tmp_path / "nothing") is None
 
 
-def test_mkl_is_told_on_amd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_is_amd_with_avx2", lambda: True)
+@pytest.mark.parametrize(("vectors", "code"), [("AVX2", "5"), ("AVX-512", "7")])
+def test_mkl_is_told_on_amd(vectors: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_vectors_denied_by_mkl", lambda: vectors)
     environ: dict[str, str] = {}
     settings = apply(environ)
-    assert environ["MKL_DEBUG_CPU_TYPE"] == "5"
-    assert "AVX2 code of MKL" in settings.describe()
+    assert environ["MKL_DEBUG_CPU_TYPE"] == code
+    assert f"{vectors} code of MKL" in settings.describe()
     environ = {"MKL_DEBUG_CPU_TYPE": "4"}
     apply(environ)
     assert environ["MKL_DEBUG_CPU_TYPE"] == "4"

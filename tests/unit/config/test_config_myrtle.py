@@ -13,6 +13,7 @@ from passl.cli import config as command
 from passl.config import load_config
 from passl.config.myrtle import import_myrtle
 from passl.errors import ConfigError
+from passl.schedules.stepwise import MultiStepDecay
 
 # The keys and values of their files.
 TRAIN = {
@@ -180,8 +181,8 @@ REFUSED = {
     "unknown format": ("vit_config.q_format", "FP8", "q_format: expected one of FP32, FP16_32"),
     "segmentation": ("vit_config.decoder", "segmentation", "only classification is there"),
     "head width": ("vit_config.heads", 4, "4 heads of theirs have 64 channels each, 256 in all"),
-    "scheduler": ("train_config.scheduler", "tanh", "only cosine is converted"),
-    "optimizer": ("train_config.optimizer", "lamb", "adamw, sgd and momentum are there"),
+    "scheduler": ("train_config.scheduler", "tanh", "cosine and step are converted"),
+    "optimizer": ("train_config.optimizer", "nadam", "lamb, lars, nlars are converted"),
     "type": ("train_config.epochs", "many", "epochs: expected a whole number, found 'many'"),
 }
 
@@ -192,6 +193,44 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(write_json, case):
     with pytest.raises(ConfigError) as error:
         import_myrtle(write_json(changed(key, value)))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 5, 14, 15, 29, 30, 299])
+def test_steps_are_timms(write_json, tmp_path, epoch):
+    """timm 0.5.4's StepLRScheduler: a line to the rate, then a factor every decay_epochs."""
+    config = loaded(write_json(changed("train_config.scheduler", "step")), tmp_path)
+    assert config.LRScheduler is not None
+    arguments = {key: value for key, value in config.LRScheduler.items() if key != "name"}
+    schedule = MultiStepDecay(**arguments, total_steps=300 * 7, steps_per_epoch=7)
+    base, start = 5e-4 * 64 / 512, 1e-6
+    wanted = start + epoch * (base - start) / 5 if epoch < 5 else base * 0.1 ** (epoch // 15)
+    assert schedule(epoch * 7 + 3) == pytest.approx(wanted)
+    found = import_myrtle(write_json(changed("train_config.scheduler", "step")))
+    assert found.unmapped["train_config.min_lr"] == "steps of a factor have no lowest rate"
+    assert {*found.mapped, *found.unmapped} - {"number_of_classes"} == every_key(TRAIN, DATA)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "settings"),
+    [
+        ("lamb", "Lamb", {"eps": 1e-8, "betas": (0.9, 0.999)}),
+        ("lars", "LARS", {"momentum": 0.9, "use_nesterov": False}),
+        ("nlars", "LARS", {"use_nesterov": True}),
+        ("nesterov", "Momentum", {"use_nesterov": True}),
+        ("momentum", "Momentum", {"use_nesterov": False}),
+    ],
+)
+def test_optimizers_are_found_by_timms_names(write_json, tmp_path, theirs, ours, settings):
+    path = write_json(changed("train_config.optimizer", theirs))
+    config = loaded(path, tmp_path)
+    assert config.Optimizer is not None
+    component = config.Optimizer.component
+    assert component["name"] == ours
+    assert {key: component[key] for key in settings} == settings
+    clip = config.Optimizer.grad_clip
+    assert (clip.clip_norm if clip else None) == (1.0 if theirs == "lamb" else None)
+    found = import_myrtle(path)
+    assert {*found.mapped, *found.unmapped} - {"number_of_classes"} == every_key(TRAIN, DATA)
 
 
 def test_keys_that_nobody_reads_are_named(write_json):

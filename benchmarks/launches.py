@@ -1,0 +1,141 @@
+"""Operators that one training step of ViT-Ti launches: ours against PASSL's way of writing it.
+
+    python benchmarks/launches.py
+
+The number of launches decides the speed of a small batch on a GPU.  It is counted with Paddle's
+profiler, on the CPU but with the code that a GPU runs: without our CPU kernels, and with the update
+and the clipping that are chosen there.  "PASSL's way" is a plain re-expression: a joint
+query-key-value tensor that is indexed three times, scores scaled after the product, a norm and a
+product a parameter for clipping, and one AdamW call a parameter.  Half precision, and the fused
+attention that we use there, are not part of the comparison.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+_HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE), str(_HERE.parent)]
+
+SIZES: dict[str, Any] = {
+    "img_size": 224, "patch_size": 16, "in_chans": 3, "class_num": 1000,
+    "embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4.0,
+}
+
+
+def main() -> int:
+    """Count and print; returns the exit status."""
+    from passl import runtime
+
+    runtime.prepare()
+    runtime.import_paddle()
+    print("| operators a step | forward and backward | clipping | update |")
+    print("|---|---:|---:|---:|")
+    for name, parts in (("PASSL's way", passl_parts(SIZES)), ("ours", our_parts(SIZES))):
+        print(f"| {name} | " + " | ".join(str(count) for count in launches(*parts)) + " |")
+    return 0
+
+
+Parts = tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]
+
+
+def launches(*parts: Callable[[], Any]) -> list[int]:
+    """Kernels launched by each of the functions, which run once before without being counted."""
+    for part in parts:
+        part()
+    return [_launches(part) for part in parts]
+
+
+def _launches(run: Callable[[], Any]) -> int:
+    from paddle import profiler
+
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = profiler.Profiler(
+            targets=[profiler.ProfilerTarget.CPU],
+            on_trace_ready=profiler.export_chrome_tracing(folder),
+        )
+        recorder.start()
+        run()
+        recorder.stop()
+        nodes = [
+            node
+            for thread in recorder.profiler_result.get_data().values()
+            for node in _below(thread)
+        ]
+    return sum("kernel launch" in node.name for node in nodes)
+
+
+def _below(node: Any) -> list[Any]:
+    return [node, *(found for child in node.children_node for found in _below(child))]
+
+
+def _batch(sizes: dict[str, Any]) -> tuple[Any, Any]:
+    import paddle
+
+    rng = np.random.default_rng(0)
+    side = sizes["img_size"]
+    images = rng.standard_normal((2, sizes["in_chans"], side, side)).astype(np.float32)
+    return paddle.to_tensor(images), paddle.to_tensor(rng.integers(0, sizes["class_num"], 2))
+
+
+def our_parts(sizes: dict[str, Any]) -> Parts:
+    """Forward and backward, clipping, update, as ``passl-train`` on a GPU."""
+    from passl.layers.cpu_kernels import cpu_kernels
+    from passl.losses.cross_entropy import CELoss
+    from passl.models import create_model
+    from passl.optim.adamw import AdamW
+    from passl.optim.clip import ClipGradByGlobalNorm
+    from passl.optim.groups import build_param_groups
+
+    model = create_model("VisionTransformer", qkv_bias=True, **sizes)
+    with mock.patch("passl.optim.kernels.on_cpu", return_value=False):
+        optimizer = AdamW(groups=build_param_groups(model.named_parameters(), weight_decay=0.05))
+    criterion, clip = CELoss(), ClipGradByGlobalNorm(1.0)
+    images, labels = _batch(sizes)
+
+    def passes() -> None:
+        optimizer.clear_grad()
+        with cpu_kernels(False):
+            criterion(model(images), labels).backward()
+
+    def clipping() -> None:
+        with mock.patch("passl.optim.clip.on_cpu", return_value=False):
+            clip(optimizer.named_parameters)
+
+    return passes, clipping, lambda: optimizer.step(1e-4)
+
+
+def passl_parts(sizes: dict[str, Any]) -> Parts:
+    """The same, written as PASSL's layers, clipping and optimizer are."""
+    import paddle
+    from stock_vit import StockViT
+
+    model = StockViT(**sizes)
+    parameters = model.parameters()
+    optimizer = paddle.optimizer.AdamW(1e-4, parameters=parameters, weight_decay=0.05)
+    images, labels = _batch(sizes)
+
+    def passes() -> None:
+        optimizer.clear_grad(False)
+        paddle.nn.functional.cross_entropy(model(images), labels).backward()
+
+    def clipping() -> None:
+        with paddle.no_grad():
+            squares = [(parameter.grad * parameter.grad).sum() for parameter in parameters]
+            norm = paddle.stack(squares).sum().sqrt()
+            factor = paddle.clip(1.0 / (norm + 1e-6), max=1.0)
+            for parameter in parameters:
+                parameter.grad.multiply_(factor)
+
+    return passes, clipping, optimizer.step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The arithmetic and the lines of the table beside torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("against_torch")
+    for name in ("against_torch", "duel"):
+        sys.modules.pop(name, None)
+
+
+def test_a_line_compares_the_medians_of_the_right_clock(table):
+    timings = {
+        "torch": table.Timing(wall=[9.0, 9.0, 9.0], cpu=[0.9, 0.2, 0.1]),
+        "passl": table.Timing(wall=[3.0, 18.0, 18.0], cpu=[0.3, 0.1, 0.05]),
+    }
+    line = table.row("ti", "train", 1, timings)
+    assert line == "| ViT-Ti/16, batch 8: training step | 1 | 200 ms | 100 ms | 0.50 | 1.1 |"
+    assert "| 2 | 9000 ms | 18000 ms | 2.00 |" in table.row("ti", "train", 2, timings)
+
+
+def test_contestants_take_turns_and_the_first_is_not_counted(table):
+    asked = []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, task):
+            asked.append(self.name)
+            return {"wall": float(len(asked)), "cpu": 0.0}
+
+    timings = table.take_turns({"a": Fake("a"), "b": Fake("b")}, "train", 2)
+    assert asked == ["a", "b"] * 3
+    assert timings["a"].wall == [3.0, 5.0]
+    assert timings["b"].wall == [4.0, 6.0]
+
+
+def test_a_table_replaces_the_one_between_its_marks(table, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- table: x -->\nold\n<!-- end of table: x -->\nb\n")
+    table.put_between_marks(page, "x", "new")
+    assert page.read_text() == "a\n<!-- table: x -->\n\nnew\n\n<!-- end of table: x -->\nb\n"
+    with pytest.raises(SystemExit, match="no lines"):
+        table.put_between_marks(page, "y", "new")
