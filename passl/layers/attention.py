@@ -12,11 +12,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl.layers.errors import ModelArgumentError
+from passl.layers.flash import has_flash_kernel
 from passl.layers.linear import Linear
 
 __all__ = ["Attention"]
-
-_FUSED_DTYPES = (paddle.float16, paddle.bfloat16)
 
 
 class Attention(nn.Layer):
@@ -25,9 +24,9 @@ class Attention(nn.Layer):
     Parameters ``qkv.weight`` [c, 3c] (query, key, value side by side), ``qkv.bias``,
     ``proj.weight`` [c, c], ``proj.bias``; with ``qk_norm`` also ``q_norm.*`` and ``k_norm.*`` [d].
 
-    On a GPU in half precision the fused kernel of Paddle is used; elsewhere the products are
-    written out and the softmax is in fp32 (the fused kernel has no gain on a CPU, and Paddle 2.6
-    drops there in evaluation too).
+    In half precision, on a GPU that has it, the fused kernel of Paddle is used; elsewhere the
+    products are written out and the softmax is in fp32 (the fused kernel has no gain on a CPU, and
+    Paddle 2.6 drops there in evaluation too).
 
     Args:
         dim: c.
@@ -40,6 +39,7 @@ class Attention(nn.Layer):
         epsilon: added to the variance in these two normalisations.
         fused: use the fused kernel where it is exact and there is one; False to write the products
             out everywhere.
+        fused_linear: let both linear layers use Paddle's fused kernel.
 
     Raises:
         ModelArgumentError: ``dim`` is no multiple of ``num_heads``.
@@ -57,6 +57,7 @@ class Attention(nn.Layer):
         qk_norm: bool = False,
         epsilon: float = 1e-6,
         fused: bool = True,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -71,12 +72,12 @@ class Attention(nn.Layer):
         # the fused kernel of Paddle 2.6 knows no other scale
         self.fusible = fused and qk_scale is None
         self.attn_drop_rate = attn_drop_rate
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, fused=fused_linear)
         self.qk_norm = qk_norm
         if qk_norm:
             self.q_norm = nn.LayerNorm(self.head_dim, epsilon=epsilon)
             self.k_norm = nn.LayerNorm(self.head_dim, epsilon=epsilon)
-        self.proj = Linear(dim, dim)
+        self.proj = Linear(dim, dim, fused=fused_linear)
         self.attn_drop = nn.Dropout(attn_drop_rate)
         self.proj_drop = nn.Dropout(drop_rate)
 
@@ -117,9 +118,4 @@ class Attention(nn.Layer):
         return self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
 
     def _fused(self, qkv: paddle.Tensor) -> bool:
-        return (
-            self.fusible
-            and qkv.dtype in _FUSED_DTYPES
-            and paddle.in_dynamic_mode()
-            and qkv.place.is_gpu_place()
-        )
+        return self.fusible and has_flash_kernel(qkv, self.head_dim)
