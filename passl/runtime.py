@@ -28,6 +28,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import io
+import logging
 import os
 import re
 import sys
@@ -172,8 +173,24 @@ def _dropping_lines(noise: re.Pattern[str]) -> Iterator[None]:
         with contextlib.redirect_stderr(held):
             yield
     finally:
+        _give_back_stderr(held)
         lines = held.getvalue().splitlines(keepends=True)
         sys.stderr.write("".join(line for line in lines if not noise.fullmatch(line.strip())))
+
+
+def _give_back_stderr(held: io.StringIO) -> None:
+    """Handlers of log records that were made meanwhile write to stderr again, not to nobody.
+
+    Paddle gives the root logger one, and with it the level INFO, which ours did not ask for.
+    """
+    named = logging.Logger.manager.loggerDict.values()
+    for logger in (logging.getLogger(), *named):
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is held:
+                handler.setStream(sys.stderr)
+    ours = logging.getLogger("passl")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.WARNING)
 
 
 def keep_image_blocks(environ: MutableMapping[str, str] = os.environ) -> bool:

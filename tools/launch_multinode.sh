@@ -153,17 +153,20 @@ printf '\n' >&2
 
 # The launcher only knows SIGTERM; it answers 15 whatever its workers return.
 signalled=
-"${command[@]}" &
-launcher=$!
+launcher=
 # shellcheck disable=SC2317  # the traps call it
 stop() {
     signalled=$1
     printf 'launch_multinode.sh: SIG%s: asking the launcher to stop\n' "$1" >&2
-    kill -TERM "$launcher" 2>/dev/null || true
+    [[ -z $launcher ]] || kill -TERM "$launcher" 2>/dev/null || true
 }
+# Before the launcher starts: a signal that came in between would end this script alone.
 trap 'stop TERM' TERM
 trap 'stop INT' INT
 trap 'stop USR1' USR1
+"${command[@]}" &
+launcher=$!
+[[ -z $signalled ]] || kill -TERM "$launcher" 2>/dev/null || true
 
 status=0
 wait "$launcher" || status=$?

@@ -58,7 +58,7 @@ COMMANDS = {
         Command("convert", "weights of other programs as ours, and ours as timm's"),
         Command("models", "the models, their sizes and arguments, and public weights"),
         Command("config", "list, show, compare and explain configs"),
-        Command("data", "lists and labels of downloaded data sets; a look at what a model sees"),
+        Command("data", "lists and labels of data sets; a look at what a model sees"),
         Command("visualize", "pictures of attention, schedules, weights, curves and mistakes"),
         Command("benchmark", "how fast a config runs here, and what holds it up"),
         Command("completion", "words for the Tab key of bash, zsh and fish", script=False),

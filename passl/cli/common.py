@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Callable, Optional
 
+from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.config.cross import Mode
 from passl.engine.attempt import noting_the_end
@@ -35,7 +38,7 @@ def config_parser(
         prog=prog,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_config_options(parser, required=required)
     parser.add_argument(
@@ -84,7 +87,7 @@ def examples_of_subcommands(parser: argparse.ArgumentParser) -> None:
             own = _examples_with(lines, f"{parser.prog} {name}")
             if own and not inner.epilog:
                 inner.epilog = "\n".join(["examples:", *own])
-                inner.formatter_class = argparse.RawDescriptionHelpFormatter
+                inner.formatter_class = HelpFormatter
 
 
 def _examples_with(lines: list[str], start: str) -> list[str]:
@@ -115,6 +118,7 @@ def run_command(
         0 done, 1 failed, 2 a mistake in the config or on the command line, 75 stopped with the
         state saved, 130 interrupted.
     """
+    _accept_all_letters()
     arguments = parser.parse_args(argv)
     try:
         return action(arguments)
@@ -129,6 +133,19 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def _accept_all_letters() -> None:
+    r"""Let no name of a file or class end a command because stdout cannot show it.
+
+    Where stdout says it is ASCII it gets UTF-8, as Python itself does for the locale C; elsewhere
+    ``\u0438`` stands for what is lacking.
+    """
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
+        is_ascii = codecs.lookup(stdout.encoding).name == "ascii"
+        encoding = "utf-8" if is_ascii else stdout.encoding
+        stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def run_stoppable(

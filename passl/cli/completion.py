@@ -15,6 +15,7 @@ from typing import Optional
 from passl.cli.commands import COMMANDS
 from passl.cli.common import add_traceback, run_command
 from passl.cli.completing import complete
+from passl.cli.help_text import HelpFormatter
 from passl.errors import EXIT_OK
 
 __all__ = ["build_parser", "main"]
@@ -123,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl completion",
         description="Print a script that completes PASSL's commands in a shell.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("shell", choices=sorted(_SCRIPTS), help="whose script")
     add_traceback(parser)

@@ -12,6 +12,7 @@ from typing import Optional
 from passl.cli.common import add_traceback, examples_of_subcommands, run_command
 from passl.cli.config_views import add_diff, add_list, add_show
 from passl.cli.explain import add_explain
+from passl.cli.help_text import HelpFormatter
 from passl.config import load_config
 from passl.config.myrtle import import_myrtle
 from passl.errors import EXIT_OK, ConfigError
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-config",
         description="Show, compare and explain configs, and make them of other systems' files.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -82,7 +83,10 @@ def _import_myrtle(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists():
         raise ConfigError(f"{out} is there already; remove it, or give another --out")
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
     for key, why in imported.unmapped.items():
         print(f"not mapped: {key}: {why}", file=sys.stderr)
     print(f"{out}: {len(imported.mapped)} keys mapped, {len(imported.unmapped)} not")

@@ -21,6 +21,7 @@ from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.cli.common import add_traceback, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.cli.llama_weights import add_llama_options, asked_of_llama, run_llama
 from passl.config.tree import plain
 from passl.config.yaml_tree import parse_yaml
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-convert",
         description="Convert weights between other programs' files and ours, or ours and timm's.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", help="file of weights, or an address (--download)")
     parser.add_argument("destination", metavar="DST", nargs="?", help="file to write")

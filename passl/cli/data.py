@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from passl.cli.common import add_traceback, examples_of_subcommands, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-data",
         description="Make lists and labels of downloaded data sets, and look at what models see.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -186,8 +187,10 @@ def _lists(arguments: argparse.Namespace) -> int:
 def _names(path: Optional[str]) -> Optional[list[str]]:
     if path is None:
         return None
+    from passl.data.names import read_names
+
     try:
-        return Path(path).read_text(encoding="utf-8").split()
+        return read_names(Path(path))
     except OSError as error:
         raise ConfigError(f"--classes {path}: cannot be read ({error.strerror})") from error
 

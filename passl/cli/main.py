@@ -10,6 +10,7 @@ from typing import Optional
 
 import passl
 from passl.cli.commands import COMMANDS
+from passl.cli.help_text import laid_out
 from passl.config.suggest import did_you_mean
 from passl.errors import EXIT_CONFIG, EXIT_OK
 
@@ -39,10 +40,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return EXIT_OK
     command = COMMANDS.get(first)
     if command is None:
-        what = "option" if first.startswith("-") else "command"
-        hint = did_you_mean(first, COMMANDS) or "; passl --help lists them"
-        print(f"passl: there is no {what} {first!r}{hint}", file=sys.stderr)
-        return EXIT_CONFIG
+        return _unknown(first)
     if argv is not None:
         return command.main()(arguments[1:])
     # As if it had been started by its own name: what it writes of its command line holds, too.
@@ -67,7 +65,8 @@ def overview() -> str:
             "  -h, --help     show this",
             "  -V, --version  versions of PASSL and of what it stands on",
             "",
-            _EPILOG,
+            laid_out(_EPILOG),
+            "",
         ]
     )
 
@@ -85,11 +84,20 @@ def versions() -> str:
 
 def _help(names: list[str]) -> int:
     """``passl help``, and ``passl help train``."""
-    if names and names[0] in COMMANDS:
-        COMMANDS[names[0]].build_parser().print_help()
-    else:
+    if not names:
         print(overview(), end="")
+    elif names[0] not in COMMANDS:
+        return _unknown(names[0])
+    else:
+        COMMANDS[names[0]].build_parser().print_help()
     return EXIT_OK
+
+
+def _unknown(text: str) -> int:
+    what = "option" if text.startswith("-") else "command"
+    hint = did_you_mean(text, COMMANDS) or "; passl --help lists them"
+    print(f"passl: there is no {what} {text!r}{hint}", file=sys.stderr)
+    return EXIT_CONFIG
 
 
 def _paddle() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.cli.weights import print_weights_of, show_weights, weights_table
 from passl.errors import EXIT_OK, ConfigError
 from passl.models import list_models, model_spec, nearest_models
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-models",
         description="List the models a config can name in Model.name, or show one of them.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "pattern", nargs="?", default="*", help="shell wildcards; or the word 'show' and a NAME"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 from passl.cli.common import add_traceback, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.config.starter import write_starter
-from passl.errors import EXIT_OK
+from passl.errors import EXIT_OK, ConfigError
 
 __all__ = ["build_parser", "main"]
 
@@ -34,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl new",
         description="Write a small config that begins with another one.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="NAME.yaml is written, and nothing else")
     parser.add_argument(
@@ -59,9 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _new(arguments: argparse.Namespace) -> int:
     path = Path(arguments.name)
+    if not path.name:
+        raise ConfigError(f"NAME {arguments.name!r}: give the file a name, such as my_run")
     if path.suffix not in (".yaml", ".yml"):
         path = path.with_name(f"{path.name}.yaml")
     config = write_starter(path, arguments.base, arguments.override)
     print(f"{path}: begins with {arguments.base}; files go to {config.Global.output_dir}")
-    print(f"next: edit it, then passl-check -c {path}; passl-train -c {path}")
+    typed = shlex.quote(str(path))
+    print(f"next: edit it, then passl-check -c {typed}; passl-train -c {typed}")
     return EXIT_OK

@@ -14,6 +14,7 @@ from typing import Callable, Optional
 from passl.checkpoint.lock import RunLock
 from passl.cli.check import check_transforms
 from passl.cli.common import add_config_options, add_traceback, run_command
+from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.distributed.host import installed_versions
 from passl.engine.stopping import STOP_FILE, StopRequest, catching_signals
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-sweep",
         description="Train a config with many values, and see which was best.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_config_options(parser, required=False)
     _add_factor_options(parser)

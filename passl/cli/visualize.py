@@ -14,6 +14,7 @@ from passl.cli.common import (
     examples_of_subcommands,
     run_command,
 )
+from passl.cli.help_text import HelpFormatter
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="passl-visualize",
         description="Draw attention, schedules, weights, curves, mistakes and augmentation.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -63,9 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _act(arguments: argparse.Namespace) -> int:
-    from passl.visualize.figure import require_matplotlib
+    from passl.visualize.figure import require_folder, require_matplotlib
 
     require_matplotlib()
+    out = Path(arguments.out)
+    require_folder(out.parent if arguments.command == "augment" else out)
     if arguments.command == "augment":  # passl-data preview, which says itself what it wrote
         return int(arguments.act(arguments))
     for path in arguments.act(arguments):
@@ -186,7 +189,7 @@ def _layers(text: str, count: int) -> list[int]:
         return list(range(count))
     if text == "last":
         return [count - 1]
-    if not text.isdigit() or int(text) >= count:
+    if not text.isdecimal() or int(text) >= count:
         raise ConfigError(
             f"--layer {text}: must be all, last, or a number from 0 to {count - 1}: the model has "
             f"{count} layers"
@@ -197,7 +200,8 @@ def _layers(text: str, count: int) -> list[int]:
 def _how(arguments: argparse.Namespace) -> str:
     discarded = arguments.discard_ratio
     words = f"rollout over the {arguments.head_fusion} of the heads"
-    return f"{words} without the lowest {discarded:.0%}" if discarded else words
+    words += f" without the lowest {discarded:.0%}" if discarded else ""
+    return f"{words}; in colours dark is 0 and yellow the most"
 
 
 # -- of weights ------------------------------------------------------------------------------------
@@ -332,6 +336,8 @@ def _add_confusion(commands: _Commands) -> None:
 
 
 def _confusion(arguments: argparse.Namespace) -> list[Path]:
+    if arguments.mistakes < 1:
+        raise ConfigError(f"--mistakes {arguments.mistakes}: must be at least 1")
     from passl.visualize import source
 
     config, weights = source.find_config(
@@ -353,7 +359,7 @@ def _confusion(arguments: argparse.Namespace) -> list[Path]:
         save_confusions(confusion, names, Path(f"{out}_confusion.csv")),
         draw_mistakes(
             confusion, loader.dataset, names, Path(f"{out}_mistakes.png"), title=title,
-            most=max(1, arguments.mistakes),
+            most=arguments.mistakes,
         ),
         save_mistakes(confusion, names, loader.dataset, Path(f"{out}_mistakes.csv")),
     ]

@@ -69,7 +69,9 @@ class Config(Sections):
 
 
 def shortened(origin: str, most: int = 100) -> str:
-    """An origin that fits into a message: a long ``-o`` text is cut."""
+    """An origin that fits into a message: a long ``-o`` text is cut, a file and line never."""
+    if not origin.startswith("-o"):
+        return origin
     return origin if len(origin) <= most else origin[: most - 3] + "..."
 
 

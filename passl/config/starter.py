@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -66,12 +68,15 @@ def write_starter(path: Path, base: str, settings: Sequence[str] = ()) -> Config
         raise ConfigError(f"{path} is there already; remove it, or choose another name")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
-    own_folder = [f"Global.output_dir=./output/{path.stem}"]
+    own_folder = [f"Global.output_dir={json.dumps(f'./output/{path.stem}', ensure_ascii=False)}"]
     wanted = load_config(base, [*own_folder, *settings])
     text = _text(path, wanted, settings)
-    _refuse_if_different(path, text, wanted)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        _refuse_if_different(path, text, wanted)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
     return load_config(path)
 
 
@@ -83,10 +88,11 @@ def _text(path: Path, wanted: Config, settings: Sequence[str]) -> str:
     for one in dict.fromkeys(paths):
         _put(tree, one.split("."), _at(data, one.split(".")))
     base = wanted.source_name or os.path.relpath(str(wanted.source_path), path.parent)
+    typed = shlex.quote(str(path))
     head = (
         f"# {path.stem}, which begins with {base}.\n#\n"
-        f"#   passl-check -c {path}\n#   passl-train -c {path}\n#\n"
-        "# What is not here is as there: passl-config show -c " + f"{path}\n"
+        f"#   passl-check -c {typed}\n#   passl-train -c {typed}\n#\n"
+        f"# What is not here is as there: passl-config show -c {typed}\n"
         "# What a key means, and all that there are: passl-config explain KEY, docs/config.md\n"
     )
     lines = [head + emit({"_base_": base}).rstrip()]
@@ -187,7 +193,9 @@ def _docs(data: Mapping[str, Any]) -> dict[str, Key]:
 
 def _refuse_if_different(path: Path, text: str, wanted: Config) -> None:
     """Raise where the file does not say what was asked for."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".yaml", dir=path.parent, delete=False, encoding="utf-8"
+    ) as file:
         file.write(text)
     try:
         found = differences(wanted, load_config(file.name))

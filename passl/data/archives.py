@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,6 +30,8 @@ class ArchiveDataset(Dataset):
         archive_of: int32 [N], which archive each sample is in.
         offsets, sizes: int64 [N], its bytes.
         transform_ops: as for :class:`~passl.data.dataset.Dataset`.
+        stamps: ``size`` and ``mtime_ns`` of each archive when its samples were found; a file with
+            others is refused when it is opened.
     """
 
     def __init__(
@@ -40,12 +42,13 @@ class ArchiveDataset(Dataset):
         offsets: np.ndarray,
         sizes: np.ndarray,
         transform_ops: Optional[Sequence[Any]] = None,
+        stamps: Optional[Sequence[Mapping[str, int]]] = None,
     ) -> None:
         super().__init__(transform_ops)
         self.archives, self.table = list(archives), table
         self.labels = table.labels
         self._archive_of, self._offsets, self._sizes = archive_of, offsets, sizes
-        self._files = _OpenFiles(self.archives)
+        self._files = _OpenFiles(self.archives, stamps)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -74,8 +77,10 @@ class ArchiveDataset(Dataset):
 class _OpenFiles:
     """File handles by number, opened when needed; the oldest is closed when there are too many."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(
+        self, paths: Sequence[Path], stamps: Optional[Sequence[Mapping[str, int]]] = None
+    ) -> None:
+        self._paths, self._stamps = paths, stamps
         self._handles: dict[int, int] = {}
         self._lock = threading.Lock()
         soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -85,7 +90,7 @@ class _OpenFiles:
         with self._lock:
             handle = self._handles.pop(number, None)
             if handle is None:
-                handle = os.open(self._paths[number], os.O_RDONLY)
+                handle = self._open(number)
             self._handles[number] = handle  # the newest is last
             mine = os.dup(handle) if len(self._paths) > self._most else None
             if len(self._handles) > self._most:
@@ -96,12 +101,24 @@ class _OpenFiles:
             if mine is not None:
                 os.close(mine)
 
+    def _open(self, number: int) -> int:
+        handle = os.open(self._paths[number], os.O_RDONLY)
+        if self._stamps is not None:
+            status, stamp = os.fstat(handle), self._stamps[number]
+            if (status.st_size, status.st_mtime_ns) != (stamp["size"], stamp["mtime_ns"]):
+                os.close(handle)
+                raise DataError(
+                    f"{self._paths[number]}: was changed after its samples were found, so they may "
+                    "lie elsewhere now; start the command again"
+                )
+        return handle
+
     def __del__(self) -> None:
         for handle in self._handles.values():
             os.close(handle)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": list(self._paths)}
+        return {"paths": list(self._paths), "stamps": self._stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["paths"])  # type: ignore[misc]
+        self.__init__(state["paths"], state["stamps"])  # type: ignore[misc]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from passl.data.dataset import MissingDataError
+from passl.data.names import read_names
 from passl.errors import DataError
 
 __all__ = ["label_by_name", "read_class_names"]
@@ -21,8 +22,7 @@ def read_class_names(path: str) -> list[str]:
     file = Path(path)
     if not file.is_file():
         raise MissingDataError(f"classes_path {path} does not exist; it has a class name a line")
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    names = [name for name in names if name]
+    names = read_names(file)
     twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
     if twice or not names:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from passl.data.once import one_at_a_time
+from passl.data.once import one_at_a_time, remove_left_overs
 from passl.data.table import SampleTable
 from passl.data.table_file import open_table_file, write_table_file
 from passl.errors import DataError
@@ -38,7 +38,7 @@ def kept_arrays(
     """The arrays from ``cache``, or made and put there.
 
     Args:
-        cache: the file; beside it lies a lock.
+        cache: the file; beside it lies a lock while it is made.
         key: says what the arrays are made of, JSON-able; asked before and after they are made.
         make: makes them.
         is_current: a further look at arrays with the right key.
@@ -58,6 +58,7 @@ def kept_arrays(
         if not is_large or _plain(key()) != wanted or not is_current(arrays):
             return arrays
         try:
+            remove_left_overs(cache)
             write_table_file(cache, wanted, arrays)
         except OSError as error:
             get_logger().warning(

@@ -7,9 +7,14 @@ manual of coreutils, "Escaped file names".
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["SPECIAL", "escape_name", "list_name", "unescape_name"]
+from passl.errors import DataError
+
+__all__ = ["SPECIAL", "escape_name", "list_name", "names_text", "read_names", "unescape_name"]
 
 #: What makes a name one that has to be escaped.
 SPECIAL = (b"\n", b"\\", b"\r")
@@ -46,3 +51,33 @@ def list_name(name: bytes) -> bytes:
     if b"\n" in name or b"\r" in name or name.startswith(b"\\"):
         return b"\\" + escape_name(name)[0]
     return name
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a file that has one a line, each as :func:`list_name` writes it.
+
+    Blank lines and blanks around a name do not count.
+
+    Raises:
+        DataError: a line begins with a backslash and cannot be read, with its number.
+        OSError: the file cannot be read.
+    """
+    names = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        name = line.strip()
+        if name.startswith(b"\\"):
+            try:
+                name = unescape_name(name[1:])
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{number}: {error}; in a line that begins with a backslash \\n, \\r "
+                    "and \\\\ stand for a line end, a carriage return and a backslash"
+                ) from error
+        if name:
+            names.append(os.fsdecode(name))
+    return names
+
+
+def names_text(names: Iterable[str]) -> bytes:
+    """What :func:`read_names` reads: one name a line."""
+    return b"".join(list_name(os.fsencode(name)) + b"\n" for name in names)

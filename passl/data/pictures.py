@@ -51,6 +51,8 @@ def visible(images: np.ndarray, loader: Loader) -> np.ndarray:
 def parts_of_target(target: np.ndarray, names: Optional[Sequence[str]] = None) -> list[Part]:
     """The classes of one target, the strongest first; what smoothing gives to all is no part.
 
+    Of two classes both are told: nothing says how much of the lesser one is smoothing.
+
     Args:
         target: a class number, or one number a class.
         names: of the classes; their numbers if not given.
@@ -61,7 +63,7 @@ def parts_of_target(target: np.ndarray, names: Optional[Sequence[str]] = None) -
 
     if target.ndim == 0:
         return [Part(name(int(target)), 1.0)]
-    least = float(target.min())
+    least = float(target.min()) if len(target) > 2 else 0.0
     order = np.argsort(-target, kind="stable")
     return [Part(name(int(i)), float(target[i])) for i in order if target[i] > least + 1e-6]
 

@@ -92,13 +92,20 @@ def _watch(channel: socket.socket, pids: dict[int, int]) -> None:
     """Report the end of each worker, until the training process is gone; then end them all."""
     while True:
         readable, _, _ = select.select([channel], [], [], _POLL_S)
-        if readable and not channel.recv(1):
+        if readable and _is_closed(channel):
             os.killpg(os.getpgrp(), signal.SIGKILL)
         while pids:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
             _tell(channel, {"worker": pids.pop(pid), "status": status})
+
+
+def _is_closed(channel: socket.socket) -> bool:
+    try:
+        return not channel.recv(1)
+    except OSError:  # it was closed before all that we told was read
+        return True
 
 
 def _tell(channel: socket.socket, what: dict[str, Any]) -> None:

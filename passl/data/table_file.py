@@ -1,7 +1,8 @@
 """Arrays in one file that is mapped into memory, so that all processes of a machine share them.
 
-    8 bytes   PASSLTB1
+    8 bytes   PASSLTB2
     8 bytes   length of the header, little-endian
+    8 bytes   CRC-32 of the header, little-endian
     header    JSON: {"meta": {...}, "arrays": {name: {"dtype", "shape", "offset"}}}
     arrays    each at a multiple of 64 bytes, little-endian
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from passl.errors import DataError
 
 __all__ = ["open_table_file", "write_table_file"]
 
-_MAGIC = b"PASSLTB1"
+_MAGIC = b"PASSLTB2"
+_NUMBERS = struct.Struct("<QQ")  # length and CRC-32 of the header
+_START = len(_MAGIC) + _NUMBERS.size
 _ALIGN = 64
 _MAX_HEADER = 1 << 24
 _KINDS = "uif"
@@ -49,9 +53,9 @@ def write_table_file(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, n
         entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": at}
         at += -(-array.nbytes // _ALIGN) * _ALIGN
     header = json.dumps({"meta": dict(meta), "arrays": entries}).encode()
-    header += b" " * (-(len(_MAGIC) + 8 + len(header)) % _ALIGN)
+    header += b" " * (-(_START + len(header)) % _ALIGN)
     with atomic_file(path) as file:
-        file.write(_MAGIC + struct.pack("<Q", len(header)) + header)
+        file.write(_MAGIC + _NUMBERS.pack(len(header), zlib.crc32(header)) + header)
         for array in stored.values():
             file.write(array.tobytes())
             file.write(b"\0" * (-array.nbytes % _ALIGN))
@@ -66,14 +70,16 @@ def open_table_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(len(_MAGIC) + 8)
-        if len(head) < len(_MAGIC) + 8 or not head.startswith(_MAGIC):
+        head = file.read(_START)
+        if len(head) < _START or not head.startswith(_MAGIC):
             raise DataError(f"{path}: is no table of PASSL's; remove it, and it is made anew")
-        length = struct.unpack("<Q", head[len(_MAGIC) :])[0]
+        length, checksum = _NUMBERS.unpack(head[len(_MAGIC) :])
         text = file.read(length) if length <= min(size, _MAX_HEADER) else b""
     try:
+        if zlib.crc32(text) != checksum:
+            raise ValueError("its header has another checksum")
         content = json.loads(text)
-        start = len(_MAGIC) + 8 + length
+        start = _START + length
         arrays = {
             str(name): _mapped(path, start, size, entry)
             for name, entry in content["arrays"].items()

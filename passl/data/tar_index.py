@@ -17,7 +17,9 @@ import gzip
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +29,23 @@ import numpy as np
 
 from passl.checkpoint.disk import human_size
 from passl.data.dataset import MissingDataError
-from passl.data.once import one_at_a_time
+from passl.data.once import one_at_a_time, remove_left_overs
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
+from passl.data.tar_members import whole_members
 from passl.errors import DataError
 from passl.logs.logger import get_logger
 
-__all__ = ["TarIndex", "index_tar"]
+__all__ = ["TarIndex", "cache_file", "index_tar"]
 
-_VERSION = 1  # of what is in an index
+_VERSION = 3  # of what is in an index
 _GZIP = b"\x1f\x8b"
 _COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The regular files of an archive, in its order.
+    """The files of an archive, in its order; links to files of it count as such.
 
     Attributes:
         path: what to read from; for a gzip archive the unpacked copy.
@@ -83,10 +86,22 @@ def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cache_dir {folder}: cannot be made ({error.strerror})") from error
-    with one_at_a_time(folder / f"{path.name}.lock"):
-        readable = _plain(path, folder)
-        index = folder / f"{path.name}.index"
+    with one_at_a_time(cache_file(path, cache_dir, "lock")):
+        readable = _plain(path, cache_dir)
+        index = cache_file(path, cache_dir, "index")
         return _known(index, readable) or _made(index, readable)
+
+
+def cache_file(path: Path, cache_dir: Optional[Path], ending: str) -> Path:
+    """Where something about an archive is kept: ``ARCHIVE.ending`` beside it, or in ``cache_dir``.
+
+    There archives of one name come together (``train/0000.tar`` and ``val/0000.tar``), so the name
+    also says in which folder the archive lies.
+    """
+    if cache_dir is None:
+        return path.with_name(f"{path.name}.{ending}")
+    folder = zlib.crc32(os.fsencode(path.absolute().parent))
+    return cache_dir / f"{path.name}.{folder:08x}.{ending}"
 
 
 def _known(index: Path, path: Path) -> Optional[TarIndex]:
@@ -108,13 +123,16 @@ def _known(index: Path, path: Path) -> Optional[TarIndex]:
 def _made(index: Path, path: Path) -> TarIndex:
     get_logger().info(f"{path}: looking for its files, once ({human_size(path.stat().st_size)})")
     stamp = _stamp(path)
-    builder, offsets, sizes = TableBuilder(), [], []
+    builder, offsets, sizes = TableBuilder(), array("q"), array("q")
+    targets: dict[int, str] = {}  # of links, by row
     try:
         with path.open("rb") as file:
-            for name, offset, size in _members(file, path):
+            for name, member, start in _members(file, path):
+                if not member.isreg():
+                    targets[len(builder)] = _target(name, member)
                 builder.append(name, 0)
-                offsets.append(offset)
-                sizes.append(size)
+                offsets.append(start + member.offset_data)
+                sizes.append(member.size)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{path}: is no tar archive, or a damaged one ({error}); was its download interrupted?"
@@ -122,6 +140,7 @@ def _made(index: Path, path: Path) -> TarIndex:
     found = TarIndex(
         path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64), stamp
     )
+    found = _with_links(found, targets) if targets else found
     arrays = {
         "names": found.table.names,
         "name_offsets": found.table.offsets,
@@ -129,6 +148,7 @@ def _made(index: Path, path: Path) -> TarIndex:
         "sizes": found.sizes,
     }
     try:
+        remove_left_overs(index)
         write_table_file(index, stamp, arrays)
     except OSError as error:
         get_logger().warning(
@@ -138,30 +158,71 @@ def _made(index: Path, path: Path) -> TarIndex:
     return found
 
 
-def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each regular file, inner archives taken apart."""
+def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, tarfile.TarInfo, int]]:
+    """Name of each regular file and link, its header, and where the archive it is in begins."""
     size = path.stat().st_size
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            vars(archive)["members"].clear()  # the library keeps them all
-            if not member.isreg() or member.sparse is not None:
+        for member in whole_members(archive, str(path)):
+            if not _is_file(member):
                 continue
-            if member.offset_data + member.size > size:
+            if member.isreg() and member.offset_data + member.size > size:
                 raise tarfile.ReadError(f"it ends within {member.name}")
-            if not member.name.endswith(".tar"):
-                yield member.name, member.offset_data, member.size
+            if not member.name.endswith(".tar") or not member.isreg():
+                yield member.name, member, 0
                 continue
             inner_file = archive.extractfile(member)
             assert inner_file is not None  # it is a regular file
             with tarfile.open(fileobj=inner_file, mode="r:") as inner:
-                for entry in inner:
-                    vars(inner)["members"].clear()
-                    if entry.isreg() and entry.sparse is None:
-                        name = f"{member.name}/{entry.name}"
-                        yield name, member.offset_data + entry.offset_data, entry.size
+                for entry in whole_members(inner, f"{path}!{member.name}"):
+                    if _is_file(entry):
+                        yield f"{member.name}/{entry.name}", entry, member.offset_data
 
 
-def _plain(path: Path, folder: Path) -> Path:
+def _is_file(member: tarfile.TarInfo) -> bool:
+    if member.isreg() and member.sparse is not None:
+        raise tarfile.ReadError(f"{member.name} is stored as a sparse file; pack without --sparse")
+    return member.isreg() or member.islnk() or member.issym()
+
+
+def _target(name: str, member: tarfile.TarInfo) -> str:
+    """Name of the member that a link leads to: within its archive, or from its own folder."""
+    before = name[: len(name) - len(member.name)] if member.islnk() else os.path.dirname(name)
+    return os.path.normpath(os.path.join(before, member.linkname))
+
+
+def _with_links(index: TarIndex, targets: Mapping[int, str]) -> TarIndex:
+    """The places of the files that links lead to; links to anything else are told of and go."""
+    wanted, places = set(targets.values()), {}
+    for row in range(len(index)):
+        name = os.path.normpath(index.table.name(row))
+        if name in wanted:
+            places[name] = row  # the last of a name counts, as it does when unpacked
+    lost = []
+    for row, target in targets.items():
+        seen = {row}
+        found = places.get(target)
+        while found is not None and found in targets and found not in seen:
+            seen.add(found)
+            found = places.get(targets[found])
+        if found is None or found in targets:
+            lost.append(row)
+        else:
+            index.offsets[row], index.sizes[row] = index.offsets[found], index.sizes[found]
+    if not lost:
+        return index
+    get_logger().warning(
+        f"{index.path}: {len(lost)} links lead to no file in the archive and are left out, such as "
+        f"{index.table.name(lost[0])}"
+    )
+    builder, kept = TableBuilder(), np.delete(np.arange(len(index)), lost)
+    for row in kept.tolist():
+        builder.append(index.table.name(row), 0)
+    return TarIndex(
+        index.path, builder.finish(), index.offsets[kept], index.sizes[kept], index.stamp
+    )
+
+
+def _plain(path: Path, cache_dir: Optional[Path]) -> Path:
     """The archive itself, or the unpacked copy of one that is compressed.
 
     Raises:
@@ -177,12 +238,13 @@ def _plain(path: Path, folder: Path) -> Path:
             )
     if not head.startswith(_GZIP):
         return path
-    copy = folder / f"{path.name}.unpacked"
-    stamp, note = _stamp(path), folder / f"{path.name}.unpacked.stamp"
+    copy = cache_file(path, cache_dir, "unpacked")
+    stamp, note = _stamp(path), cache_file(path, cache_dir, "unpacked.stamp")
     with suppress(OSError, DataError):
         if open_table_file(note)[0] == stamp and copy.is_file():
             return copy
     get_logger().info(f"{path}: unpacking it to {copy}, once")
+    remove_left_overs(copy)
     beside = copy.with_name(f".{copy.name}.tmp-{os.getpid()}")
     try:
         with gzip.open(path, "rb") as packed, beside.open("wb") as unpacked:

@@ -25,6 +25,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from passl.data.images import decode, jpeg_size
+from passl.errors import DataError
 from passl.logs.logger import get_logger
 
 __all__ = ["decode_region", "is_available"]
@@ -88,10 +90,9 @@ def decode_region(
     decoder: Optional[_Decoder] = getattr(_local, "decoder", None)
     if decoder is None:
         decoder = _local.decoder = _Decoder(library)
-    pixels = decoder.region(data, box, factor, channels)
-    if pixels is not None and factor == 1 and not _Distrust.is_settled:
-        return _compared(pixels, data, box)
-    return pixels
+    if not _Distrust.is_settled and not _is_trusted(decoder, data, box, factor):
+        return None
+    return decoder.region(data, box, factor, channels)
 
 
 class _Decoder:
@@ -157,22 +158,29 @@ class _Distrust:
     is_on = False
 
 
-def _compared(
-    pixels: np.ndarray, data: bytes, box: tuple[int, int, int, int]
-) -> Optional[np.ndarray]:
-    from passl.data.images import decode
-
-    top, left, height, width = box
-    expected = decode(data)[top : top + height, left : left + width]
-    if not np.array_equal(pixels[:, :, :3], expected):
+def _is_trusted(
+    decoder: _Decoder, data: bytes, box: tuple[int, int, int, int], factor: int
+) -> bool:
+    """Whether the box, at full size, has the pixels that it has in the whole image."""
+    top, left, height, width = (side * factor for side in box)
+    size = jpeg_size(data) or (0, 0)
+    height, width = min(height, size[0] - top), min(width, size[1] - left)
+    part = decoder.region(data, (top, left, height, width), 1, 3)
+    if part is None:  # nothing to compare: the next image may tell
+        return True
+    try:
+        whole = decode(data)
+    except DataError:  # broken in another place
+        return True
+    if not np.array_equal(part, whole[top : top + height, left : left + width]):
         _Distrust.is_on = True
         get_logger().warning(
             "libturbojpeg gives other pixels for a part of an image than for the whole; it is not "
             "used, and decoding is slower. Is there a newer release of it?"
         )
-        return None
+        return False
     _Distrust.is_settled = True
-    return pixels
+    return True
 
 
 # -- finding it ------------------------------------------------------------------------------------

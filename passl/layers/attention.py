@@ -40,6 +40,7 @@ class Attention(nn.Layer):
         epsilon: added to the variance in these two normalisations.
         fused: use the fused kernel where it is exact and there is one; False to write the products
             out everywhere.
+        fused_linear: let both linear layers use Paddle's fused kernel.
 
     Raises:
         ModelArgumentError: ``dim`` is no multiple of ``num_heads``.
@@ -57,6 +58,7 @@ class Attention(nn.Layer):
         qk_norm: bool = False,
         epsilon: float = 1e-6,
         fused: bool = True,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -71,12 +73,12 @@ class Attention(nn.Layer):
         # the fused kernel of Paddle 2.6 knows no other scale
         self.fusible = fused and qk_scale is None
         self.attn_drop_rate = attn_drop_rate
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, fused=fused_linear)
         self.qk_norm = qk_norm
         if qk_norm:
             self.q_norm = nn.LayerNorm(self.head_dim, epsilon=epsilon)
             self.k_norm = nn.LayerNorm(self.head_dim, epsilon=epsilon)
-        self.proj = Linear(dim, dim)
+        self.proj = Linear(dim, dim, fused=fused_linear)
         self.attn_drop = nn.Dropout(attn_drop_rate)
         self.proj_drop = nn.Dropout(drop_rate)
 

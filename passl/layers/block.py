@@ -40,6 +40,7 @@ class Block(nn.Layer):
         qk_norm: normalise queries and keys.
         init_values: what the scales of the branches start with; None for no scales.
         fused_attn: let the attention use Paddle's fused kernel.
+        fused_linear: let the linear layers use Paddle's fused kernel.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Block(nn.Layer):
         qk_norm: bool = False,
         init_values: Optional[float] = None,
         fused_attn: bool = True,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim, epsilon=epsilon)
@@ -71,10 +73,13 @@ class Block(nn.Layer):
             qk_norm=qk_norm,
             epsilon=epsilon,
             fused=fused_attn,
+            fused_linear=fused_linear,
         )
         self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.norm2 = LayerNorm(dim, epsilon=epsilon)
-        self.mlp = Mlp(dim, hidden_dim, act=act, drop_rate=drop_rate)
+        self.mlp = Mlp(
+            dim, hidden_dim, act=act, drop_rate=drop_rate, fused_linear=fused_linear
+        )
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.drop_path = DropPath(drop_path_rate)
         self.add = Add()

@@ -16,6 +16,7 @@ from passl.layers.cpu_kernels import (
     fits_inference,
     fits_training,
 )
+from passl.layers.fused import fused_linear_works, takes_fused_linear
 
 __all__ = ["CPU_KERNELS_VARIABLE", "Linear", "cpu_kernels"]
 
@@ -24,11 +25,21 @@ class Linear(nn.Layer):
     """``x [..., in] -> x W + b [..., out]``.
 
     Parameters ``weight`` [in_features, out_features] and ``bias`` [out_features] start at zero.
+
+    Args:
+        in_features, out_features: widths.
+        bias: add one.
+        fused: in half precision on a GPU, let Paddle's fused kernel compute it, where both widths
+            are multiples of 8 (:mod:`passl.layers.fused`).
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, fused: bool = False
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
+        aligned = in_features % 8 == 0 and out_features % 8 == 0  # what tensor cores want
+        self.fused = fused and bias and aligned and fused_linear_works()
         zero = nn.initializer.Constant(0.0)
         self.weight = self.create_parameter([in_features, out_features], default_initializer=zero)
         self.bias = None
@@ -40,6 +51,8 @@ class Linear(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Apply the layer to the last axis of ``x``."""
         if self.bias is not None:
+            if self.fused and takes_fused_linear(x, self.weight, self.bias):
+                return paddle.incubate.nn.functional.fused_linear(x, self.weight, self.bias)
             if fits_training(x, self.weight, self.bias):
                 return CpuLinear.apply(x, self.weight, self.bias)
             if fits_inference(x) and x.dtype == self.weight.dtype:  # the bias in the same pass

@@ -28,13 +28,20 @@ class Mlp(nn.Layer):
         act: ``gelu`` (erf), or ``gelu_tanh``: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))),
             which differs by less than 5e-4.  Source: Hendrycks and Gimpel 2016.
         drop_rate: dropout after both layers.
+        fused_linear: let both linear layers use Paddle's fused kernel.
 
     Raises:
         ModelArgumentError: there is no such activation.
     """
 
     def __init__(
-        self, dim: int, hidden_dim: int, *, act: str = "gelu", drop_rate: float = 0.0
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        act: str = "gelu",
+        drop_rate: float = 0.0,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__()
         if act not in _APPROXIMATE:
@@ -42,8 +49,8 @@ class Mlp(nn.Layer):
                 f"act {act!r} is no activation of the perceptron; {' or '.join(_APPROXIMATE)}"
             )
         self.approximate = _APPROXIMATE[act]
-        self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim, fused=fused_linear)
+        self.fc2 = Linear(hidden_dim, dim, fused=fused_linear)
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x_bnc: paddle.Tensor) -> paddle.Tensor:

@@ -53,6 +53,8 @@ class DistilledVisionTransformer(VisionTransformer):
             Google's.
         act: activation of the perceptrons: exact GELU, or its approximation by tanh.
         fused_attn: on a GPU in half precision, let Paddle's fused kernel compute the attention.
+        fused_linear: on a GPU at level O2, let Paddle's fused kernel compute the linear layers of
+            the blocks: product and bias in one launch.
 
     Raises:
         ModelArgumentError: sizes that do not divide, or a number out of range.
@@ -82,6 +84,7 @@ class DistilledVisionTransformer(VisionTransformer):
         init_scheme: Literal["passl", "google", "timm"] = "timm",
         act: Literal["gelu", "gelu_tanh"] = "gelu",
         fused_attn: bool = True,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__(
             img_size=img_size,
@@ -101,6 +104,7 @@ class DistilledVisionTransformer(VisionTransformer):
             init_scheme=init_scheme,
             act=act,
             fused_attn=fused_attn,
+            fused_linear=fused_linear,
         )
 
     def forward_distilled(self, x_bchw: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:

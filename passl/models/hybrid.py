@@ -55,6 +55,8 @@ class HybridVisionTransformer(VisionTransformer):
             patches' tokens.
         act: activation of the perceptrons: exact GELU, or its approximation by tanh.
         fused_attn: on a GPU in half precision, let Paddle's fused kernel compute the attention.
+        fused_linear: on a GPU at level O2, let Paddle's fused kernel compute the linear layers of
+            the blocks: product and bias in one launch.
 
     Raises:
         ModelArgumentError: sizes that do not divide, or a number out of range.
@@ -87,6 +89,7 @@ class HybridVisionTransformer(VisionTransformer):
         global_pool: Literal["token", "avg"] = "token",
         act: Literal["gelu", "gelu_tanh"] = "gelu",
         fused_attn: bool = True,
+        fused_linear: bool = False,
     ) -> None:
         super().__init__(
             img_size=img_size,
@@ -108,6 +111,7 @@ class HybridVisionTransformer(VisionTransformer):
             global_pool=global_pool,
             act=act,
             fused_attn=fused_attn,
+            fused_linear=fused_linear,
             patch_embed=HybridEmbed(
                 (img_size, img_size) if isinstance(img_size, int) else img_size,
                 patch_size,

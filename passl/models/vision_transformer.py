@@ -71,6 +71,8 @@ class VisionTransformer(nn.Layer):
         qk_norm: normalise the queries and keys of each head.
         act: activation of the perceptrons: exact GELU, or its approximation by tanh.
         fused_attn: on a GPU in half precision, let Paddle's fused kernel compute the attention.
+        fused_linear: on a GPU at level O2, let Paddle's fused kernel compute the linear layers of
+            the blocks: product and bias in one launch.
         patch_embed: what makes tokens of images, in place of patches (given by a subclass).
 
     Raises:
@@ -121,6 +123,7 @@ class VisionTransformer(nn.Layer):
         qk_norm: bool = False,
         act: Literal["gelu", "gelu_tanh"] = "gelu",
         fused_attn: bool = True,
+        fused_linear: bool = False,
         patch_embed: Annotated[Optional[nn.Layer], Runtime()] = None,
     ) -> None:
         super().__init__()
@@ -146,9 +149,7 @@ class VisionTransformer(nn.Layer):
         self.norm_pre = LayerNorm(embed_dim, epsilon=epsilon) if pre_norm else nn.Identity()
         self.blocks = nn.LayerList([
             Block(
-                embed_dim,
-                num_heads,
-                hidden_dim,
+                embed_dim, num_heads, hidden_dim,
                 qkv_bias=qkv_bias,
                 qk_scale=qk_scale,
                 drop_rate=drop_rate,
@@ -159,6 +160,7 @@ class VisionTransformer(nn.Layer):
                 qk_norm=qk_norm,
                 init_values=init_values,
                 fused_attn=fused_attn,
+                fused_linear=fused_linear,
             )
             for rate in drop_path_rates(drop_path_rate, depth)
         ])

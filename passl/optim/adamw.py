@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import paddle
 
-from passl.optim.base import Optimizer, ParamState, current_gradient, write_back
+from passl.optim.base import Optimizer, ParamState, chunks, current_gradient, write_back
 from passl.optim.groups import ParamGroup
-from passl.optim.kernels import AdamWScalars, adamw_kernel
+from passl.optim.kernels import AdamWListKernel, AdamWScalars, adamw_kernel
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["AdamW"]
@@ -54,22 +54,21 @@ class AdamW(Optimizer):
         self._form = adamw_kernel()
 
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
-        scalars: dict[tuple[int, float, float], AdamWScalars] = {}
+        scalars: dict[_Key, AdamWScalars] = {}
         for state, _ in due:  # made here, once each, and only read by the threads below
-            key = (state.num_updates, state.lr_scale, state.weight_decay)
+            key = _key(state)
             if key not in scalars:
                 scalars[key] = AdamWScalars.at(
                     state.num_updates, lr * state.lr_scale, self.betas, self.eps, state.weight_decay
                 )
+        if self._form.update_list is not None:
+            for chunk in chunks(due):  # bounds the memory of float32 gradients
+                self._update_lists(self._form.update_list, chunk, scalars)
+            return
 
         def update(state: ParamState, grad: paddle.Tensor) -> None:
-            self._form.update(
-                state.weights,
-                grad,
-                state.slots["moment1"],
-                state.slots["moment2"],
-                scalars[(state.num_updates, state.lr_scale, state.weight_decay)],
-            )
+            moments = state.slots["moment1"], state.slots["moment2"]
+            self._form.update(state.weights, grad, *moments, scalars[_key(state)])
 
         if self._form.threaded:
             for state, grad in due:
@@ -77,3 +76,32 @@ class AdamW(Optimizer):
                 write_back(state)
         else:
             self._update_each(due, update)
+
+    def _update_lists(
+        self,
+        update_list: AdamWListKernel,
+        due: Sequence[tuple[ParamState, paddle.Tensor]],
+        scalars: Mapping[_Key, AdamWScalars],
+    ) -> None:
+        """One call for all parameters that share their numbers."""
+        alike: dict[_Key, list[tuple[ParamState, paddle.Tensor]]] = {}
+        for state, grad in due:
+            alike.setdefault(_key(state), []).append((state, grad))
+        for key, pairs in alike.items():
+            update_list(
+                [state.weights for state, _ in pairs],
+                [current_gradient(grad) for _, grad in pairs],
+                [state.slots["moment1"] for state, _ in pairs],
+                [state.slots["moment2"] for state, _ in pairs],
+                scalars[key],
+            )
+            for state, _ in pairs:
+                write_back(state)
+
+
+_Key = tuple[int, float, float]
+
+
+def _key(state: ParamState) -> _Key:
+    """What parameters with the same numbers have in common."""
+    return state.num_updates, state.lr_scale, state.weight_decay

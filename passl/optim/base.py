@@ -16,7 +16,14 @@ from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
 from passl.optim.parallel import map_tensors
 
-__all__ = ["Optimizer", "ParamState", "current_gradient", "round_into", "write_back"]
+__all__ = [
+    "Optimizer",
+    "ParamState",
+    "chunks",
+    "current_gradient",
+    "round_into",
+    "write_back",
+]
 
 _STEP = "__step__"
 
@@ -125,7 +132,7 @@ class Optimizer(ABC):
                 self._update(due, lr)
                 return
             self._unsettled.append([state for state, _ in due])
-            for chunk in _chunks(due):
+            for chunk in chunks(due):
                 self._update_if(accepted, chunk, lr)
 
     def settle(self, applied: Sequence[bool]) -> None:
@@ -259,9 +266,10 @@ class Optimizer(ABC):
             )
 
 
-def _chunks(
+def chunks(
     due: Sequence[tuple[ParamState, paddle.Tensor]],
 ) -> Iterator[list[tuple[ParamState, paddle.Tensor]]]:
+    """Consecutive parts of ``due`` with at most 16 million numbers, or one tensor, each."""
     chunk: list[tuple[ParamState, paddle.Tensor]] = []
     filled = 0
     for state, grad in due:

@@ -17,15 +17,24 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 import paddle
 
-from passl.optim.parallel import on_cpu
+from passl.optim.parallel import on_cpu, on_gpu
 
-__all__ = ["AdamWKernel", "AdamWScalars", "MomentumKernel", "adamw_kernel", "momentum_kernel"]
+__all__ = [
+    "AdamWForm",
+    "AdamWKernel",
+    "AdamWListKernel",
+    "AdamWScalars",
+    "MomentumKernel",
+    "adamw_kernel",
+    "momentum_kernel",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ class AdamWScalars:
 AdamWKernel = Callable[
     [paddle.Tensor, paddle.Tensor, paddle.Tensor, paddle.Tensor, AdamWScalars], None
 ]
+_Tensors = Sequence[paddle.Tensor]
+AdamWListKernel = Callable[[_Tensors, _Tensors, _Tensors, _Tensors, AdamWScalars], None]
 #: (parameter, gradient, velocity, learning rate as float32 [1], momentum, weight decay, nesterov)
 MomentumKernel = Callable[
     [paddle.Tensor, paddle.Tensor, paddle.Tensor, paddle.Tensor, float, float, bool], None
@@ -80,14 +91,25 @@ MomentumKernel = Callable[
 #: and starting threads costs more than a second pass.
 _LARGE = 2**19
 
+#: Numbers that one block of a GPU updates in the multi-tensor kernel: 86 million fill 6 launches.
+_LAUNCH_CHUNK = 2**16
+
 
 @dataclass(frozen=True)
 class AdamWForm:
-    """One way to compute AdamW, and whether it uses several threads by itself."""
+    """One way to compute AdamW.
+
+    Attributes:
+        name: in the tests.
+        update: updates one parameter.
+        threaded: it uses several threads by itself.
+        update_list: updates many parameters that share the scalars, in one call; None without one.
+    """
 
     name: str
     update: AdamWKernel
     threaded: bool
+    update_list: Optional[AdamWListKernel] = None
 
 
 def adamw_kernel() -> AdamWForm:
@@ -95,7 +117,8 @@ def adamw_kernel() -> AdamWForm:
     if _signatures() == "unknown":
         return ADAMW_FORMS["composed"]
     if not on_cpu():
-        return ADAMW_FORMS["fused"]
+        listed = on_gpu() and hasattr(paddle._C_ops, "fused_adam_")
+        return ADAMW_FORMS["listed" if listed else "fused"]
     # Paddle has a vectorised AdamW for AVX-512 only, a vectorised Adam for AVX as well; on AMD the
     # latter is faster where it has both (Zen 4: 1.3 against 1.7 ns a number with one thread).
     return ADAMW_FORMS["by_size" if _prefers_avx512() else "decay_then_adam"]
@@ -141,6 +164,27 @@ def _adamw_by_size(
     form(param, grad, m, v, s)
 
 
+def _adamw_listed(
+    params: _Tensors, grads: _Tensors, m: _Tensors, v: _Tensors, s: AdamWScalars
+) -> None:
+    """Paddle's multi-tensor AdamW: on a GPU one launch for up to 60 tensors or 320 chunks.
+
+    Source: the limits, fused_adam_kernel.cu of Paddle 3.
+    """
+    zeros = [_zero()] * len(params)
+    max_v, amsgrad = ((None,), (False,)) if _signatures() == "3" else ((), ())
+    paddle._C_ops.fused_adam_(
+        list(params), list(grads), s.lr_tensor, list(m), list(v), *max_v, zeros, zeros, None, None,
+        s.beta1, s.beta2, s.eps, _LAUNCH_CHUNK, s.decay_per_lr, True, False, True, *amsgrad,
+    )  # fmt: skip
+
+
+def _adamw_listed_one(
+    param: paddle.Tensor, grad: paddle.Tensor, m: paddle.Tensor, v: paddle.Tensor, s: AdamWScalars
+) -> None:
+    _adamw_listed([param], [grad], [m], [v], s)
+
+
 def _adamw_composed(
     param: paddle.Tensor, grad: paddle.Tensor, m: paddle.Tensor, v: paddle.Tensor, s: AdamWScalars
 ) -> None:
@@ -154,6 +198,7 @@ ADAMW_FORMS = {
     form.name: form
     for form in (
         AdamWForm("fused", _adamw_fused, threaded=True),
+        AdamWForm("listed", _adamw_listed_one, threaded=True, update_list=_adamw_listed),
         AdamWForm("by_size", _adamw_by_size, threaded=True),
         AdamWForm("decay_then_adam", _adamw_decay_then_adam, threaded=False),
         AdamWForm("composed", _adamw_composed, threaded=False),

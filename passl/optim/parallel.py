@@ -15,7 +15,7 @@ from typing import Callable, TypeVar
 
 import paddle
 
-__all__ = ["map_tensors", "on_cpu"]
+__all__ = ["map_tensors", "on_cpu", "on_gpu"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -27,6 +27,11 @@ _WORTH_IT = 1_000_000
 def on_cpu() -> bool:
     """Whether Paddle computes on the CPU now."""
     return str(paddle.device.get_device()).startswith("cpu")
+
+
+def on_gpu() -> bool:
+    """Whether Paddle computes on a GPU (CUDA or ROCm) now."""
+    return str(paddle.device.get_device()).startswith("gpu")
 
 
 def map_tensors(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passl.data.pictures import Part, parts_of_target, visible
-from passl.errors import ConfigError
+from passl.visualize.figure import new_figure, save_figure, short, show_image, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "draw_sheet", "parts_of_target", "visible"]
 
 _CELL = 1.75  # inches
-_DPI = 150
 _SHOWN = 3  # classes in a caption
-_FEW_PIXELS = 150  # a side below this is drawn with square pixels
 # Okabe and Ito's colours that differ most, also to the colour-blind: blue, orange, bluish green.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73")
 _REST = "#BBBBBB"
@@ -41,45 +39,31 @@ def draw_sheet(
     Raises:
         ConfigError: matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "pictures need matplotlib, which is not installed: pip install 'passl[visualize]'"
-        ) from error
     columns = min(len(images), max(2, math.ceil(math.sqrt(1.5 * len(images)))))
     rows = math.ceil(len(images) / columns)
     lines = max([1, *(min(len(parts), _SHOWN + 1) for parts in targets)])
     width = max(columns * _CELL, 2 * _CELL) + 0.3
-    title, note = _wrap(title, int(width * 12)), _wrap(note, int(width * 15))
+    title, note = wrapped(title, int(width * 12)), wrapped(note, int(width * 15))
     head = 0.28 + 0.15 * (title.count("\n") + 1)
     foot = 0.15 + 0.11 * (note.count("\n") + 1)
     tall = _CELL * 0.94 * images.shape[1] / images.shape[2]  # of an image
     cell = tall + 0.14 * lines + 0.2
     height = head + rows * cell + foot
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    figure.text(0.15 / width, 1 - 0.16 / height, title, fontsize=9, weight="bold", va="top")
-    figure.text(0.15 / width, 0.1 / height, note, fontsize=6.5, color="#444444", va="bottom")
-    for number, (image, parts) in enumerate(zip(images, targets)):
-        row, column = divmod(number, columns)
-        left = (0.15 + column * _CELL) / width
-        top = height - head - row * cell
-        axes = figure.add_axes((left, (top - tall) / height, 0.94 * _CELL / width, tall / height))
-        _draw_image(axes, image)
-        _draw_target(axes, parts, tall)
-    try:
-        figure.savefig(str(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be written: {error}") from error
+    with new_figure(width, height) as figure:
+        figure.text(0.15 / width, 1 - 0.16 / height, title, fontsize=9, weight="bold", va="top")
+        figure.text(0.15 / width, 0.1 / height, note, fontsize=6.5, color="#444444", va="bottom")
+        for number, (image, parts) in enumerate(zip(images, targets)):
+            row, column = divmod(number, columns)
+            left = (0.15 + column * _CELL) / width
+            top = height - head - row * cell
+            axes = figure.add_axes(
+                (left, (top - tall) / height, 0.94 * _CELL / width, tall / height)
+            )
+            show_image(axes, image, fill=True)
+            _draw_target(axes, parts, tall)
+        save_figure(figure, path)
 
 
-def _draw_image(axes: Axes, image: np.ndarray) -> None:
-    few = max(image.shape[:2]) < _FEW_PIXELS
-    axes.imshow(image, interpolation="nearest" if few else "auto", aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color="#888888", linewidth=0.4)
 
 
 def _draw_target(axes: Axes, parts: Sequence[Part], tall: float) -> None:
@@ -98,7 +82,7 @@ def _draw_target(axes: Axes, parts: Sequence[Part], tall: float) -> None:
         colour = _COLOURS[line] if mixed else "#000000"
         mark = "\N{BLACK SQUARE} " if mixed else ""
         axes.text(0, y, mark, transform=axes.transAxes, fontsize=6.5, color=colour, va="center")
-        text = f"{_short(part.name)}{value}"
+        text = f"{short(part.name, 22)}{value}"
         shift = 0.075 if mixed else 0.0
         axes.text(shift, y, text, transform=axes.transAxes, fontsize=6.5, va="center")
     if len(parts) > _SHOWN:
@@ -122,13 +106,3 @@ def _bar(axes: Axes, start: float, share: float, colour: str, tall: float) -> An
         edgecolor="none",
         clip_on=False,
     )
-
-
-def _short(name: str, limit: int = 22) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _wrap(text: str, columns: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, columns))

@@ -12,7 +12,7 @@ import numpy as np
 
 from passl.errors import ConfigError
 from passl.logs.metrics import read_metrics
-from passl.visualize.figure import LINES, OKABE_ITO, add_heading, new_figure, save_figure, short
+from passl.visualize.figure import LINES, OKABE_ITO, add_heading, new_figure, save_figure
 
 __all__ = ["RunCurves", "draw_comparison", "read_runs", "summary_rows"]
 
@@ -125,6 +125,8 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
     Raises:
         ConfigError: matplotlib is missing, or the file cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = [
         panel
         for panel in (
@@ -149,6 +151,7 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
             axes.set_title(words)
             axes.grid(True)
             axes.tick_params(labelbottom=True)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             if key == "top1":
                 axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         for axes in list(grid.flat)[len(panels) :]:
@@ -156,11 +159,11 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
         for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel(_AXIS_WORDS[axis])
         figure.legend(
-            lines, [short(run.name, 48) for run in runs], ncols=min(2, len(runs)),
+            lines, [_shortened(run.name) for run in runs], ncols=min(2, len(runs)),
             loc="upper left", bbox_to_anchor=(0.0, 1 - used / height), frameon=False,
         )
         figure.subplots_adjust(
-            left=0.65 / width, right=1 - 0.15 / width, bottom=0.5 / height,
+            left=0.65 / width, right=1 - 0.35 / width, bottom=0.5 / height,
             top=1 - (used + legend + 0.3) / height, hspace=0.32, wspace=0.2,
         )
         return save_figure(figure, path)
@@ -176,6 +179,12 @@ def _draw_run(axes: Any, run: RunCurves, number: int, kind: str, key: str, axis:
         at = int(np.nanargmax(y))
         axes.plot(x[at], y[at], "o", color=colour, markersize=5)
     return drawn
+
+
+def _shortened(name: str, most: int = 48) -> str:
+    """Both ends of a long name: runs differ at either."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _epochs(record: dict[str, Any], steps_per_epoch: float) -> float:

@@ -28,7 +28,7 @@ __all__ = ["draw_confusion", "draw_mistakes"]
 MATRIX_CLASSES = 40
 _NUMBERED_CLASSES = 20
 _PAIRS = 30
-_COLUMNS, _CELL = 6, 1.45  # of the gallery; inches
+_COLUMNS, _CELL = 5, 1.74  # of the gallery; inches
 
 
 def draw_confusion(
@@ -83,7 +83,7 @@ def draw_mistakes(
     width, height = _COLUMNS * _CELL + 0.3, 0.9 + rows * cell
     note = (
         f"the {len(worst)} surest of {len(confusion.mistakes):,} mistakes in "
-        f"{confusion.samples:,} samples"
+        f"{confusion.samples:,} samples; percentages are the model's probabilities"
     )
     with new_figure(width, height) as figure:
         top = height - add_heading(figure, title, note)
@@ -96,12 +96,12 @@ def draw_mistakes(
             axes.set_anchor("S")
             show_image(axes, stored_picture(dataset, mistake.index))
             lines = (
-                ("is", mistake.true, mistake.probability_true, OKABE_ITO[2]),
-                ("not", mistake.predicted, mistake.probability, OKABE_ITO[1]),
+                ("true", mistake.true, mistake.probability_true, OKABE_ITO[2]),
+                ("said", mistake.predicted, mistake.probability, OKABE_ITO[1]),
             )
             for line, (word, number_of, value, colour) in enumerate(lines):
                 y = (upper - side - 0.13 - 0.14 * line) / height
-                text = f"{word} {short(class_label(number_of, names), 13)}"
+                text = f"{word} {short(class_label(number_of, names), 12)}"
                 figure.text(left / width, y, text, fontsize=8, color=colour, va="center")
                 figure.text(
                     (left + side) / width, y, f"{value:.0%}", fontsize=8, va="center", ha="right"

@@ -7,15 +7,21 @@ needed.  Colours can be told apart by the colour-blind and in grey print.
 from __future__ import annotations
 
 import os
+import re
 import textwrap
+import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from passl.errors import ConfigError
+from passl.logs.logger import get_logger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +33,12 @@ __all__ = [
     "OKABE_ITO",
     "add_heading",
     "new_figure",
+    "require_folder",
     "require_matplotlib",
     "save_figure",
     "short",
     "show_image",
+    "wrapped",
 ]
 
 #: Source: Okabe and Ito 2008, "Color Universal Design"; without yellow, which is faint on paper.
@@ -56,7 +64,25 @@ _STYLE: dict[str, Any] = {
     "grid.color": "#DDDDDD",
     "axes.axisbelow": True,
     "figure.facecolor": "white",
+    # Names of classes and files are words: "$5 and $6" holds no formula.
+    "text.parse_math": False,
 }
+#: For letters that matplotlib's own font lacks (names of classes, say): those that are installed.
+_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Heiti TC",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+)
 
 
 def require_matplotlib() -> None:
@@ -66,11 +92,29 @@ def require_matplotlib() -> None:
         ConfigError: matplotlib is missing.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             "pictures need matplotlib, which is not installed: pip install 'passl[visualize]'"
         ) from error
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse to begin where the pictures could not be kept; makes nothing.
+
+    Args:
+        folder: of the pictures; it need not exist.
+
+    Raises:
+        ConfigError: it, or what it would be made in, is no folder or takes no files.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file; name another folder for the pictures with --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{there}: no file can be written there; name another place for the pictures with --out"
+        )
 
 
 @contextmanager
@@ -87,7 +131,8 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: Any = _STYLE  # matplotlib's own type lists every setting there is
+    # matplotlib's own type lists every setting there is
+    style: Any = {**_STYLE, "font.family": ["DejaVu Sans", *_installed_fonts()]}
     with rc_context(style):
         yield Figure(figsize=(width, height), dpi=_DPI)
 
@@ -100,9 +145,24 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(os.fspath(path))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.savefig(os.fspath(path))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be written: {error}") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ConfigError(f"{path} cannot be written: {reason}") from error
+    missing = ""
+    for one in caught:
+        lacking = re.match(r"Glyph (\d+)", str(one.message))
+        if lacking is None:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        elif chr(int(lacking[1])) not in missing:
+            missing += chr(int(lacking[1]))
+    if missing:
+        get_logger().warning(
+            "%s: boxes stand for %s, which no font here has; install one that does, such as Noto "
+            "Sans CJK", path, missing,
+        )
     return path
 
 
@@ -119,9 +179,9 @@ def add_heading(figure: Figure, title: str, note: str = "") -> float:
     """
     width, height = (float(side) for side in figure.get_size_inches())
     first, *others = title.splitlines()
-    title = textwrap.fill(first, max(20, int(width * 10)))
+    title = wrapped(first, max(20, int(width * 10)))
     columns = max(20, int(width * 14))
-    note = "\n".join(textwrap.fill(line, columns) for line in (*others, note) if line)
+    note = "\n".join(wrapped(line, columns) for line in (*others, note) if line)
     left, top = 0.15 / width, 0.12
     figure.text(left, 1 - top / height, title, fontsize=_LARGE, weight="bold", va="top")
     top += 0.19 * (title.count("\n") + 1) + 0.04
@@ -170,6 +230,29 @@ def show_image(
     return drawn
 
 
+def wrapped(text: str, columns: int) -> str:
+    """``text`` in lines of at most so many letters; a path is broken after a slash."""
+    lines = [""]
+    for part in re.findall(r"[^\s/]*(?:/|\s+|$)", text):
+        if len((lines[-1] + part).rstrip()) > columns and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(textwrap.fill(line, columns) for line in lines if line.strip())
+
+
 def short(text: str, most: int = 28) -> str:
-    """``text``, or its beginning and three dots."""
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    """``text``, or its beginning and three dots; a Chinese letter takes the room of two."""
+    widths = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text]
+    if sum(widths) <= most:
+        return text
+    ends = accumulate(widths)
+    kept = sum(1 for end in ends if end <= most - 1)
+    return f"{text[:kept]}\N{HORIZONTAL ELLIPSIS}"
+
+
+@lru_cache(maxsize=1)
+def _installed_fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return [name for name in _FONTS if name in there]

@@ -18,6 +18,7 @@ from passl.distributed.world import read_world
 from passl.engine.plan import plan_run
 from passl.errors import ConfigError, DataError
 from passl.registry import HOOKS, SCHEDULES, import_user_modules
+from passl.runtime import import_paddle
 from passl.visualize.figure import OKABE_ITO, add_heading, new_figure, save_figure
 
 __all__ = ["Curve", "RunSchedule", "draw_schedule", "plan_schedule", "save_schedule"]
@@ -171,6 +172,8 @@ def save_schedule(schedule: RunSchedule, path: Path) -> Path:
 
 
 def _draw_curve(axes: Any, schedule: RunSchedule, curve: Curve, colour: str) -> None:
+    from matplotlib.ticker import LogFormatter
+
     values = 1 - curve.values if curve.is_log else curve.values
     per_epoch = curve.name == "lr" and _is_constant_in_epochs(schedule, values)
     style = "steps-post" if per_epoch else "default"
@@ -179,6 +182,8 @@ def _draw_curve(axes: Any, schedule: RunSchedule, curve: Curve, colour: str) -> 
     axes.grid(True)
     if curve.is_log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     else:
         top = float(values.max())
         axes.set_ylim(min(0.0, float(values.min())), 1.25 * top if top > 0 else None)
@@ -218,8 +223,8 @@ def _steps_of_data(config: Config) -> int:
     except DataError as error:
         where = config.origin("DataLoader.Train.dataset")
         raise ConfigError(
-            f"{where}: DataLoader.Train.dataset: {error}. Without the data, say how many steps an "
-            "epoch has: --steps-per-epoch N"
+            f"{where}: DataLoader.Train.dataset: {str(error).rstrip('.')}. Without the data, say "
+            "how many steps an epoch has: --steps-per-epoch N"
         ) from error
     return loader.num_batches
 
@@ -251,6 +256,7 @@ def _over(steps: np.ndarray, function: Callable[[int], float]) -> np.ndarray:
 
 def _ema(config: Config, steps: np.ndarray) -> np.ndarray:
     """Of the last update of the average at each step."""
+    import_paddle()  # quietly; the next import would do it aloud
     from passl.precision.ema import decay_of_update
 
     section = config.EMA

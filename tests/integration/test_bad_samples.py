@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -101,15 +100,16 @@ def test_a_run_killed_with_sigkill_takes_the_same_substitutes(
         make_folder_run("killed", bad_sample="skip"),
     )
     assert whole.train() == 0
+    hook = f"{{name: SignalAt, step: 9, number: {signal.SIGKILL}, done: {killed.root / 'done'}}}"
     command = [sys.executable, str(repo / "tools/train.py"), "-c", str(killed.config_file)]
-    with (killed.root / "output.txt").open("w") as output:
-        process = subprocess.Popen(
-            command, env=user_environment, cwd=repo, stdout=output, stderr=output
-        )
-    wait_for(lambda: (killed.dir / "checkpoints/step_00000006").exists(), process)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(30) == -signal.SIGKILL
-    assert killed.state()["step"] < whole.state()["step"]
+    command += ["-o", "Global.imports=[slow_parts]", f"Hooks=[{hook}]"]
+    path = f"{repo / 'tests' / 'helpers'}:{user_environment['PYTHONPATH']}"
+    environment = {**user_environment, "PYTHONPATH": path}
+    done = subprocess.run(
+        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert killed.state()["step"] < 9 < whole.state()["step"]
     assert killed.train() == 0
     assert_same_arrays(killed.weights(), whole.weights())
     assert listed(killed) == list(BROKEN)
@@ -154,10 +154,3 @@ def test_a_stuck_image_ends_the_command_with_a_sentence(make_folder_run, repo, u
     assert "rank 0: data worker 0 (thread passl-data-0) is stuck: more than 1 s" in done.stderr
     assert str(fifo) in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    """Until the condition holds; the process must be alive meanwhile."""
-    while not condition():
-        assert process.poll() is None, "the run ended before it was killed"
-        time.sleep(0.005)

@@ -72,7 +72,7 @@ def test_the_forms_for_issues_ask_with_commands_that_exist(repo: Path) -> None:
             assert (repo / f"passl/cli/{name}.py").is_file(), name
         for name in re.findall(r"\b(?:docs|tools|configs)/[\w/.]+\b|\bCONTRIBUTING.md", text):
             assert (repo / name).is_file(), name
-    assert "--print-config" in forms[0].read_text()
+    assert "passl-config show" in forms[0].read_text()
 
 
 def _copy(repo: Path, copy: Path) -> Path:

@@ -312,6 +312,21 @@ def test_other_warnings_and_lines_at_the_import_come_through(
     assert "ccache" not in done.stderr
 
 
+def test_our_warnings_are_seen_after_an_import_that_sets_up_logging(
+    user_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As Paddle's does, while what it writes to stderr is held back."""
+    (tmp_path / "paddle.py").write_text("import logging\nlogging.basicConfig(level=20)\n")
+    environment = dict(user_environment)
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
+    code = (
+        "from passl import runtime; runtime.import_paddle()\n"
+        "from passl.logs.logger import get_logger\n"
+        "get_logger().warning('the file is old'); get_logger().info('all is well')\n"
+    )
+    assert _run(code, environment).stderr == "WARNING:passl:the file is old\n"
+
+
 def test_a_failing_import_keeps_its_words(
     user_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,9 +26,9 @@ _TOO_FRESH_NS = 2 * 10**9  # the coarsest clock of a file system
 class ImageFolder(FileDataset):
     """``root/CLASS/.../IMAGE``: the folders below ``root``, sorted by name, are the classes.
 
-    Files are taken in sorted order, at any depth below their class; links to folders are followed;
-    other files and hidden folders do not count. The table of many files is kept beside the folder,
-    in ``ROOT.table``, until a folder changes.
+    Files are taken in sorted order, at any depth below their class; links to folders are followed,
+    but not to one that they lie in; other files and hidden folders do not count. The table of many
+    files is kept beside the folder, in ``ROOT.table``, until a folder changes.
 
     Args:
         root: folder of the class folders.
@@ -150,13 +150,27 @@ def _add_class(
     endings: tuple[str, ...],
 ) -> None:
     """Add the images of one class, and note the folders they are looked for in."""
-    for folder, subfolders, files in os.walk(root / name, followlinks=True):
-        subfolders[:] = sorted(sub for sub in subfolders if sub[0] != ".")
+    top = str(root / name)
+    above = {top: {_identity(top)}}  # of a folder: itself and those it lies in
+    for folder, subfolders, files in os.walk(top, followlinks=True):
+        known, kept = above.pop(folder), []
+        for sub in sorted(sub for sub in subfolders if sub[0] != "."):
+            path = os.path.join(folder, sub)
+            identity = _identity(path)
+            if identity not in known:  # else a link to a folder above, and endless
+                above[path] = {*known, identity}
+                kept.append(sub)
+        subfolders[:] = kept
         prefix = os.path.relpath(folder, root)
         note(prefix)
         for file in sorted(files):
             if file.lower().endswith(endings):
                 builder.append(f"{prefix}/{file}", label)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _some(names: Sequence[str]) -> str:

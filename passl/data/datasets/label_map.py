@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 
 from passl.data.class_names import label_by_name
 from passl.data.dataset import FileDataset, MissingDataError
+from passl.data.names import read_names
 from passl.data.table import TableBuilder
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
@@ -45,11 +46,7 @@ class LabelMapDataset(FileDataset):
     ) -> None:
         root = Path(dataset_path)
         label_of = _read_map(_existing(root, label_map))
-        names = [
-            line.strip()
-            for line in _existing(root, image_paths).read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
+        names = read_names(_existing(root, image_paths))
         if not names:
             raise DataError(f"{root / image_paths}: the list is empty")
         self.classes = sorted(label_of, key=label_of.__getitem__)

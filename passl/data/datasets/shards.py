@@ -18,7 +18,7 @@ from passl.data.archives import ArchiveDataset
 from passl.data.dataset import MissingDataError
 from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.table import TableBuilder
-from passl.data.tar_index import TarIndex, index_tar
+from passl.data.tar_index import TarIndex, cache_file, index_tar
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
 
@@ -62,7 +62,7 @@ class ShardDataset(ArchiveDataset):
         folder = Path(cache_dir) if cache_dir else None
         indexes = [index_tar(path, folder) for path in paths]
         arrays = kept_arrays(
-            (folder or paths[0].parent) / f"{paths[0].name}.{len(paths)}.samples",
+            cache_file(paths[0], folder, f"{len(paths)}.samples"),
             lambda: _key(indexes, label_key),
             lambda: _arrays(indexes, label_key),
         )
@@ -79,6 +79,7 @@ class ShardDataset(ArchiveDataset):
             arrays["places"],
             arrays["sizes"],
             transform_ops,
+            stamps=[index.stamp for index in indexes],
         )
         self.class_num = class_num
         if class_num is not None:

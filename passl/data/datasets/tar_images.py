@@ -16,7 +16,7 @@ from passl.data.dataset import MissingDataError
 from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.lists import read_list
 from passl.data.table import SampleTable, TableBuilder
-from passl.data.tar_index import TarIndex, index_tar
+from passl.data.tar_index import TarIndex, cache_file, index_tar
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
 
@@ -71,6 +71,7 @@ class TarImageDataset(ArchiveDataset):
             arrays["places"],
             arrays["sizes"],
             transform_ops,
+            stamps=[index.stamp],
         )
         self.class_num = class_num if cls_label_path is not None else len(self.classes)
         if class_num is not None and self.class_num != class_num:
@@ -109,7 +110,7 @@ def _samples(
             "classes": np.frombuffer(json.dumps(classes).encode(), np.uint8),
         }
 
-    return kept_arrays((folder or path.parent) / f"{path.name}.samples", key, make)
+    return kept_arrays(cache_file(path, folder, "samples"), key, make)
 
 
 def _stamp(file: str) -> Optional[list[int]]:

@@ -29,10 +29,12 @@ from typing import IO, Callable, Optional
 import numpy as np
 
 from passl.checkpoint.disk import remove_tree
-from passl.data.names import list_name
-from passl.data.prepare.listing import list_images
+from passl.data.names import list_name, names_text
+from passl.data.prepare.alone import alone_in
+from passl.data.prepare.listing import left_out, list_images
 from passl.data.prepare.merge import write_bytes
 from passl.data.table import SampleTable, TableBuilder
+from passl.data.tar_members import whole_members
 from passl.errors import ConfigError, DataError
 
 __all__ = ["Sources", "prepare"]
@@ -42,6 +44,7 @@ TRAIN_TAR, VAL_TAR, DEVKIT = (
     "ILSVRC2012_img_val.tar",
     "ILSVRC2012_devkit_t12",
 )
+TRAIN_LIST, VAL_LIST, CLASSES = "train_list.txt", "val_list.txt", "classes.txt"
 _IMAGE = re.compile(r"[\w.-]+\.JPEG")
 _VAL_NUMBER = re.compile(rb"ILSVRC2012_val_(\d{8})\.JPEG")
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
@@ -72,12 +75,18 @@ def prepare(sources: Sources, say: Say, progress: Optional[Progress] = None) -> 
     """Extract what is not there yet and write the lists; returns sentences for the terminal.
 
     Raises:
-        ConfigError: something is missing, or nothing can be written.
+        ConfigError: something is missing, nothing can be written, or another command is at work.
         DataError: an archive is damaged, or labels and images do not fit.
     """
     root = sources.root
     if not root.is_dir():
         raise ConfigError(f"{root}: there is no such folder")
+    with alone_in(root, (TRAIN_LIST, VAL_LIST, CLASSES)):
+        return _prepare(sources, say, progress)
+
+
+def _prepare(sources: Sources, say: Say, progress: Optional[Progress]) -> list[str]:
+    root = sources.root
     try:
         if not _is_done(root / "train"):
             _extract_train(_given(sources.train_tar, root, TRAIN_TAR, "train"), root, say, progress)
@@ -87,10 +96,10 @@ def prepare(sources: Sources, say: Say, progress: Optional[Progress] = None) -> 
         train = list_images(root, "train")
         val = _label_validation(sources, train.classes, say)
         lines = [
-            _write(root / "train_list.txt", train.table),
-            _write(root / "val_list.txt", val),
+            _write(root / TRAIN_LIST, train.table),
+            _write(root / VAL_LIST, val),
         ]
-        write_bytes(root / "classes.txt", "".join(f"{c}\n" for c in train.classes).encode())
+        write_bytes(root / CLASSES, names_text(train.classes))
     except OSError as error:
         raise ConfigError(
             f"{error.filename or root}: {error.strerror}; check the path, its rights and the free "
@@ -98,6 +107,7 @@ def prepare(sources: Sources, say: Say, progress: Optional[Progress] = None) -> 
         ) from error
     except tarfile.TarError as error:
         raise DataError(f"an archive is damaged ({error}); fetch it again") from error
+    lines += left_out(train.excluded)
     if len(train.classes) != 1000:
         lines.append(f"warning: {len(train.classes)} classes; ImageNet-1K has 1000")
     return lines
@@ -205,7 +215,7 @@ def _extract_train(path: Path, root: Path, say: Say, progress: Optional[Progress
     target = root / "train.partial"
     target.mkdir(exist_ok=True)
     with tarfile.open(path, "r:") as outer:
-        members = [member for member in outer if member.isfile()]
+        members = [member for member in whole_members(outer, str(path)) if member.isfile()]
         for number, member in enumerate(members, start=1):
             match = _CLASS_TAR.fullmatch(os.path.basename(member.name))
             if match is None:
@@ -237,7 +247,7 @@ def _extract_images(stream: IO[bytes], folder: Path) -> None:
     anywhere else.
     """
     with _appearing(folder) as partial, tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
+        for member in whole_members(archive, folder.name):
             name = os.path.basename(member.name)
             wanted = member.isfile() and _IMAGE.fullmatch(name)  # a link leads anywhere
             source = archive.extractfile(member) if wanted else None

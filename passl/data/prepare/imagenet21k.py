@@ -9,6 +9,7 @@ lists.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ import numpy as np
 
 from passl.checkpoint.disk import FileDigest
 from passl.checkpoint.manifest import json_bytes
+from passl.data.names import names_text
+from passl.data.prepare.alone import alone_in
 from passl.data.prepare.listing import Excluded, Listing, list_images
 from passl.data.prepare.md5 import hash_files
 from passl.data.prepare.md5_state import Md5State
@@ -35,6 +38,7 @@ CLASSES, EXCLUDED, STATISTICS, MANIFEST = (
     "statistics.json",
     "manifest.json",
 )
+_FILES = (MD5SUM, ALL_LIST, DUMMY_VAL_LIST, CLASSES, EXCLUDED, STATISTICS, MANIFEST)
 _STATE = ".md5.state"
 
 _SYNSET = re.compile(r"n\d{8}")
@@ -142,7 +146,7 @@ def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> 
         progress: called with (files hashed, files in all).
 
     Raises:
-        ConfigError: a folder or file that cannot be used.
+        ConfigError: a folder or file that cannot be used, or that another command works in.
         DataError: no images, a listing of something else, or a process that was killed.
     """
     started = time.monotonic()
@@ -151,6 +155,13 @@ def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> 
             f"{options.root}: there is no such folder; it should hold images/CLASS/IMAGE"
         )
     _make_folder(options.out)
+    with alone_in(options.out, _FILES):
+        return _prepare(options, say, progress, started)
+
+
+def _prepare(
+    options: Options, say: Say, progress: Optional[Progress], started: float
+) -> Summary:
     if options.md5sum is None:
         listing, digests, state = _hash(options, say, progress)
     else:
@@ -266,11 +277,9 @@ def _write(
         files[ALL_LIST] = write_list(out / ALL_LIST, listing.table, merged)
         if options.num_val:
             files[DUMMY_VAL_LIST] = write_list(out / DUMMY_VAL_LIST, listing.table, val)
-        for name, text in (
-            (CLASSES, "".join(f"{name}\n" for name in listing.classes)),
-            (EXCLUDED, excluded_text(listing.excluded)),
-        ):
-            files[name] = write_bytes(out / name, text.encode("utf-8", "surrogateescape"))
+        files[CLASSES] = write_bytes(out / CLASSES, names_text(listing.classes))
+        excluded = os.fsencode(excluded_text(listing.excluded))
+        files[EXCLUDED] = write_bytes(out / EXCLUDED, excluded)
         files[STATISTICS] = write_bytes(out / STATISTICS, json_bytes(summary.to_dict()))
         manifest = {
             "format": 1,

@@ -16,7 +16,7 @@ import numpy as np
 from passl.data.table import SampleTable, TableBuilder
 from passl.errors import ConfigError
 
-__all__ = ["IMAGE_SUFFIXES", "Excluded", "Listing", "ListingBuilder", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "Excluded", "Listing", "ListingBuilder", "left_out", "list_images"]
 
 #: What counts as an image, whatever the case of its letters.
 IMAGE_SUFFIXES = (b".jpeg", b".jpg", b".png", b".bmp", b".gif", b".webp", b".tif", b".tiff")
@@ -114,7 +114,9 @@ class ListingBuilder:
 def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing:
     """All image files below ``root/below``, sorted by the bytes of each part of their paths.
 
-    Symbolic links are followed.  Files of other kinds and hidden ones are in ``excluded``.
+    Symbolic links are followed.  Files of other kinds, hidden files and folders, empty folders and
+    what is no file, such as a link that leads nowhere, are in ``excluded``, unless they lie right
+    in ``root``, where lists are.
 
     Args:
         root: folder that paths are relative to.
@@ -130,10 +132,15 @@ def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing
     for path, files in _walk(top, seen=()):
         folder = path[start:] + b"/" if len(path) >= start else b""
         found = []
-        for name in files:
-            if name.startswith(b"."):
+        for name, fault in files:
+            is_image = name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(b".")
+            if not folder and not is_image:
+                continue  # lists, notes and the like, beside the class folders
+            if fault:
+                builder.excluded.append(Excluded(os.fsdecode(folder + name), fault))
+            elif name.startswith(b"."):
                 builder.excluded.append(Excluded(os.fsdecode(folder + name), "a hidden file"))
-            elif not name.lower().endswith(IMAGE_SUFFIXES):
+            elif not is_image:
                 reason = "no image by its suffix"
                 builder.excluded.append(Excluded(os.fsdecode(folder + name), reason))
             else:
@@ -150,10 +157,11 @@ def list_images(root: Path, below: str = "", *, class_part: int = -2) -> Listing
 
 def _walk(
     folder: bytes, seen: Sequence[tuple[int, int]]
-) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Folders and regular files right in them, parts of paths in the order of their bytes.
+) -> Iterator[tuple[bytes, list[tuple[bytes, str]]]]:
+    """Folders and what is right in them, parts of paths in the order of their bytes.
 
-    A folder comes several times where other folders stand between its files.
+    Of each entry the name and why it is no file, which is empty for a regular one.  A folder comes
+    several times where other folders stand between its files.
     """
     try:
         status = os.stat(folder)
@@ -167,17 +175,32 @@ def _walk(
     here = (status.st_dev, status.st_ino)
     if here in seen:  # a link to a folder above
         return
-    files: list[bytes] = []
+    files = [] if found else [(b"", "an empty folder, and no class")]
     for entry in found:
-        if entry.is_dir():
+        if entry.is_dir() and entry.name.startswith(b"."):
+            files.append((entry.name, "a hidden folder"))
+        elif entry.is_dir():
             if files:
                 yield folder, files
             files = []
             yield from _walk(entry.path, (*seen, here))
-        elif entry.is_file():
-            files.append(entry.name)
+        else:
+            files.append((entry.name, "" if entry.is_file() else _no_file(entry)))
     if files:
         yield folder, files
+
+
+def _no_file(entry: os.DirEntry[bytes]) -> str:
+    return "a link that leads to no file" if entry.is_symlink() else "no regular file"
+
+
+def left_out(excluded: Sequence[Excluded]) -> list[str]:
+    """A sentence about files that are left out, if there are any."""
+    if not excluded:
+        return []
+    first = excluded[0]
+    count = f"{len(excluded):,} files are" if len(excluded) > 1 else "1 file is"
+    return [f"{count} left out, such as {first.name}: {first.reason}"]
 
 
 def _select(table: SampleTable, rows: np.ndarray) -> SampleTable:

@@ -1,7 +1,8 @@
 """What has been hashed already, on disk, so that hours of reading are done once.
 
 A folder with the sorted names of the files and one record of 32 bytes for each: its MD5, its size
-and its time of change when it was read.  Records are written in place through a memory map, so a
+and its time of change when it was read.  The names say which file of records is theirs, so records
+are never taken for those of other files.  Records are written in place through a memory map, so a
 killed process loses nothing.  When files come or go, what is known of the others stays known; a
 file counts as hashed only while its size and time are the same.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Optional
 
@@ -17,13 +19,15 @@ import numpy as np
 
 from passl.checkpoint.disk import atomic_file
 from passl.data.table import SampleTable
+from passl.data.table_file import open_table_file, write_table_file
+from passl.errors import DataError
 
 __all__ = ["RECORD", "Md5State"]
 
 #: One file: the hash, bytes, nanoseconds since the epoch; all zero while it is not known.
 RECORD = np.dtype([("md5", "u1", 16), ("size", "<i8"), ("mtime_ns", "<i8")])
 
-_NAMES, _OFFSETS, _RECORDS = "names.u8", "offsets.i8", "records.bin"
+_NAMES, _RECORDS = "names.table", "records-{}.bin"
 
 
 class Md5State:
@@ -41,17 +45,18 @@ class Md5State:
     def __init__(self, folder: Path, table: SampleTable) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        known = self._records_of(table)
-        if known is None:
-            carried = self._carried_over(table)
-            with atomic_file(folder / _RECORDS) as file:
-                file.write(carried.tobytes())
-            # The names come last: records that fit no names are made anew at the next start.
-            with atomic_file(folder / _NAMES) as file:
-                file.write(table.names.tobytes())
-            with atomic_file(folder / _OFFSETS) as file:
-                file.write(table.offsets.astype("<i8").tobytes())
-            known = self._map(len(table))
+        found = self._old()
+        if found is None or not _same_names(found[0], table):
+            file = folder / _RECORDS.format(time.time_ns())
+            with atomic_file(file) as writing:
+                writing.write(_carried_over(table, found).tobytes())
+            # A process that is killed before the next line leaves all as it was.
+            arrays = {"names": table.names, "offsets": table.offsets}
+            write_table_file(folder / _NAMES, {"records": file.name}, arrays)
+            for other in set(folder.glob(_RECORDS.format("*"))) - {file}:
+                other.unlink()
+            found = table, _map(file, len(table))
+        known = found[1]
         self.records = known
         self.num_known = int(np.count_nonzero(self.records["mtime_ns"]))
 
@@ -60,46 +65,45 @@ class Md5State:
         del self.records
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _records_of(self, table: SampleTable) -> Optional[np.ndarray]:
-        """The records on disk if they are of exactly these files."""
-        old = self._old_table()
-        if old is None or len(old) != len(table):
-            return None
-        same = np.array_equal(old.offsets, table.offsets) and np.array_equal(old.names, table.names)
-        return self._map(len(table)) if same else None
-
-    def _carried_over(self, table: SampleTable) -> np.ndarray:
-        """Records for ``table``, known where an earlier listing had the same name."""
-        records = np.zeros(len(table), dtype=RECORD)
-        old = self._old_table()
-        if old is None:
-            return records
-        before = self._map(len(old))
-        at = 0
-        for index in range(len(table)):  # both are sorted: one walk through the two
-            name = _sort_key(table, index)
-            while at < len(old) and _sort_key(old, at) < name:
-                at += 1
-            if at < len(old) and _sort_key(old, at) == name:
-                records[index] = before[at]
-        return records
-
-    def _old_table(self) -> Optional[SampleTable]:
+    def _old(self) -> Optional[tuple[SampleTable, np.ndarray]]:
+        """The files of an earlier start and their records."""
         try:
-            names = np.fromfile(self.folder / _NAMES, dtype=np.uint8)
-            offsets = np.fromfile(self.folder / _OFFSETS, dtype="<i8").astype(np.int64)
-            size = (self.folder / _RECORDS).stat().st_size
-        except OSError:
+            meta, arrays = open_table_file(self.folder / _NAMES)
+            table = SampleTable(arrays["names"], arrays["offsets"], np.zeros(0, np.int32))
+            file = self.folder / str(meta["records"])
+            if file.stat().st_size != len(table) * RECORD.itemsize:
+                return None
+            return table, _map(file, len(table))
+        except (OSError, DataError, KeyError):
             return None
-        count = len(offsets) - 1
-        if count < 0 or offsets[-1] != len(names) or size != count * RECORD.itemsize:
-            return None
-        return SampleTable(names, offsets, np.zeros(count, dtype=np.int32))
 
-    def _map(self, count: int) -> np.ndarray:
-        if not count:
-            return np.zeros(0, dtype=RECORD)
-        return np.memmap(self.folder / _RECORDS, dtype=RECORD, mode="r+", shape=(count,))
+
+def _carried_over(
+    table: SampleTable, old: Optional[tuple[SampleTable, np.ndarray]]
+) -> np.ndarray:
+    """Records for ``table``, known where an earlier listing had the same name."""
+    records = np.zeros(len(table), dtype=RECORD)
+    if old is None:
+        return records
+    names, before = old
+    at = 0
+    for index in range(len(table)):  # both are sorted: one walk through the two
+        name = _sort_key(table, index)
+        while at < len(names) and _sort_key(names, at) < name:
+            at += 1
+        if at < len(names) and _sort_key(names, at) == name:
+            records[index] = before[at]
+    return records
+
+
+def _map(file: Path, count: int) -> np.ndarray:
+    if not count:
+        return np.zeros(0, dtype=RECORD)
+    return np.memmap(file, dtype=RECORD, mode="r+", shape=(count,))
+
+
+def _same_names(one: SampleTable, other: SampleTable) -> bool:
+    return np.array_equal(one.offsets, other.offsets) and np.array_equal(one.names, other.names)
 
 
 def _sort_key(table: SampleTable, index: int) -> list[bytes]:

@@ -18,8 +18,9 @@ from typing import Literal
 
 import numpy as np
 
-from passl.data.names import list_name
-from passl.data.prepare.listing import Listing, list_images
+from passl.data.names import list_name, names_text
+from passl.data.prepare.alone import alone_in
+from passl.data.prepare.listing import Listing, left_out, list_images
 from passl.data.prepare.merge import write_bytes
 from passl.errors import ConfigError, DataError
 
@@ -59,6 +60,8 @@ def make_lists(options: SplitOptions) -> list[str]:
     """
     if not options.root.is_dir():
         raise ConfigError(f"{options.root}: there is no such folder")
+    if options.seed < 0:
+        raise ConfigError(f"--seed {options.seed}: must not be negative")
     given = sorted(name for name in _GIVEN if (options.root / name).is_dir())
     if "train" in given:
         listing = list_images(options.root, class_part=1)
@@ -75,7 +78,8 @@ def make_lists(options: SplitOptions) -> list[str]:
         raise DataError(f"{options.root}: no images found; expected CLASS/.../IMAGE")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        return _write(listing, part_of, options)
+        with alone_in(options.out):
+            return [*_write(listing, part_of, options), *left_out(listing.excluded)]
     except OSError as error:
         raise ConfigError(
             f"{options.out}: cannot be written ({error.strerror}); choose another folder with --out"
@@ -91,6 +95,8 @@ def parse_parts(text: str) -> dict[str, float]:
     parts: dict[str, float] = {}
     for item in text.split(","):
         name, equals, share = item.partition("=")
+        if name.strip() in parts:
+            raise ConfigError(f"--split {text}: names {name.strip()!r} twice")
         try:
             parts[name.strip()] = float(share)
         except ValueError:
@@ -148,12 +154,13 @@ def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptio
             lines = [b"%s %d\n" % pair for pair in zip(names, labels)]
             path, content = out / f"{part}_list.txt", b"".join(lines)
         write_bytes(path, content)
-        said.append(f"{path}: {len(files):,} images of {len(listing.classes)} classes")
+        present, known = len(np.unique(table.labels[files])), len(listing.classes)
+        classes = f"{known}" if present == known else f"only {present} of the {known}"
+        said.append(f"{path}: {len(files):,} images of {classes} classes")
     if options.style == "myrtle":
         label_map = {name: index for index, name in enumerate(listing.classes)}
         path, content = out / "label_map.json", json.dumps(label_map, indent=2).encode()
     else:
-        text = "".join(f"{name}\n" for name in listing.classes)
-        path, content = out / "classes.txt", os.fsencode(text)
+        path, content = out / "classes.txt", names_text(listing.classes)
     write_bytes(path, content)
     return [*said, f"{path}: {len(listing.classes)} classes"]

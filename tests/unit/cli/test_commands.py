@@ -13,6 +13,7 @@ import pytest
 import passl
 from passl.cli import main as main_module
 from passl.cli.commands import COMMANDS
+from passl.cli.help_text import laid_out
 from passl.cli.main import main, overview, versions
 
 REPO = Path(__file__).resolve().parents[3]
@@ -84,6 +85,33 @@ def test_examples_take_options_that_exist(command):
         assert used <= known, line
 
 
+@each_command
+def test_help_fits_a_terminal_of_80_columns_but_for_what_is_to_be_pasted(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    parsers = [command.build_parser()]
+    parsers += _subcommands(parsers[0]).values()
+    for parser in parsers:
+        for line in parser.format_help().splitlines():
+            pasted = line.startswith(("  passl", "  python", "  find", "      -"))
+            assert len(line) <= 80 or pasted, line
+
+
+def test_all_commands_fit_a_terminal_of_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, overview().splitlines())) <= 80
+
+
+def test_an_example_stays_whole_and_its_meaning_goes_below_it():
+    example = "  do this --with that    it is done"
+    text = f"Some words\nof prose.\nexit status: 0\n\nexamples:\n{example}\n"
+    assert laid_out(text, 60) == (
+        f"Some words of prose.\nexit status: 0\n\nexamples:\n{example}"
+    )
+    assert laid_out(text, 30).endswith("\n  do this --with that\n        it is done")
+    long = "  do this --with " + "that " * 9
+    assert laid_out(long, 30) == long
+
+
 def test_help_lists_every_command(capsys):
     assert main([]) == main(["--help"]) == main(["help"]) == 0
     assert capsys.readouterr().out == overview() * 3
@@ -96,9 +124,12 @@ def test_help_lists_every_command(capsys):
     [
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["--verbose"], "there is no option '--verbose'"),
+        (["help", "trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (["new", "", "--from", "ViT_base_patch16_224"], "NAME '': give the file a name"),
+        (["new", ".", "--from", "ViT_base_patch16_224"], "NAME '.': give the file a name"),
     ],
 )
-def test_an_unknown_command_is_a_mistake(arguments, message, capsys):
+def test_a_mistake_on_the_command_line_is_said(arguments, message, capsys):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Commands whose output is cut short by their reader."""
+"""Commands whose output is cut short by their reader, or cannot show a letter."""
 
 from __future__ import annotations
 
@@ -27,3 +27,20 @@ def test_head_gets_its_line_and_nobody_a_traceback(arguments, user_environment):
     done.stdout.close()
     assert done.stderr.read() == ""
     assert done.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "имя".encode()), ("latin-1", rb"\u0438\u043c\u044f")]
+)
+def test_a_name_that_stdout_cannot_show_ends_no_command(
+    encoding, shown, user_environment, tmp_path
+):
+    code = "import sys; from passl.cli.config import main; sys.exit(main(sys.argv[1:]))"
+    path = tmp_path / "имя.yaml"
+    path.write_text("_base_: quickstart/ViT_micro_digits\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "show", "-c", str(path)], capture_output=True, check=False,
+        env={**user_environment, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"/" + shown + b".yaml" in done.stdout

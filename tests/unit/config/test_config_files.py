@@ -248,6 +248,15 @@ def test_anchors_aliases_and_merge_keys_work(load):
     assert config.origin("Hooks.2.every") == "x.yaml:8"
 
 
+def test_a_long_path_keeps_its_end_and_the_line(write, tmp_path):
+    folder = "of/" + "deep/" * 25
+    config = load_config(write(f"{folder}x.yaml", PARTS + "Model: {name: ToyNet}\n"))
+    assert config.origin("Model.name").endswith("deep/x.yaml:2")
+    path = write(f"{folder}y.yaml", PARTS + "Model: {name: ToyNet, widht: 3}\n")
+    (problem,) = errors_of(str(path))
+    assert f"{folder}y.yaml:2: " in problem
+
+
 def test_every_value_knows_its_line(load):
     config = load(PARTS + "Model:\n  name: ToyNet\n  dims:\n  - 3\n  -\n    4\n", "Model.act=relu")
     assert config.origin("Model.dims") == "x.yaml:5"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_mistake_leaves_no_file(base, settings, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         write_starter(Path("mine.yaml"), base, settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b: #c", "мой запуск", "1e5", "null"])
+def test_any_name_of_a_file_is_taken_and_can_be_pasted(name):
+    config = write_starter(Path(f"{name}.yaml"), "quickstart/ViT_micro_digits")
+    assert config.Global.output_dir == f"./output/{name}"
+    lines = Path(f"{name}.yaml").read_text("utf-8").splitlines()
+    command = next(line for line in lines if "passl-train" in line)
+    assert shlex.split(command, comments=False) == ["#", "passl-train", "-c", f"{name}.yaml"]
+
+
+def test_a_folder_that_takes_no_files_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"/proc/mine\.yaml cannot be written: "):
+        write_starter(Path("/proc/mine.yaml"), "quickstart/ViT_micro_digits")
 
 
 def test_settings_that_a_file_cannot_say_are_refused(write, base, tmp_path):

@@ -179,6 +179,18 @@ def test_image_folder_looks_deeper_and_only_at_images(image_tree):
     assert "cat/more/X.JPG" in [dataset.table.name(i) for i in range(12)]
 
 
+def test_image_folder_follows_links_but_never_in_a_circle(tmp_path):
+    for name in ("cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "cat/deep/back").symlink_to("..")
+    (tmp_path / "dog/cats").symlink_to("../cat")
+    dataset = ImageFolder(root=str(tmp_path))
+    assert [dataset.table.name(index) for index in range(len(dataset))] == [
+        "cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg", "dog/cats/1.jpg", "dog/cats/deep/2.jpg",
+    ]  # fmt: skip
+
+
 def test_image_folder_faults_are_named(image_tree):
     root = str(image_tree / "images")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from passl.cli.data import main
+from passl.data.class_names import read_class_names
 from passl.data.dataset import MissingDataError
 from passl.data.datasets.label_map import LabelMapDataset
 from passl.errors import DataError
@@ -31,6 +33,34 @@ def test_the_lists_of_passl_data_are_read(resisc: Path) -> None:
     for index in range(28):
         data, label = dataset.load(index)
         assert dataset.classes[int(label)].encode() == data
+
+
+def test_any_name_of_a_class_or_an_image_is_read_back(tmp_path: Path) -> None:
+    contents = {}
+    folders = (b"plain", b"two words", b"line\nend", b"no utf\xff8", b"\\slash", b"\xc2\x85next")
+    for folder in folders:
+        where = os.path.join(os.fsencode(tmp_path), b"images", folder)
+        os.makedirs(where)
+        for number in range(10):
+            name = folder + b" %d \r.jpg" % number
+            contents[name] = b"%b %d" % (folder, number)
+            Path(os.fsdecode(os.path.join(where, name))).write_bytes(contents[name])
+    assert main(["lists", str(tmp_path), "--style", "myrtle", "--split", "train=1"]) == 0
+    dataset = LabelMapDataset(dataset_path=str(tmp_path), image_paths="train_imagepaths.txt")
+    assert len(dataset) == 60
+    for index in range(60):
+        data, label = dataset.load(index)
+        path = os.fsencode(dataset.path_of(index))
+        assert contents[os.path.basename(path)] == data
+        assert os.fsencode(dataset.classes[int(label)]) == os.path.basename(os.path.dirname(path))
+    assert main(["lists", str(tmp_path / "images"), "--split", "train=1"]) == 0
+    assert read_class_names(str(tmp_path / "images/classes.txt")) == dataset.classes
+
+
+def test_an_escape_that_is_none_is_told_with_its_line(resisc: Path) -> None:
+    (resisc / "bad.txt").write_text("images/airplane/airplane_0.jpg\n\\images/x\\y/1.jpg\n")
+    with pytest.raises(DataError, match=r"bad\.txt:2: unknown escape"):
+        LabelMapDataset(dataset_path=str(resisc), image_paths="bad.txt")
 
 
 def test_labels_follow_the_map_and_not_the_alphabet(resisc: Path) -> None:

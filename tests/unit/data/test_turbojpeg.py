@@ -121,7 +121,8 @@ def test_threads_do_not_write_into_each_others_images(photo):
 
 
 @needs_library
-def test_a_library_with_other_pixels_is_told_of_and_not_used(photo, monkeypatch, caplog):
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_a_library_with_other_pixels_is_told_of_and_not_used(photo, monkeypatch, factor):
     data = by_opencv(photo[:60, :60], "420")
     region = turbojpeg._Decoder.region
     monkeypatch.setattr(
@@ -129,10 +130,20 @@ def test_a_library_with_other_pixels_is_told_of_and_not_used(photo, monkeypatch,
     )
     said: list[str] = []
     monkeypatch.setattr(turbojpeg.get_logger(), "warning", said.append)
-    assert turbojpeg.decode_region(data, (0, 0, 20, 20)) is None
+    assert turbojpeg.decode_region(data, (1, 1, 6, 6), factor) is None
     assert "libturbojpeg" in said[0]
     assert not turbojpeg.is_available()
     assert turbojpeg.decode_region(data, (0, 0, 20, 20)) is None
+
+
+@needs_library
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_a_good_library_is_trusted_after_the_first_image(photo, factor):
+    data = by_opencv(photo[:61, :59], "420")
+    box = (0, 0, -(-61 // factor), -(-59 // factor))
+    assert turbojpeg.decode_region(data, box, factor) is not None
+    assert turbojpeg._Distrust.is_settled
+    assert not turbojpeg._Distrust.is_on
 
 
 def test_libraries_that_are_too_old_or_no_libraries_are_passed_over(monkeypatch, tmp_path):

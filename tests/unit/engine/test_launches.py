@@ -28,6 +28,7 @@ def test_fewer_operators_than_passls_way(counting):
     passls = counting.launches(*counting.passl_parts(SIZES))
     assert ours[0] < passls[0]  # forward and backward
     assert ours[1] < passls[1]  # clipping
+    assert ours[2] < passls[2]  # update
     assert sum(ours) < sum(passls)
 
 

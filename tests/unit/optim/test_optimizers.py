@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -320,3 +321,55 @@ def test_an_update_that_the_device_turns_down_changes_no_bit(
     assert wanted.keys() == got.keys()
     for name in wanted:
         np.testing.assert_array_equal(got[name].numpy(), wanted[name].numpy(), err_msg=name)
+
+
+def test_adamw_in_lists_is_adamw_one_by_one(monkeypatch):
+    """Groups with their own numbers, a parameter that once had no gradient, a half one, chunks."""
+    sizes, lengths = [5, 3, 7, 2, 4], []
+
+    def run(form):
+        monkeypatch.setattr("passl.optim.adamw.adamw_kernel", lambda: form)
+        rng = np.random.default_rng(3)
+        weights = [parameter(rng.normal(size=[size, 2])) for size in sizes]
+        weights[4] = weights[4].astype("float16").detach()
+        named = [(f"w{index}", weight) for index, weight in enumerate(weights)]
+        groups = [ParamGroup("a", named[:3], 0.1, 1.0), ParamGroup("b", named[3:], 0.0, 0.5)]
+        optimizer = AdamW(groups=groups)
+        for step in range(3):
+            for index, weight in enumerate(weights):
+                values = rng.normal(size=weight.shape).astype("float32")
+                weight.grad = paddle.to_tensor(values).astype(weight.dtype)
+                if (step, index) == (1, 1):
+                    weight.clear_gradient(False)
+            optimizer.step(1e-2)
+        return {name: value.numpy() for name, value in optimizer.state_dict().items()} | {
+            name: weight.numpy() for name, weight in named
+        }
+
+    listed = kernels.ADAMW_FORMS["listed"]
+
+    def update_list(params, *rest):
+        lengths.append(len(params))
+        listed.update_list(params, *rest)
+
+    wanted = run(kernels.ADAMW_FORMS["fused"])
+    monkeypatch.setattr("passl.optim.base._CHUNK_NUMEL", 36)  # w0 to w3, then w4
+    found = run(dataclasses.replace(listed, update_list=update_list))
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert lengths == [3, 1, 1, 2, 2, 2, 1, 1, 1]  # w1 is one update behind in the last step
+
+
+@pytest.mark.parametrize(
+    ("device", "form"), [("gpu:0", "listed"), ("npu:0", "fused"), ("xpu:1", "fused")]
+)
+def test_lists_are_for_gpus(device, form, monkeypatch):
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    assert kernels.adamw_kernel().name == form
+
+
+def test_without_the_operator_for_lists_parameters_go_one_by_one(monkeypatch):
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.delattr(paddle._C_ops, "fused_adam_")
+    assert kernels.adamw_kernel().name == "fused"

@@ -38,7 +38,8 @@ def shell(repo: Path, tmp_path: Path, user_environment: dict[str, str]):
 
 
 def outcome(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=30)
+    # Only so that what hangs fails in the end: a loaded machine takes many seconds for a second.
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -93,9 +94,16 @@ def test_a_failure_keeps_its_status_and_says_where_the_reason_is(shell):
 def test_a_signal_reaches_the_launcher_as_sigterm_and_ends_with_75(shell, tmp_path, number):
     ready, got = tmp_path / "ready", tmp_path / "got"
     launcher = f"trap 'touch {got}; exit 15' TERM; touch {ready}; while :; do sleep 0.05; done"
-    process = shell("launch_multinode.sh", "-c", "x.yaml", launcher=launcher)
-    end = time.monotonic() + 20
-    while not ready.exists() and time.monotonic() < end:
+    # Where the script is slow to set its traps, the launcher is not ahead of them.
+    slow = tmp_path / "slow.sh"
+    slow.write_text("trap 'if [[ $BASH_COMMAND == trap* ]]; then sleep 0.2; fi' DEBUG\n")
+    process = shell(
+        "launch_multinode.sh", "-c", "x.yaml", launcher=launcher, BASH_ENV=str(slow)
+    )
+    end = time.monotonic() + 600
+    while not ready.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(number)
     status, _, err = outcome(process)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from passl.errors import ConfigError
+from passl.visualize import compare
 from passl.visualize.compare import draw_comparison, read_runs, summary_rows
 
 
@@ -72,3 +73,19 @@ def test_a_folder_without_a_run_is_refused_with_those_below_it(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no record"):
         read_runs([str(tmp_path)])
+
+
+def test_long_names_stay_different_and_no_label_leaves_the_picture(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compare, "save_figure", lambda figure, path: seen.append(figure) or path)
+    common = "of the same " * 6
+    runs = read_runs([_run(tmp_path / f"{common}{end}", [0.1, 0.2]) for end in "ab"])
+    draw_comparison(runs, tmp_path / "c.png", axis="hours")
+    (figure,) = seen
+    figure.draw_without_rendering()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 48
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width

@@ -15,6 +15,7 @@ from passl.data.loader import Loader
 from passl.data.samplers import DistributedBatchSampler
 from passl.errors import ConfigError
 from passl.registry import TRANSFORMS
+from passl.visualize import confusion_sheet
 from passl.visualize.confusion import Confusion, confuse, save_confusions, save_mistakes
 from passl.visualize.confusion_sheet import draw_confusion, draw_mistakes
 
@@ -98,6 +99,21 @@ def test_mistakes_are_drawn_and_their_absence_is_said(confusion, tmp_path):
     assert cv2.imread(str(drawn)).std() > 10
     none = Confusion(np.eye(3, dtype=np.int64), [], 3)
     assert cv2.imread(str(draw_mistakes(none, _Rows(), None, tmp_path / "n.png", title="x"))).any()
+
+
+def test_long_names_leave_room_for_the_probabilities(confusion, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        confusion_sheet, "save_figure", lambda figure, path: seen.append(figure) or path
+    )
+    names = ["golden retriever, a dog", "n02123045 tabby", "American goldfinch"]
+    draw_mistakes(confusion, _Rows(), names, tmp_path / "m.png", title="x")
+    (figure,) = seen
+    figure.draw_without_rendering()
+    captions = figure.texts[2:]
+    assert [text.get_text()[:5] for text in captions[:4:2]] == ["true ", "said "]
+    for name, value in zip(captions[::2], captions[1::2]):
+        assert name.get_window_extent().x1 < value.get_window_extent().x0, name.get_text()
 
 
 def test_samples_of_several_classes_are_refused():

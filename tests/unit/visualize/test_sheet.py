@@ -47,6 +47,8 @@ def test_floats_that_were_never_normalised_are_stretched():
         (np.int64(1), ["cat", "dog"], [("1 dog", 1.0)]),
         (np.array([0.02, 0.32, 0.66]), None, [("class 2", 0.66), ("class 1", 0.32)]),
         (np.array([0.0, 1.0, 0.0, 1.0]), None, [("class 1", 1.0), ("class 3", 1.0)]),
+        (np.array([0.86, 0.14]), None, [("class 0", 0.86), ("class 1", 0.14)]),
+        (np.array([0.0, 1.0]), None, [("class 1", 1.0)]),
         (np.zeros(3), None, []),
     ],
 )
@@ -71,9 +73,15 @@ def test_the_pictures_are_on_the_sheet(tmp_path, count):
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     image, target = np.zeros((1, 8, 8, 3), np.uint8), [[Part("x", 1.0)]]
-    for path in (tmp_path / "sheet.xyz", tmp_path / "no" / "sheet.png"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "sheet.xyz", tmp_path / "file" / "sheet.png"):
         with pytest.raises(ConfigError, match=f"{path.name} cannot be written: "):
             draw_sheet(image, target, "", "", path)
+
+
+def test_the_folder_is_made(tmp_path):
+    draw_sheet(np.zeros((1, 8, 8, 3), np.uint8), [[]], "", "", tmp_path / "of" / "it" / "a.png")
+    assert (tmp_path / "of" / "it" / "a.png").stat().st_size > 100
 
 
 def test_a_missing_matplotlib_is_told(monkeypatch, tmp_path):

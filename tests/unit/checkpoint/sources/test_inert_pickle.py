@@ -61,10 +61,10 @@ def test_objects_of_any_class_become_records():
 
 def _refusal(path: Path, instructions: bytes) -> str:
     path.write_bytes(b"\x80\x02" + instructions)
-    started = time.perf_counter()
+    started = time.process_time()  # of the processor: the clock also counts other programs
     with pytest.raises(CheckpointError) as caught:
         open_source(path)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     return str(caught.value).removeprefix(f"{path}: ")
 
 

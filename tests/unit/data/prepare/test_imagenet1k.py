@@ -144,6 +144,19 @@ def test_a_truncated_archive_is_refused_and_leaves_no_folder(tmp_path: Path) -> 
     assert not (tmp_path / "train").exists()
 
 
+def test_a_damaged_header_in_the_archive_is_refused(tmp_path: Path) -> None:
+    make_archives(tmp_path)
+    path = tmp_path / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1].offset
+    data = bytearray(path.read_bytes())
+    data[last] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        prepare(Sources(tmp_path), print)
+    assert not (tmp_path / "train").exists()
+
+
 def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
     make_archives(tmp_path)
     with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as archive:

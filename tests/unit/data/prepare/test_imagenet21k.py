@@ -20,8 +20,10 @@ from unit.data.prepare import passl_scripts
 
 from passl.cli.data import main
 from passl.data.lists import read_list
-from passl.data.prepare import imagenet21k, md5
+from passl.data.prepare import imagenet21k, md5, md5_state
 from passl.data.prepare.imagenet21k import Options, prepare, release_of
+from passl.data.prepare.md5_state import Md5State
+from passl.data.table import SampleTable, TableBuilder
 from passl.errors import ConfigError, DataError
 
 NUM_CLASSES = 40
@@ -135,10 +137,10 @@ def test_sigkill_of_the_command_leaves_no_process_and_loses_nothing(tmp_path: Pa
     out = tmp_path / "out"
     command = [sys.executable, "-m", "passl.cli.data", "imagenet21k", str(root), "--out", str(out)]
     process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL)
-    state = out / ".md5.state/records.bin"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        if state.exists() and np.fromfile(state, dtype=np.uint8).any():
+        state = list((out / ".md5.state").glob("records-*.bin"))
+        if state and np.fromfile(state[0], dtype=np.uint8).any():
             break
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -200,6 +202,36 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("killed_before", ["records", "names"])
+def test_a_start_that_is_killed_never_mixes_up_what_was_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: str
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def table(*names: str) -> SampleTable:
+        builder = TableBuilder()
+        for name in names:
+            builder.append(name, 0)
+        return builder.finish()
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    state = Md5State(tmp_path, table("a/1", "a/3"))
+    state.records["md5"] = [[1] * 16, [3] * 16]
+    state.records["mtime_ns"] = state.records["size"] = 7  # all of one size and time
+    part = "atomic_file" if killed_before == "records" else "write_table_file"
+    with monkeypatch.context() as patch:
+        patch.setattr(md5_state, part, kill)
+        with pytest.raises(Killed):
+            Md5State(tmp_path, table("a/2", "a/3"))  # as many files, but others
+    again = Md5State(tmp_path, table("a/0", "a/3"))
+    assert again.records["md5"][:, 0].tolist() == [0, 3]
+    assert again.num_known == 1
+    assert len(list(tmp_path.glob("records-*"))) == 1
+
+
 def test_any_file_name_can_be_listed_and_read_back(tmp_path: Path) -> None:
     names = [b"a b.JPEG", b"two  spaces .JPEG", b"line\nend.JPEG", b"back\\slash.JPEG",
              b"\xff\xfe.JPEG", b"cr\r.JPEG", b"7 8.JPEG", b"\\first.JPEG"]  # fmt: skip
@@ -229,18 +261,35 @@ def test_empty_unreadable_and_foreign_files_are_reported_and_left_out(tmp_path: 
     folder.mkdir()
     (folder / "empty.JPEG").write_bytes(b"")
     (folder / "dangling.JPEG").symlink_to("nowhere")
+    os.mkfifo(folder / "fifo.JPEG")
+    (root / "images/n00000100").mkdir()
     (folder / "readme.txt").write_text("no image")
     (folder / ".hidden.JPEG").write_bytes(b"x")
     summary = run(root, tmp_path / "out", num_workers=1)
     reasons = {Path(entry.name).name: entry.reason for entry in summary.excluded}
     assert reasons == {
         "empty.JPEG": "empty",
+        "dangling.JPEG": "a link that leads to no file",
+        "fifo.JPEG": "no regular file",
+        "n00000100": "an empty folder, and no class",
         "readme.txt": "no image by its suffix",
         ".hidden.JPEG": "a hidden file",
     }
     assert summary.num_files == 30
     assert "n00000099" not in read(tmp_path / "out/classes.txt"), "a class without an image is none"
-    assert len(read(tmp_path / "out/excluded.txt").splitlines()) == 3
+    assert len(read(tmp_path / "out/excluded.txt").splitlines()) == 6
+
+
+def test_results_do_not_depend_on_those_that_lie_there_already(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", 30) / "images"  # class folders right in ROOT
+    run(root, root, num_workers=1)
+    names = (imagenet21k.EXCLUDED, imagenet21k.ALL_LIST, imagenet21k.MANIFEST)
+    first = [read(root / name) for name in names]
+    (root / ".md5.state").mkdir()  # as an interrupted run leaves it
+    (root / ".md5.state/names.table").write_bytes(b"x")
+    run(root, root, num_workers=1)
+    assert [read(root / name) for name in names] == first
+    assert first[0] == ""
 
 
 def test_an_io_error_of_one_file_does_not_end_the_run(
@@ -272,6 +321,18 @@ def test_subset_keeps_classes_with_enough_images_and_numbers_them_anew(tmp_path:
     assert summary.class_counts.tolist() == [6, 7]
     labels = {line.split()[1] for line in read(tmp_path / imagenet21k.ALL_LIST).splitlines()}
     assert labels == {"0", "1"}
+
+
+def test_classes_are_chosen_by_names_with_blanks(tmp_path: Path) -> None:
+    for name in ("big cat", "big dog", "cat"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "0.jpg").write_text(name)
+    (tmp_path / "wanted.txt").write_text("big cat\ncat\n")
+    wanted = str(tmp_path / "wanted.txt")
+    out = tmp_path / "out"
+    root = str(tmp_path / "data")
+    assert main(["imagenet21k", root, "--out", str(out), "--classes", wanted]) == 0
+    assert read(out / "classes.txt") == "big cat\ncat\n"
 
 
 def test_manifest_vouches_for_every_file(tree: Path, tmp_path: Path) -> None:

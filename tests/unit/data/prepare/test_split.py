@@ -89,12 +89,41 @@ def test_parts_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("train=0.7", "add up to 0.7"), ("train", "is no part"), ("a=x,b=1", "is no part"),
+    [("a=0.5,a=0.5", "names 'a' twice"),
+     ("train=0.7", "add up to 0.7"), ("train", "is no part"), ("a=x,b=1", "is no part"),
      ("train=-1,val=2", "is no part"), ("../x=0.5,y=0.5", "is no part")],
 )  # fmt: skip
 def test_wrong_parts_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_parts(text)
+
+
+def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 20, "dog": 2, "owl": 0})
+    (root / "cat/link.jpg").symlink_to("nowhere")
+    said = make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
+    assert [line.partition(": ")[2] for line in said] == [
+        "18 images of 2 classes",
+        "4 images of only 1 of the 2 classes",
+        "2 classes",
+        "a link that leads to no file",
+    ]
+    assert said[-1].startswith("2 files are left out, such as cat/link.jpg: ")
+
+
+def test_hidden_folders_are_no_classes_and_a_second_time_is_like_the_first(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 10, ".ipynb_checkpoints": 3, "dog": 10, "dog/.cache": 2})
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert (root / "classes.txt").read_text() == "cat\ndog\n"
+    assert said[-1] == "1 file is left out, such as dog/.cache: a hidden folder"
+    before = {path.name: path.read_bytes() for path in root.glob("*.txt")}
+    assert make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2})) == said
+    assert {path.name: path.read_bytes() for path in root.glob("*.txt")} == before
+
+
+def test_a_seed_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--seed -1: must not be negative"):
+        make_lists(SplitOptions(tmp_path, tmp_path, {"train": 1.0}, seed=-1))
 
 
 def test_too_few_images_for_a_part_are_refused(tmp_path: Path) -> None:
