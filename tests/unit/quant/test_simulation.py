@@ -137,7 +137,7 @@ def test_sizes(model):
 
 def test_a_model_that_follows_other_roundings_tells_how_far_they_are(model, images):
     simulation = Simulation(model, "int8")
-    simulation.ranges.set({name: (-3.0, 4.0) for name in simulation.ranges.names})
+    simulation.ranges.set(dict.fromkeys(simulation.ranges.names, (-3.0, 4.0)))
     model.eval()
     chosen: dict[str, np.ndarray] = {}
 
