@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Optional
 
@@ -32,6 +33,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except PasslError as error:
         print(f"average_checkpoints: {error}", file=sys.stderr)
         return error.exit_code
+    for file, count in Counter(files).items():
+        if count > 1:
+            print(f"average_checkpoints: note: {file} counts {count} times", file=sys.stderr)
     names = "\n".join(f"  {file}" for file in files)
     print(f"{arguments.output} is the mean of {len(files)} checkpoints:\n{names}")
     return 0

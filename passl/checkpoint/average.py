@@ -14,6 +14,7 @@ from typing import Union
 import numpy as np
 
 from passl.checkpoint.files import bfloat16_to_float32, read_arrays, write_arrays
+from passl.checkpoint.manifest import MANIFEST_NAME
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.errors import CheckpointError
 
@@ -24,7 +25,8 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
     """Write the mean of the weights at ``paths`` to ``output``, which appears whole or not at all.
 
     Args:
-        paths: checkpoint folders, links such as ``best_ema``, files; the same one may come again.
+        paths: checkpoint folders, links such as ``best_ema``, files; one that comes twice counts
+            twice.
         output: a ``.pdparams`` file; floats are float32 in it.
 
     Returns:
@@ -32,12 +34,18 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
 
     Raises:
         CheckpointError: a file is damaged, has other tensors than the first, or one that is not
-            finite; whole numbers that differ between them.  Nothing is written then.
+            finite; whole numbers that differ between them; ``output`` belongs to a checkpoint.
+            Nothing is written then.
     """
     if not paths:
         raise CheckpointError("there is nothing to average: name at least one checkpoint")
     if Path(output).suffix != ".pdparams":
         raise CheckpointError(f"{output}: the file of averaged weights must end in .pdparams")
+    if (Path(output).parent / MANIFEST_NAME).exists():
+        raise CheckpointError(
+            f"{output}: is inside a checkpoint, whose own weights must stay; write to another "
+            "folder"
+        )
     files: list[Path] = []
     sums: dict[str, np.ndarray] = {}
     for path in paths:

@@ -80,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     before = read_report(files[0]) if files else None
     report = _measure(arguments)
+    if arguments.override:
+        report.about["overrides"] = " ".join(arguments.override)
     if not read_world().is_main:
         return EXIT_OK
     print(report.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, Callable, Literal, Optional
 
@@ -11,7 +12,7 @@ from passl.config.durations import parse_duration
 from passl.config.loss_checks import check_losses
 from passl.config.schema import LoaderSection
 from passl.config.teaching_checks import check_distillation, check_quantization
-from passl.config.tree import find
+from passl.config.tree import find, is_null
 from passl.errors import ConfigError
 
 __all__ = ["Mode", "check_together", "require"]
@@ -173,12 +174,16 @@ def _check_compilation(config: Config, checker: Checker, sound: Callable[..., bo
 
 
 def _check_precision(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
-    scaler = find(checker.tree, ["FP16", "GradScaler"])
-    level = find(checker.tree, ["FP16", "level"])
-    if scaler is not None and level is None and sound("FP16.level"):
+    written = {
+        field.name: find(checker.tree, ["FP16", field.name])
+        for field in dataclasses.fields(config.FP16)
+    }
+    beside = [key for key, node in written.items() if node is not None and not is_null(node)]
+    if written["level"] is None and beside and sound("FP16"):
         checker.report(
             "FP16.level",
-            "missing beside GradScaler; write O1 or O2 (O2 was PASSL's default), or O0 for float32",
+            f"missing beside {beside[0]}; write O1 or O2 (O2 was PASSL's default), or O0 for "
+            "float32",
             checker.origins.get("FP16"),
         )
     grad_scaler = config.FP16.GradScaler
@@ -195,7 +200,7 @@ def _check_patterns(config: Config, checker: Checker, sound: Callable[..., bool]
     patterns = {
         f"Optimizer.param_groups.{position}.pattern": rule.pattern
         for position, rule in enumerate(optimizer.param_groups if optimizer is not None else [])
-        if rule is not None
+        if rule is not None and isinstance(rule.pattern, str)  # what is missing is told of
     }
     lists = {"Global.allow_missing": config.Global.allow_missing}
     if optimizer is not None:

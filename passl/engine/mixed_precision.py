@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Optional
 
 import paddle
 
 from passl.config import Config
+from passl.config.suggest import did_you_mean
 from passl.engine.model_facts import checkpoint_weights
 from passl.engine.reporting import Reporter
 from passl.engine.train_parts import TrainParts
@@ -41,7 +43,8 @@ def build_precision(config: Config, reporter: Reporter) -> Precision:
     """Casts and loss scale; fp32 where there is nothing else, said or refused (``FP16.strict``).
 
     Raises:
-        ConfigError: the device cannot do what is asked, and the config is strict.
+        ConfigError: the device cannot do what is asked, and the config is strict; or a list names
+            an operation that Paddle does not have.
     """
     settings = config.FP16
     level = settings.level
@@ -54,6 +57,7 @@ def build_precision(config: Config, reporter: Reporter) -> Precision:
             )
         reporter.log(f"FP16 {level} {settings.dtype} {problem}: running in fp32")
         level = "O0"
+    _check_operations(config)
     scaler = LossScaler(**vars(settings.GradScaler)) if settings.dtype == "float16" else None
     return Precision(
         level,
@@ -61,6 +65,39 @@ def build_precision(config: Config, reporter: Reporter) -> Precision:
         scaler,
         settings.fp16_custom_white_list,
         settings.fp16_custom_black_list,
+    )
+
+
+def _check_operations(config: Config) -> None:
+    """Paddle takes any text in its lists, and a mistyped operation is then cast as before."""
+    lists = {
+        key: getattr(config.FP16, key) or []
+        for key in ("fp16_custom_white_list", "fp16_custom_black_list")
+    }
+    known = _operations() if any(lists.values()) else set()
+    for key, names in lists.items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{config.origin(f'FP16.{key}')}: FP16.{key}: Paddle {paddle.__version__} has "
+                    f"no operation {name!r}{did_you_mean(name, sorted(known))}"
+                )
+    for name in lists["fp16_custom_white_list"]:
+        if name in lists["fp16_custom_black_list"]:
+            raise ConfigError(
+                f"{config.origin('FP16.fp16_custom_white_list')}: FP16.fp16_custom_white_list: "
+                f"{name!r} is in fp16_custom_black_list as well; keep one"
+            )
+
+
+def _operations() -> set[str]:
+    """Names of operators that Paddle's lists may hold, as ``matmul_v2`` or ``reduce_sum``."""
+    lists = importlib.import_module("paddle.amp.amp_lists")
+    named = [
+        each for table in (lists.white_list(), lists.black_list()) for each in table.values()
+    ]
+    return {name for levels in named for names in levels.values() for name in names}.union(
+        paddle.base.core.get_all_op_names()
     )
 
 

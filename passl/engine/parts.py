@@ -48,6 +48,7 @@ from passl.optim.clip import ClipGradByGlobalNorm
 from passl.optim.groups import (
     ParamGroup,
     build_param_groups,
+    check_substrings,
     describe_groups,
     freeze_parameters,
 )
@@ -393,7 +394,7 @@ class Builder:
             metrics=self.build_metrics("Train"),
             schedule=self.build_schedule(plan),
             optimizer=optimizer,
-            clip=self.build_clip(),
+            clip=self.build_clip(optimizer),
             precision=self.build_precision_once(),
             store=store,
             saver=Saver(
@@ -410,24 +411,44 @@ class Builder:
             world=self.world,
             record=record,
             overlap=self.config.DistributedStrategy.overlap,
-            ema=self.build_ema(model, optimizer),
+            ema=self.build_ema(model, optimizer, plan),
             max_bad_steps=self.config.Global.max_bad_steps,
             distillation=distillation,
         )
 
-    def build_ema(self, model: Any, optimizer: Any) -> Optional[WeightAverage]:
+    def build_ema(self, model: Any, optimizer: Any, plan: RunPlan) -> Optional[WeightAverage]:
         """The average of the weights that ``optimizer`` updates, or None."""
         settings = self.config.EMA
         if settings is None:
             return None
+        if settings.every > plan.total_steps:
+            self.reporter.warn(
+                f"EMA.every: {settings.every} is more than the {plan.total_steps} steps of the "
+                "run: the average stays as the weights are at the start"
+            )
+        start = settings.eval_start_epoch
+        if start is not None and start >= plan.num_epochs and plan.eval_every is not None:
+            self.reporter.warn(
+                f"EMA.eval_start_epoch: the average is evaluated in epochs after {start}, and the "
+                f"run has {plan.num_epochs}: never, and there will be no best_ema"
+            )
         return WeightAverage(model, optimizer.named_weights, **vars(settings))
 
-    def build_clip(self) -> Optional[ClipGradByGlobalNorm]:
-        """Clipping by the norm over all parameters, or None."""
+    def build_clip(self, optimizer: Any) -> Optional[ClipGradByGlobalNorm]:
+        """Clipping by the norm over all parameters of ``optimizer``, or None.
+
+        Raises:
+            ConfigError: ``no_clip_list`` names what no parameter has in its name.
+        """
         section = self.config.Optimizer
         settings = section.grad_clip if section is not None else None
         if settings is None:
             return None
+        key = "Optimizer.grad_clip.no_clip_list"
+        names = [name for name, _ in optimizer.named_parameters]
+        problems = check_substrings(key, settings.no_clip_list, names)
+        if problems:
+            raise ConfigError([f"{self.config.origin(key)}: {problem}" for problem in problems])
         return ClipGradByGlobalNorm(
             clip_norm=settings.clip_norm,
             always_clip=settings.always_clip,

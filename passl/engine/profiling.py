@@ -32,8 +32,8 @@ __all__ = ["OperatorTime", "StepProfile", "operator_times", "profiled"]
 WAIT, REST = "waiting for data", "rest of the step"
 BETWEEN = "between steps (log, evaluation, checkpoints)"
 _PHASES = (
-    WAIT, "forward", "loss", "backward", "sum over processes", "unscale", "clip",
-    "optimizer", "EMA", REST, BETWEEN,
+    WAIT, "forward", "loss", "backward", "sum over processes", "gradients to float32", "unscale",
+    "clip", "finite or not", "optimizer", "EMA", REST, BETWEEN,
 )  # fmt: skip
 _EVENT = "passl: "  # what the names of our events begin with in the trace
 _MOST_OPERATORS = 40
@@ -225,7 +225,10 @@ class _Recorder:
         self._wrap_method(self._trainer.reducer, "finish", "sum over processes")
         self._wrap_method(parts.model, "forward", "forward")
         self._wrap_method(parts.precision, "backward", "backward")
+        self._wrap_method(self._trainer.gradients, "finish", "gradients to float32")
         self._wrap_method(parts.precision, "unscale", "unscale")
+        # With a loss scale the host waits here for all that it has queued before.
+        self._wrap_method(parts.precision, "accept", "finite or not")
         self._wrap_method(parts.optimizer, "step", "optimizer")
         if parts.ema is not None:
             self._wrap_method(parts.ema, "update", "EMA")
@@ -321,7 +324,8 @@ def _collect(
     taken = (node.end_ns - node.start_ns) / 1e9
     place = bisect(steps, (node.start_ns, node.end_ns)) - 1
     if place >= 0 and node.start_ns < steps[place][1]:
-        entry = found[node.name.removeprefix("Global_").removesuffix(" dygraph")]
+        name = node.name.removeprefix("Global_").removesuffix(" dygraph")
+        entry = found[name.removesuffix("_backward")]  # of our own operations, on Paddle 2.6
         entry.calls += 1
         entry.host_s += taken - inside
         entry.device_s += _device_seconds(node)

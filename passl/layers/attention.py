@@ -12,11 +12,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl.layers.errors import ModelArgumentError
+from passl.layers.flash import has_flash_kernel
 from passl.layers.linear import Linear
 
 __all__ = ["Attention"]
-
-_FUSED_DTYPES = (paddle.float16, paddle.bfloat16)
 
 
 class Attention(nn.Layer):
@@ -25,9 +24,9 @@ class Attention(nn.Layer):
     Parameters ``qkv.weight`` [c, 3c] (query, key, value side by side), ``qkv.bias``,
     ``proj.weight`` [c, c], ``proj.bias``; with ``qk_norm`` also ``q_norm.*`` and ``k_norm.*`` [d].
 
-    On a GPU in half precision the fused kernel of Paddle is used; elsewhere the products are
-    written out and the softmax is in fp32 (the fused kernel has no gain on a CPU, and Paddle 2.6
-    drops there in evaluation too).
+    In half precision, on a GPU that has it, the fused kernel of Paddle is used; elsewhere the
+    products are written out and the softmax is in fp32 (the fused kernel has no gain on a CPU, and
+    Paddle 2.6 drops there in evaluation too).
 
     Args:
         dim: c.
@@ -119,9 +118,4 @@ class Attention(nn.Layer):
         return self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
 
     def _fused(self, qkv: paddle.Tensor) -> bool:
-        return (
-            self.fusible
-            and qkv.dtype in _FUSED_DTYPES
-            and paddle.in_dynamic_mode()
-            and qkv.place.is_gpu_place()
-        )
+        return self.fusible and has_flash_kernel(qkv, self.head_dim)

@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl.layers.errors import ModelArgumentError
+from passl.layers.flash import has_flash_kernel
 from passl.layers.linear import Linear
 from passl.layers.rotary import Rotary
 from passl.layers.soft_mask import (
@@ -25,8 +26,6 @@ from passl.layers.soft_mask import (
 )
 
 __all__ = ["ILlamaAttention", "attention_mask"]
-
-_HALF = (paddle.float16, paddle.bfloat16)
 
 
 class ILlamaAttention(nn.Layer):
@@ -107,7 +106,7 @@ class ILlamaAttention(nn.Layer):
         rate: float,
     ) -> Optional[paddle.Tensor]:
         """[b, n, h, d] from Paddle's fused kernels; None where there is none for this mask."""
-        if not (q_bhnd.dtype in _HALF and paddle.in_dynamic_mode() and _is_on_gpu(q_bhnd)):
+        if not has_flash_kernel(q_bhnd, self.head_dim):
             return None
         q, k, v = (tensor.transpose([0, 2, 1, 3]) for tensor in (q_bhnd, k_bhnd, v_bhnd))
         if mask_nn is None or self.mode == "causal":
@@ -142,7 +141,3 @@ def attention_mask(mode: str, num_tokens: int, rate: float) -> Optional[np.ndarr
     if mode == "modified":
         hidden[:, -1] = False
     return np.where(hidden, np.float32(-np.inf), np.float32(0.0))
-
-
-def _is_on_gpu(tensor: paddle.Tensor) -> bool:
-    return bool(tensor.place.is_gpu_place())

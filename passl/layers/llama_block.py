@@ -18,13 +18,12 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl.layers.errors import ModelArgumentError
+from passl.layers.flash import has_flash_kernel
 from passl.layers.frozen_linear import FrozenLinear
 from passl.layers.rms_norm import RMSNorm
 from passl.layers.swiglu import swiglu
 
 __all__ = ["LLAMA_7B", "LlamaBlocks", "LlamaSizes"]
-
-_HALF = (paddle.float16, paddle.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,11 @@ class _Attention(nn.Layer):
         q_bnhd = q.reshape([-1, tokens, self.num_kv_heads * self.group, self.head_dim])
         k_bnhd = k.reshape([-1, tokens, self.num_kv_heads, self.head_dim])
         v_bnhd = v.reshape([-1, tokens, self.num_kv_heads, self.head_dim])
-        if q.dtype in _HALF and paddle.in_dynamic_mode() and q.place.is_gpu_place():
+        if has_flash_kernel(q, self.head_dim):
             if self.group > 1:
                 k_bnhd = k_bnhd.repeat_interleave(self.group, axis=2)
                 v_bnhd = v_bnhd.repeat_interleave(self.group, axis=2)
-            mixed = F.scaled_dot_product_attention(
-                q_bnhd, k_bnhd, v_bnhd, training=self.training
-            )
+            mixed = F.scaled_dot_product_attention(q_bnhd, k_bnhd, v_bnhd, training=self.training)
         else:
             mixed = self._plain(q_bnhd, k_bnhd, v_bnhd)
         return self.wo(mixed.reshape([-1, tokens, q.shape[2]]))

@@ -25,6 +25,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
+from passl.layers.flash import has_flash_kernel
+
 __all__ = ["attention_by_kernels", "fused_kernel", "soft_mask", "soft_masked_attention"]
 
 #: ``(q, k, v, is_causal) -> (out [b, n, h, d], lse [b, h, n])``; q, k and v are [b, n, h, d].
@@ -75,11 +77,10 @@ def fused_kernel(q: paddle.Tensor) -> Optional[Kernel]:
 
     None elsewhere, and while gradients are recorded.
     """
-    is_half = q.dtype in (paddle.float16, paddle.bfloat16)
-    if not is_half or not paddle.in_dynamic_mode() or paddle.is_grad_enabled():
+    if paddle.is_grad_enabled() or not has_flash_kernel(q, q.shape[-1]):
         return None
     attention = getattr(F, "flashmask_attention", None)
-    if attention is None or not q.place.is_gpu_place():
+    if attention is None:
         return None
 
     def kernel(

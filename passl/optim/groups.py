@@ -23,6 +23,7 @@ __all__ = [
     "ParamGroups",
     "align_table",
     "build_param_groups",
+    "check_substrings",
     "describe_groups",
     "freeze_parameters",
 ]
@@ -118,7 +119,7 @@ def build_param_groups(
     names = [name for name, _ in parameters]
     parsed = [_as_rule(rule) for rule in rules]
 
-    problems = _check_substrings(no_weight_decay_name, names)
+    problems = check_substrings("Optimizer.no_weight_decay_name", no_weight_decay_name, names)
     owner, rule_problems = _assign(parsed, names)
     problems += rule_problems
     if layer_scales is not None:
@@ -262,9 +263,10 @@ def _search(pattern: str, names: Sequence[str]) -> tuple[list[str], str]:
     return [], f"the pattern {pattern!r} matches no parameter; {_nearest(pattern, names)}"
 
 
-def _check_substrings(parts: Sequence[str], names: Sequence[str]) -> list[str]:
+def check_substrings(key: str, parts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What is wrong with the parts of names that ``key`` of a config lists: each must be in one."""
     return [
-        f"Optimizer.no_weight_decay_name: no parameter's name contains {part!r}; "
+        f"{key}: no parameter's name contains {part!r}; "
         f"{_nearest(part, names)}"
         for part in parts
         if not any(part in name for name in names)

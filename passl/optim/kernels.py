@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
@@ -118,7 +119,7 @@ def adamw_kernel() -> AdamWForm:
         return ADAMW_FORMS["composed"]
     if not on_cpu():
         listed = on_gpu() and hasattr(paddle._C_ops, "fused_adam_")
-        return ADAMW_FORMS["listed" if listed else "fused"]
+        return ADAMW_FORMS["listed" if listed and _lists_agree() else "fused"]
     # Paddle has a vectorised AdamW for AVX-512 only, a vectorised Adam for AVX as well; on AMD the
     # latter is faster where it has both (Zen 4: 1.3 against 1.7 ns a number with one thread).
     return ADAMW_FORMS["by_size" if _prefers_avx512() else "decay_then_adam"]
@@ -183,6 +184,48 @@ def _adamw_listed_one(
     param: paddle.Tensor, grad: paddle.Tensor, m: paddle.Tensor, v: paddle.Tensor, s: AdamWScalars
 ) -> None:
     _adamw_listed([param], [grad], [m], [v], s)
+
+
+@functools.lru_cache(maxsize=1)
+def _lists_agree() -> bool:
+    """Whether updating in a list gives, on the device at hand, what public operations give.
+
+    A guard for kernels of a Paddle or a device on which nobody tried it: asked once, when the
+    optimizer is built.  Warns where they do not.
+    """
+    problem = _difference_of_lists()
+    if problem:
+        warnings.warn(
+            f"Paddle's multi-tensor AdamW is not used on this device: {problem}; each parameter is "
+            "updated by itself",
+            stacklevel=3,
+        )
+    return not problem
+
+
+def _difference_of_lists() -> Optional[str]:
+    """What is wrong with the update of two small parameters in one call, None if nothing is."""
+    scalars = AdamWScalars.at(3, 1e-2, (0.9, 0.99), 1e-8, 0.1)
+    rng = np.random.default_rng(0)
+    ours: list[list[paddle.Tensor]] = [[], [], [], []]  # parameters, gradients, moments
+    theirs: list[list[paddle.Tensor]] = [[], [], [], []]
+    for shape in ([5], [3, 70]):
+        for kind in range(4):
+            values = rng.uniform(0.1, 1.0, shape).astype(np.float32)
+            ours[kind].append(paddle.to_tensor(values))
+            theirs[kind].append(paddle.to_tensor(values))
+    try:
+        with paddle.no_grad():
+            _adamw_listed(ours[0], ours[1], ours[2], ours[3], scalars)
+            for param, grad, m, v in zip(*theirs):
+                _adamw_composed(param, grad, m, v, scalars)
+    except Exception as error:  # whatever a kernel says about itself: the other form goes on
+        return f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"
+    for kind, name in ((0, "parameter"), (2, "first moment"), (3, "second moment")):
+        pairs = zip(ours[kind], theirs[kind])
+        if not all(np.allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-6) for a, b in pairs):
+            return f"the {name} it computes is wrong"
+    return None
 
 
 def _adamw_composed(

@@ -98,9 +98,13 @@ class LossScaler:
         return {"scale": self.scale, "good": self._good, "bad": self._bad}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """The inverse of :meth:`state_dict`; an empty state, of a run without scale, is ignored."""
-        if state:
-            self.scale = float(state["scale"])
+        """The inverse of :meth:`state_dict`; an empty state, of a run without scale, is ignored.
+
+        A scale that does not move is what the settings say now, and one that does keeps to the
+        bounds that they give now.
+        """
+        if state and self._dynamic:
+            self.scale = min(max(float(state["scale"]), self._low), self._high)
             self._good, self._bad = int(state["good"]), int(state["bad"])
 
 

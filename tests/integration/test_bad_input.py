@@ -270,6 +270,14 @@ def test_a_rule_for_parameters_that_takes_hold_of_nothing(fails):
     )
 
 
+def test_a_list_against_clipping_that_names_nothing(fails):
+    assert fails("Optimizer.grad_clip.no_clip_list=[head, haed]", status=2) == (
+        "passl-train: -o Optimizer.grad_clip.no_clip_list=[head, haed]: "
+        "Optimizer.grad_clip.no_clip_list: no parameter's name contains 'haed'; the nearest names "
+        "are head.weight, head.bias, patch_embed.proj.weight"
+    )
+
+
 def test_boundaries_that_do_not_rise(fails):
     override = "LRScheduler={_delete_: true, name: Step, boundaries: [3, 2], values: [1, 1, 1]}"
     assert fails(override, status=2) == (

@@ -18,13 +18,14 @@ from passl.models.summary import macs
 def test_every_part_is_measured_kept_and_compared(run_folder, tmp_path, capsys):
     kept = tmp_path / "report.json"
     command = ["-c", str(run_folder.config_file), "--steps", "2", "--json", str(kept)]
-    assert benchmark.main(command) == 0
+    assert benchmark.main([*command, "-o", "Global.seed=3", "EMA.every=2"]) == 0
     assert "\nbottleneck: " in capsys.readouterr().out
     content = json.loads(kept.read_text())
     timings = content["timings"]
     assert list(timings) == ["forward", "forward_backward", "step", "loader", "together"]
     assert all(timing["images"] == 256 for timing in timings.values())
     model = content["about"]["model"]
+    assert content["about"]["overrides"] == "Global.seed=3 EMA.every=2"
     config = load_config(run_folder.config_file)
     arguments = {key: value for key, value in config.Model.items() if key != "name"}
     assert timings["forward"]["flops"] == 2 * macs(model, **arguments) * 256

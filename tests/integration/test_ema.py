@@ -66,6 +66,24 @@ def test_both_weights_are_evaluated_logged_and_linked(run_folder):
     assert run_folder.state()["ema"] == {"updates": 18, "steps": 18}
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("every: 13", "EMA.every: 13 is more than the 12 steps of the run: the average stays as"),
+        ("every: 12", None),
+        ("eval_start_epoch: 2", "EMA.eval_start_epoch: the average is evaluated in epochs after 2, "
+         "and the run has 2: never, and there will be no best_ema"),
+        ("eval_start_epoch: 1", None),
+        ("eval_start_epoch: null", None),
+    ],
+)  # fmt: skip
+def test_an_average_that_would_never_move_or_be_evaluated_is_told_of(run_folder, setting, told):
+    build_run(
+        load_config(run_folder.config_file, [f"EMA={{{setting}}}", "Global.epochs=2"])
+    ).close()
+    assert (told in run_folder.log()) if told else ("EMA." not in run_folder.log())
+
+
 def test_the_average_begins_with_the_pretrained_weights(make_run):
     first, second = make_run("first"), make_run("second")
     assert first.train("Global.epochs=1") == 0

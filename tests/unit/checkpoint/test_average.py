@@ -73,6 +73,20 @@ def test_the_command_says_what_it_did_or_why_not(tmp_path, repo, monkeypatch, ca
     one = write(tmp_path, "one", w=np.ones(2, np.float32))
     output = str(tmp_path / "mean.pdparams")
     assert run(one, one, "-o", output) == 0
-    assert "is the mean of 2 checkpoints" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "is the mean of 2 checkpoints" in said.out
+    assert f"note: {one} counts 2 times" in said.err
     assert run(one, str(tmp_path / "none"), "-o", output) == 1
     assert "there is no such checkpoint" in capsys.readouterr().err
+
+
+def test_the_weights_of_a_checkpoint_are_never_overwritten(tmp_path):
+    folder = tmp_path / "step_00000004"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    own = folder / "model.pdparams"
+    own.write_bytes(b"own")
+    one = write(tmp_path, "one", w=np.ones(2, np.float32))
+    with pytest.raises(CheckpointError, match="is inside a checkpoint, whose own weights must"):
+        average_checkpoints([one], own)
+    assert own.read_bytes() == b"own"

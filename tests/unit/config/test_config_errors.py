@@ -224,9 +224,23 @@ IN_FILE = {
         "x.yaml:3: Optimizer.param_groups.0.pattern: 'head.(' is not a regular expression: "
         "missing ), unterminated subpattern at position 5",
     ),
+    "a rule whose pattern is misspelled": (
+        "Optimizer: {name: ToyOpt, param_groups: [{name: a, patern: head}]}\n",
+        "x.yaml:3: Optimizer.param_groups.0.patern: unknown key; did you mean 'pattern'?",
+    ),
     "loss scaling without a level": (
         "FP16:\n  GradScaler: {init_loss_scaling: 2**16}\n",
         "x.yaml:3: FP16.level: missing beside GradScaler; write O1 or O2 (O2 was PASSL's default), "
+        "or O0 for float32",
+    ),
+    "a half-precision dtype without a level": (
+        "FP16: {dtype: bfloat16}\n",
+        "x.yaml:3: FP16.level: missing beside dtype; write O1 or O2 (O2 was PASSL's default), "
+        "or O0 for float32",
+    ),
+    "strictness without a level": (
+        "FP16: {strict: true}\n",
+        "x.yaml:3: FP16.level: missing beside strict; write O1 or O2 (O2 was PASSL's default), "
         "or O0 for float32",
     ),
     "loss scaling above its maximum": (

@@ -67,3 +67,27 @@ def test_a_run_says_what_runs_instead_or_is_refused(run_folder, monkeypatch, lev
     strict = passl.load_config(run_folder.config_file, [*options, "FP16.strict=true"])
     with pytest.raises(ConfigError, match=r"-o FP16.level=\w+: FP16.level: .*does; use -o FP16"):
         passl.build_run(strict)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["FP16.fp16_custom_black_list=[gelu, sofmax]"],
+         "fp16_custom_black_list: Paddle .* has no operation 'sofmax'; did you mean 'softmax"),
+        (["FP16.fp16_custom_white_list=[gleu]"],
+         "fp16_custom_white_list: Paddle .* has no operation 'gleu'; did you mean .*'gelu'"),
+        (["FP16.fp16_custom_white_list=[gelu]", "FP16.fp16_custom_black_list=[gelu]"],
+         "'gelu' is in fp16_custom_black_list as well; keep one"),
+    ],
+    ids=["black", "white", "both"],
+)  # fmt: skip
+def test_an_operation_that_paddle_does_not_have_is_refused(run_folder, options, message):
+    config = passl.load_config(run_folder.config_file, ["FP16.level=O1", *options])
+    with pytest.raises(ConfigError, match=message):
+        passl.build_run(config)
+
+
+def test_the_names_of_paddles_own_lists_are_taken(run_folder):
+    options = ["FP16.level=O1", "FP16.fp16_custom_white_list=[layer_norm, softmax, reduce_sum]",
+               "FP16.fp16_custom_black_list=[matmul_v2, elementwise_add, gelu]"]  # fmt: skip
+    passl.build_run(passl.load_config(run_folder.config_file, options)).close()

@@ -373,3 +373,26 @@ def test_without_the_operator_for_lists_parameters_go_one_by_one(monkeypatch):
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.delattr(paddle._C_ops, "fused_adam_")
     assert kernels.adamw_kernel().name == "fused"
+
+
+@pytest.mark.skipif(kernels._signatures() == "unknown", reason="needs Paddle 2.6 or 3.x")
+def test_the_update_in_lists_is_tried_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(kernels, "on_cpu", lambda: False)
+    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
+    kernels._lists_agree.cache_clear()
+    assert kernels.adamw_kernel().name == "listed"
+
+    real = kernels._adamw_listed
+
+    def forgets_the_second(params, grads, m, v, scalars):
+        real(params[:1], grads[:1], m[:1], v[:1], scalars)
+
+    def is_not_there(*_):
+        raise RuntimeError("no kernel for this device")
+
+    for broken, reason in ((forgets_the_second, "parameter"), (is_not_there, "no kernel")):
+        monkeypatch.setattr(kernels, "_adamw_listed", broken)
+        kernels._lists_agree.cache_clear()
+        with pytest.warns(UserWarning, match=reason):
+            assert kernels.adamw_kernel().name == "fused"
+    kernels._lists_agree.cache_clear()

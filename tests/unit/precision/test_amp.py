@@ -67,6 +67,22 @@ def test_state_continues_in_the_middle_of_a_count():
     assert second.scale == 4.0
 
 
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({}, 4096.0),
+        ({"max_loss_scaling": 512.0}, 512.0),
+        ({"min_loss_scaling": 8192.0}, 8192.0),
+        ({"use_dynamic_loss_scaling": False, "init_loss_scaling": 64.0}, 64.0),
+    ],
+    ids=str,
+)
+def test_a_restored_scale_obeys_the_settings_of_now(settings, scale):
+    scaler = LossScaler(**settings)
+    scaler.load_state_dict({"scale": 4096.0, "good": 3, "bad": 1})
+    assert scaler.scale == scale
+
+
 def test_backward_scales_and_accept_skips_what_is_not_finite():
     precision = Precision("O2", "float16", LossScaler(init_loss_scaling=512.0))
     weight = paddle.to_tensor([3.0], stop_gradient=False)
