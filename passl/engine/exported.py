@@ -13,6 +13,7 @@ import paddle
 from paddle import Tensor
 
 from passl.errors import CheckpointError
+from passl.export.card import CARD_NAME, ModelCard
 from passl.export.sessions import OnnxSession, PaddleSession, Session
 
 __all__ = ["EXPORTED", "exported_runner"]
@@ -39,12 +40,38 @@ def exported_runner(name: str) -> tuple[Runner, list[Path]]:
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: there is no such file; {name} is the exported teacher")
+    _check_card(path)
     device = paddle.device.get_device()  # cpu, gpu:0, ...
     if path.suffix == ".onnx":
         session: Session = OnnxSession(path, device)
     else:
         session = PaddleSession(path, files[1], device)
     return _through_host(session.run), files
+
+
+def _check_card(path: Path) -> None:
+    """Refuse what the description beside an export says is no teacher, or another file.
+
+    Raises:
+        CheckpointError: it takes bytes, gives no logits, or differs from what was exported.
+    """
+    if not (path.parent / CARD_NAME).is_file():
+        return
+    card = ModelCard.read(path.parent)
+    kind = "onnx" if path.suffix == ".onnx" else "paddle"
+    if path.name not in {part["name"] for part in card.files.get(kind, {}).values()}:
+        return
+    faults = []
+    if card.input["dtype"] != "float32":
+        faults.append(f"takes {card.input['dtype']} [b, h, w, c] (export without --preprocess)")
+    if card.output["meaning"] != "logits":
+        faults.append(f"gives {card.output['meaning']} (export with a head, without --softmax)")
+    if faults:
+        raise CheckpointError(
+            f"{path}: cannot teach: it {' and '.join(faults)}; a teacher takes the student's "
+            "normalised images and gives logits"
+        )
+    card.verify(path.parent, kind)
 
 
 def _through_host(run: Callable[[np.ndarray], np.ndarray]) -> Runner:

@@ -103,13 +103,18 @@ class Teacher:
             found = self.logits(paddle.zeros([1, *shape]), precision)
         except Exception as error:  # Paddle and ONNX Runtime raise what they like on a wrong shape
             raise ConfigError(
-                f"the teacher {self.name} cannot look at images of {list(shape)}: {error}; give "
-                "the size it was trained for as teacher.transform.size"
+                f"the teacher {self.name} cannot look at images of {list(shape)}, float32: "
+                f"{error}; if it was trained for another size, give that as teacher.transform.size"
             ) from error
         if list(found.shape) != [1, class_num]:
             raise ConfigError(
                 f"the teacher {self.name} answers {list(found.shape)} for one image, and the "
                 f"student has {class_num} classes: it must have learned the same classes"
+            )
+        if class_num > 1 and float(found.min()) >= 0 and abs(float(found.sum()) - 1.0) < 1e-4:
+            raise ConfigError(
+                f"the teacher {self.name} answers with probabilities (they sum to 1), and the loss "
+                "needs logits, from which it makes its own; export the teacher without softmax"
             )
 
 
@@ -137,7 +142,17 @@ def build_teacher(config: Config, transforms: Sequence[Any]) -> Teacher:
         arguments = _arguments(section, config.Model.get("class_num"))
         model = create_model(section.name, seed=config.Global.seed, **arguments)
         assert section.pretrained is not None  # the config check demands it
-        load_pretrained(model, section.pretrained)
+        try:
+            load_pretrained(model, section.pretrained)
+        except CheckpointError as error:
+            if "class_num" not in arguments or "classes)" not in str(error):
+                raise
+            # Its last advice, a new head, would let noise teach.
+            told = str(error).rpartition("\n")[0]
+            raise CheckpointError(
+                f"{told}\nA teacher must have learned the student's classes, here "
+                f"{config.Model.get('class_num')}, and keeps the head it was trained with."
+            ) from error
         model.eval()
         for parameter in model.parameters():
             parameter.stop_gradient = True

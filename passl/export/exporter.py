@@ -26,6 +26,7 @@ from passl.export.card import CARD_NAME, ModelCard, described_files
 from passl.export.compare import Comparison, Samples, compare, gather_samples
 from passl.export.formats import FORMATS, INPUT_NAME, WriteJob, check_tools
 from passl.export.int8 import SimulatedInt8, int8_in_words, int8_tolerance, simulate
+from passl.export.int8_check import follow
 from passl.export.live import LiveModel, build_dataset, class_names, live_model
 from passl.export.plan import TOLERANCES, ExportPlan, plan_export
 from passl.export.preprocess import Preprocessor, eval_steps
@@ -119,6 +120,8 @@ def export_model(
             if kind == "paddle" and plan.dtype == "float16":
                 store_in_half(graph)
             _write_and_compare(kind, job, result, samples, wanted, say)
+        if int8 is not None:
+            _check_layers(job, card, samples, int8, say)
         card.write(folder)
         result.sizes.update({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
         _put_in_place(folder, out)
@@ -252,6 +255,25 @@ def _check_before_int8(
     say(
         f"onnx in float32, before its weights are rounded: largest difference to the live model "
         f"{found.difference:.2g} (relative {found.relative:.2g}); {human_size(size)}"
+    )
+
+
+def _check_layers(
+    job: WriteJob, card: ModelCard, samples: Samples, int8: SimulatedInt8, say: Say
+) -> None:
+    """Compare an int8 export with the live model layer by layer.
+
+    Raises:
+        PasslError: a layer rounds on another grid, or multiplies with other weights.
+    """
+    ends = _softmax if job.plan.softmax else np.asarray
+    found = follow(card.file(job.folder, "onnx", "model"), job.scratch, int8, samples, ends)
+    found.check(TOLERANCES["float32"])
+    card.compared["onnx"].update(farthest_step=found.steps, following_roundings=found.relative)
+    say(
+        f"onnx, layer by layer: all {found.layers} round the live model's numbers (the farthest by "
+        f"{found.steps:.3f} of a step, in {found.worst}); where the live model follows these "
+        f"roundings, outputs differ by {found.relative:.2g} relative"
     )
 
 

@@ -5,15 +5,19 @@ inputs of those layers pass to uint8 and back over the calibrated range.  A runt
 pattern (ONNX Runtime, TensorRT, OpenVINO) multiplies whole numbers; any other computes what the
 simulation does.
 
-The pairs are placed with ONNX's own helper, because ``onnxruntime.quantization`` takes ranges from
-its own calibration only and rounds the outputs of the layers as well, which is another model.
+The pairs are placed with ONNX's own helper.  ``onnxruntime.quantization.quantize_static`` can be
+told all of it (``TensorQuantOverrides`` takes a scale and a zero point, other options leave outputs
+and attention alone); of the digits' model 1.32 then wrote a graph with the same outputs to the last
+bit.  But it wants images for a calibration of its own all the same, takes weights behind an
+Identity, as paddle2onnx writes them, for activations, and imports ml_dtypes without requiring it.
 
 Source: ONNX operators QuantizeLinear and DequantizeLinear, version 13 (the axis of a channel).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,14 +82,34 @@ class SimulatedInt8:
 
     def as_it_was(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs of the model without rounding."""
-        from passl.export.sessions import LiveSession
-
         with self._simulation.off():
-            return [LiveSession(self._live.layer).run(batch) for batch in batches]
+            return [self.run(batch) for batch in batches]
 
     def leave(self) -> None:
-        """Let the model compute as it was for good; its weights never changed."""
+        """Let the model compute as it was; its weights never changed."""
         self._simulation.remove()
+
+    @contextmanager
+    def back(self) -> Iterator[Any]:
+        """Inside the block the model, after :meth:`leave`, is simulated again.
+
+        Yields:
+            the simulation.
+        """
+        from passl.quant.simulation import Simulation
+
+        simulation = Simulation(self._live.layer, "int8")
+        simulation.ranges.set(self._simulation.ranges.to_dict())
+        try:
+            yield simulation
+        finally:
+            simulation.remove()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Outputs of the model as it is now."""
+        from passl.export.sessions import LiveSession
+
+        return LiveSession(self._live.layer).run(batch)
 
     def layers(self) -> list[Int8Layer]:
         """Of the model as it is exported: standardised weights are folded by now."""

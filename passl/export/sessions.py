@@ -107,6 +107,7 @@ class OnnxSession:
         model: the .onnx file.
         device: ``cpu``, ``gpu``, or ``gpu:1`` for one of several.
         num_threads: of an operator; None: ONNX Runtime's choice.
+        optimize: rewrite the graph for speed; else each operator runs as the file has it.
 
     Raises:
         PasslError: ONNX Runtime is not installed.
@@ -114,7 +115,12 @@ class OnnxSession:
     """
 
     def __init__(
-        self, model: Path, device: str = "cpu", num_threads: Optional[int] = None
+        self,
+        model: Path,
+        device: str = "cpu",
+        num_threads: Optional[int] = None,
+        *,
+        optimize: bool = True,
     ) -> None:
         try:
             import onnxruntime
@@ -129,6 +135,9 @@ class OnnxSession:
         options.add_session_config_entry("session.x64quantprecision", "1")
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
+        if not optimize:
+            level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.graph_optimization_level = level
         on_gpu = ("CUDAExecutionProvider", {"device_id": _number_of(device)})
         wanted = [on_gpu] if device.startswith("gpu") else []
         try:
@@ -142,7 +151,13 @@ class OnnxSession:
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """See :class:`Session`."""
-        return np.asarray(self._session.run(None, {self._input: batch})[0])
+        return self.run_all(batch)[self._session.get_outputs()[0].name]
+
+    def run_all(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs by name, the model's own first."""
+        names = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.run(names, {self._input: batch})
+        return {name: np.asarray(output) for name, output in zip(names, outputs)}
 
 
 def open_session(

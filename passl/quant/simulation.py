@@ -29,6 +29,7 @@ from functools import partial
 from typing import Any, Optional
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 
 from passl.layers.add import Add
@@ -74,6 +75,8 @@ class Simulation:
         self._in_training = in_training
         self._between: dict[str, tuple[float, float]] = {}
         self._observed: Optional[dict[str, list[np.ndarray]]] = None
+        self._followed: Optional[Mapping[str, np.ndarray]] = None
+        self._off_by: dict[str, float] = {}
         self._is_int8 = format == "int8"
         number_format = TF32 if format == "TF32" else FP16
         self._round: Rounder = partial(number_format.round, rounding=rounding)
@@ -133,6 +136,38 @@ class Simulation:
         finally:
             self._observed = None
 
+    # -- another program that computes the same ----------------------------------------------
+
+    @contextmanager
+    def following(self, steps: Mapping[str, np.ndarray]) -> Iterator[dict[str, float]]:
+        """Inside the block inputs are rounded to the steps that another program has chosen.
+
+        So a value between two steps, where a last bit decides, changes nothing that follows.
+
+        Args:
+            steps: uint8 by layer, in the number of values that its input has.
+
+        Yields:
+            name -> how many steps the farthest value is from the one it was rounded to: 0.5, if
+            the other program rounds the same numbers on the same grid; infinity for NaN.
+        """
+        self._followed, self._off_by = steps, {}
+        try:
+            yield self._off_by
+        finally:
+            self._followed = None
+
+    def _follow(self, name: str, x: Tensor) -> Tensor:
+        assert self._followed is not None
+        scale, zero = (value.item() for value in self.ranges.grid(name))
+        exact = np.clip(x.astype("float32").numpy().astype(np.float64) / scale + zero, 0, 255)
+        chosen = self._followed[name].reshape(exact.shape).astype(np.float64)
+        off = float(np.abs(exact - chosen).max(initial=0.0))
+        off = off if np.isfinite(off) else np.inf
+        self._off_by[name] = max(off, self._off_by.get(name, 0.0))
+        rounded = (chosen - zero).astype(np.float32) * np.float32(scale)
+        return paddle.to_tensor(rounded, place=x.place).astype(x.dtype)
+
     # -- hooks -------------------------------------------------------------------------------
 
     def _watch(self, name: str, layer: Any) -> None:
@@ -162,6 +197,8 @@ class Simulation:
             return (straight_through(self._round, inputs[0]), *inputs[1:])
         if self._in_training and layer.training:
             self.ranges.see(name, inputs[0])
+        if self._followed is not None:
+            return (self._follow(name, inputs[0]), *inputs[1:])
         return (quantize_activation(inputs[0], *self.ranges.grid(name)), *inputs[1:])
 
     def _after(

@@ -44,7 +44,9 @@ class Trained:
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
         """What the model takes, float32 [n, 1, 8, 8], by the closed form of the transforms."""
-        return ((pixels.astype(np.float32) / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2).copy()
+        # Not divided by 255: of a pixel between two steps of int8 the last bit decides.
+        unit = pixels.astype(np.float32) * np.float32(1 / 255)
+        return ((unit - np.float32(0.5)) / np.float32(0.5)).transpose(0, 3, 1, 2).copy()
 
     def export(self, out: Path, *settings: str, photos: Sequence[str] = ()) -> ExportResult:
         """Export into ``out`` with ``Export.KEY=VALUE`` settings."""

@@ -141,6 +141,15 @@ def test_another_teacher_cannot_continue_the_run(tmp_path, teacher, capsys):
     assert record["sha256"][:12] in message
 
 
+def test_a_teacher_of_other_classes_is_not_given_a_new_head(tmp_path, teacher, capsys):
+    run = Student(tmp_path, teacher)
+    assert run.train("Distillation.teacher.arguments.class_num=7") != 0
+    message = capsys.readouterr().err
+    assert "(10 -> 7 classes)" in message
+    assert "must have learned the student's classes, here 10" in message
+    assert "finetune" not in message
+
+
 def test_the_teacher_is_not_needed_to_evaluate(tmp_path, teacher, capsys):
     run = Student(tmp_path, teacher)
     assert run.train("Global.epochs=1") == 0

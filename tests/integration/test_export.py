@@ -21,6 +21,7 @@ from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.export import formats
 from passl.export.card import ModelCard
 from passl.export.int8 import simulate
+from passl.export.int8_check import follow
 from passl.export.live import live_model
 from passl.export.sessions import LiveSession, open_session
 
@@ -243,8 +244,11 @@ def test_every_family_leaves_in_int8_as_it_is_simulated(name, arguments, tmp_pat
     said: list[str] = []
     result = export_model(config, tmp_path / "out", say=said.append)
     found = result.comparisons["onnx"]
-    # Random residual networks make much of a last bit that rounds another way.
-    assert found.relative < (1e-3 if "Hybrid" not in name else 0.1), said
+    # Far apart where numbers lie between two steps, which a hybrid makes much of ...
+    assert found.relative < (2e-2 if "Hybrid" not in name else 0.1), said
+    # ... and as near as in float32 once the live model rounds those as the file does.
+    assert result.card.compared["onnx"]["following_roundings"] < 1e-5, said
+    assert result.card.compared["onnx"]["farthest_step"] < 0.502, said
     assert found.pictures == 32
     assert found.same_class >= 30
     graph = onnx.load(str(tmp_path / "out/model.onnx")).graph
@@ -259,17 +263,28 @@ def test_every_family_leaves_in_int8_as_it_is_simulated(name, arguments, tmp_pat
 def test_int8_computes_the_simulation_on_every_digit_and_keeps_its_top1(trained, tmp_path):
     """The figure that passl-eval reports is that of the exported file."""
     trained.export(tmp_path / "out", "export_type=onnx", "dtype=int8")
+    trained.export(tmp_path / "bytes", "export_type=onnx", "dtype=int8", "preprocess=true")
     inputs = trained.inputs(trained.all_pixels())
     found = run(tmp_path / "out", inputs, 64, "onnx")
+    # All pixels lie between two steps of [-1, 1]; normalised inside, they fall on the same side.
+    inside = run(tmp_path / "bytes", trained.all_pixels(), 64, "onnx")
+    np.testing.assert_array_equal(inside, found)
     config = load_config(trained.run.config_file, ["Quantization.format=int8"])
     live = live_model(config)
     simulated = simulate(config, live)
-    np.testing.assert_allclose(found, LiveSession(live.layer).run(inputs), atol=1e-5)
+    wanted = LiveSession(live.layer).run(inputs)
+    # A number deeper inside may fall on the other side of a step, in a picture or two of a hundred.
+    near = np.abs(found - wanted).max(-1) < 1e-5
+    assert near.mean() > 0.95
+    np.testing.assert_allclose(found, wanted, atol=0.05)
+    np.testing.assert_array_equal(found.argmax(-1)[near], wanted.argmax(-1)[near])
     assert np.abs(found - simulated.as_it_was([inputs])[0]).max() > 1e-3
     labels = np.array([trained.digits.load(index)[1] for index in range(359)])
     top1 = float((found.argmax(-1) == labels).mean())
-    # Pixels in [-1, 1] lie between two steps, where a last bit of the normalisation decides.
-    assert top1 == pytest.approx(build_run(config, "eval").evaluate().values["top1"], abs=4 / 359)
+    simulated.leave()
+    reported = build_run(config, "eval").evaluate().values["top1"]
+    assert reported == pytest.approx((wanted.argmax(-1) == labels).mean(), abs=1e-9)
+    assert top1 == pytest.approx(reported, abs=float((~near).mean()) + 1e-9)
     card = ModelCard.read(tmp_path / "out")
     assert card.weights["dtype"] == "int8"
     assert card.weights["ranges"] == "ranges by percentile of 10 batches of DataLoader.Eval"
@@ -288,6 +303,86 @@ def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
+
+
+def _initializer(name: str, change: Any) -> Any:
+    """A fault: ``change`` is applied to the stored array ``name``."""
+
+    def damage(graph: Any) -> None:
+        from onnx import numpy_helper
+
+        item = next(item for item in graph.initializer if item.name == name)
+        values = numpy_helper.to_array(item)
+        item.CopyFrom(numpy_helper.from_array(change(values).astype(values.dtype), name))
+
+    return damage
+
+
+def _other_axis(graph: Any) -> None:
+    node = next(n for n in graph.node if n.output[0] == "blocks.0.attn.proj.weight_float")
+    node.attribute[0].i = 1 - node.attribute[0].i
+
+
+_FAULTS = {
+    "scale of an input": _initializer("blocks.0.mlp.fc1.input_scale", lambda v: v * 1.05),
+    "narrower scale of an input": _initializer("head.input_scale", lambda v: v * 0.95),
+    "zero point": _initializer("blocks.1.attn.qkv.input_zero", lambda v: v + 1),
+    "scale of a weight": _initializer("blocks.1.mlp.fc2.weight_scale", lambda v: v * 1.05),
+    "scale of one channel": _initializer(
+        "blocks.0.mlp.fc2.weight_scale", lambda v: v * np.where(np.arange(len(v)) == 3, 1.05, 1)
+    ),
+    "axis of the channels": _other_axis,
+    "weights turned": _initializer("blocks.0.attn.proj.weight_int8", lambda v: v.T),
+}
+
+
+@pytest.fixture(scope="module")
+def int8_file(trained, tmp_path_factory) -> tuple[Path, Any]:
+    """An int8 file, and what compares it or a copy with the model."""
+    from passl.export import exporter
+
+    folder = tmp_path_factory.mktemp("int8")
+    kept: list[Any] = []
+
+    def keep(file: Path, scratch: Path, *rest: Any) -> Any:
+        (folder / "model.onnx").write_bytes(file.read_bytes())
+        kept.append(rest)
+        return follow(file, scratch, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "follow", keep)
+        trained.export(folder / "out", "export_type=onnx", "dtype=int8")
+    return folder / "model.onnx", lambda file: follow(file, file.parent, *kept[0])
+
+
+@needs_onnx
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_one_fault_in_one_layer_of_an_int8_file_is_seen(int8_file, fault, tmp_path):
+    import onnx
+
+    file, compare = int8_file
+    compare(file).check(1e-4)
+    model = onnx.load(str(file))
+    _FAULTS[fault](model.graph)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(PasslError, match=r"onnx: .*nothing was exported"):
+        compare(tmp_path / "model.onnx").check(1e-4)
+
+
+@needs_onnx
+def test_an_int8_file_with_a_fault_is_not_left_behind(trained, tmp_path, monkeypatch):
+    from passl.export import onnx_graph
+
+    write_pairs = onnx_graph.write_pairs
+
+    def with_fault(model: Any, layers: Any) -> None:
+        write_pairs(model, layers)
+        _FAULTS["scale of an input"](model.graph)
+
+    monkeypatch.setattr(onnx_graph, "write_pairs", with_fault)
+    with pytest.raises(PasslError, match=r"the layer blocks\.\S+ is \S+ steps from its whole"):
+        trained.export(tmp_path / "out", "export_type=onnx", "dtype=int8")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_differs_from_the_live_model_is_not_left_behind(trained, tmp_path):

@@ -14,6 +14,7 @@ from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
 from passl.engine.exported import exported_runner
 from passl.engine.teacher import Teacher, _affine, _own_size, check_teacher
 from passl.errors import CheckpointError, ConfigError, PasslError
+from passl.export.card import ModelCard, described_files
 from passl.models import create_model
 from passl.precision.amp import Precision
 
@@ -94,6 +95,13 @@ def test_other_classes_and_sizes_are_told_before_training():
     teacher(model, size=8).check([3, 9, 9], 3, Precision())
 
 
+def test_probabilities_are_not_taken_for_logits():
+    model = create_model("VisionTransformer", **TINY)
+    with pytest.raises(ConfigError, match=r"answers with probabilities .*without softmax"):
+        teacher(lambda x: paddle.nn.functional.softmax(model(x))).check([3, 8, 8], 3, Precision())
+    teacher(model).check([3, 8, 8], 3, Precision())
+
+
 def test_another_teacher_is_refused_and_none_is_no_difference(tmp_path):
     now, before = teacher().record, {"teacher": {"name": "t", "path": "p", "sha256": "1" * 64}}
     check_teacher(now, now, tmp_path)
@@ -126,6 +134,35 @@ def test_an_exported_model_answers_as_the_live_one(exported):
         with paddle.no_grad():
             wanted = model(images).numpy()
         np.testing.assert_allclose(run(images).numpy(), wanted, atol=1e-5)
+
+
+def describe(file: Path, *, dtype: str = "float32", meaning: str = "logits") -> None:
+    """Write the ``inference.yml`` that an export has beside it."""
+    layout, shape = ("NCHW", [None, 3, 8, 8]) if dtype == "float32" else ("NHWC", [None, 8, 8, 3])
+    names = {"model": file.name, "params": file.with_suffix(".pdiparams").name}
+    ModelCard(
+        model={"name": "VisionTransformer"},
+        input={"name": "image", "dtype": dtype, "layout": layout, "shape": shape},
+        output={"meaning": meaning, "shape": [None, 3]},
+        preprocess=None, inside=[], labels=None,
+        files={"paddle": described_files(file.parent, names)},
+    ).write(file.parent)  # fmt: skip
+
+
+def test_an_export_that_cannot_teach_is_told_by_its_description(exported):
+    file, _ = exported
+    describe(file)
+    exported_runner(str(file))
+    describe(file, meaning="probabilities")
+    with pytest.raises(CheckpointError, match=r"cannot teach: it gives probabilities .*--softmax"):
+        exported_runner(str(file))
+    describe(file, dtype="uint8")
+    with pytest.raises(CheckpointError, match=r"cannot teach: it takes uint8 .*--preprocess"):
+        exported_runner(str(file))
+    describe(file)
+    file.with_suffix(".pdiparams").write_bytes(b"other weights")
+    with pytest.raises(CheckpointError, match=r"is not the file that was exported"):
+        exported_runner(str(file))
 
 
 def test_half_an_exported_model_is_refused(exported):

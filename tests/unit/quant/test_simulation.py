@@ -133,3 +133,35 @@ def test_sizes(model):
     channels = 12 + 2 * (36 + 12 + 48 + 12) + 5
     assert after == 4 * (kept + norms) + (count - kept - norms) + 4 * channels
     assert before == 4 * count
+
+
+def test_a_model_that_follows_other_roundings_tells_how_far_they_are(model, images):
+    simulation = Simulation(model, "int8")
+    simulation.ranges.set(dict.fromkeys(simulation.ranges.names, (-3.0, 4.0)))
+    model.eval()
+    chosen: dict[str, np.ndarray] = {}
+
+    def note(name):
+        def at_input(layer, inputs):
+            scale, zero = (value.item() for value in simulation.ranges.grid(name))
+            chosen[name] = np.rint(inputs[0].numpy() / np.float32(scale) + zero).astype(np.uint8)
+
+        return at_input
+
+    handles = [
+        simulation.layers[name].register_forward_pre_hook(note(name))
+        for name in simulation.ranges.names
+    ]
+    with paddle.no_grad():
+        wanted = model(images).numpy()
+        for handle in handles:
+            handle.remove()
+        with simulation.following(chosen) as off_by:
+            np.testing.assert_array_equal(model(images).numpy(), wanted)
+        assert off_by.keys() == chosen.keys()
+        assert 0.4 < max(off_by.values()) < 0.501
+        name = simulation.ranges.names[1]
+        with simulation.following({**chosen, name: chosen[name] ^ 1}) as off_by:
+            model(images)
+        assert off_by[name] > 0.9
+        np.testing.assert_array_equal(model(images).numpy(), wanted)  # and is itself again
