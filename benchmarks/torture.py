@@ -55,7 +55,7 @@ SETTINGS = (
     "Global.device=cpu",
     "DataLoader.Eval.sampler.batch_size=16",
 )
-_TIMES = ("batch_cost", "reader_cost", "ips", "time")
+_TIMES = ("batch_cost", "reader_cost", "ips", "host_mem_gb", "time")
 _LIMIT_S = 180.0
 #: The most a stop may take from the signal to the end of the launcher.
 _STOP_LIMIT_S = 20.0

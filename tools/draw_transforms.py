@@ -107,8 +107,9 @@ def page() -> str:
     ]
     for registry, title in kinds:
         parts.append(f"## {title}\n\n| name | |\n|---|---|")
-        names = registry.names()
-        specs = [spec for spec in map(registry.spec, names) if spec is not None]
+        found = (registry.spec(name) for name in registry.names())
+        # A user's own, made known by Global.imports, are not part of the page.
+        specs = [spec for spec in found if spec is not None and spec.module.startswith("passl.")]
         parts[-1] += "".join(
             f"\n| [`{spec.name}`](#{spec.name.lower()}) | {_summary(spec)} |" for spec in specs
         )

@@ -16,7 +16,8 @@ from started import StartedRun
 
 from passl.engine.supervise import read_attempt
 
-SHORT = ("Global.epochs=3", "Global.imports=[slow_parts]")
+# Saved before training goes on: a kill finds the checkpoints that the tests ask for.
+SHORT = ("Global.epochs=3", "Global.imports=[slow_parts]", "Global.save_in_background=false")
 
 
 @pytest.fixture
