@@ -14,6 +14,7 @@ Nothing depends on timing: the order comes from the sampler, the randomness of a
 from __future__ import annotations
 
 import copy
+import threading
 import time
 import weakref
 from collections import deque
@@ -113,7 +114,7 @@ class Loader:
         self.fetcher = SampleFetcher(self.dataset, seed, skip=bad_sample == "skip")
         limit = limit_of(max_bad_samples, len(dataset))
         self._bad_samples = BadSampleLog(bad_samples_file, limit, len(dataset), dataset.path_of)
-        self._memory_checked = False
+        self._memory_check = threading.Lock()  # taken by the first batch, for good
         # For those under way, the one in use, and one that is not collected yet.
         self.buffers = BufferPool(prefetch_batches + 3)
         self._epochs: weakref.WeakSet[_Epoch] = weakref.WeakSet()
@@ -188,9 +189,8 @@ class Loader:
 
     def check_memory(self, batch_bytes: int) -> None:
         """Warn, once, if the batches under way take more than half of the free memory."""
-        if self._memory_checked:
+        if not self._memory_check.acquire(blocking=False):
             return
-        self._memory_checked = True
         # Beside those that wait: one that the caller works on, one that is due next.
         batches = self.prefetch_batches + 2 if self.num_workers else 2
         warning = tight_memory(
