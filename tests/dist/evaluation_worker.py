@@ -25,6 +25,10 @@ class Linear:
     def eval(self) -> None:
         """Nothing changes."""
 
+    def sublayers(self, include_self: bool = False) -> list[Any]:
+        """None has statistics to agree on."""
+        return []
+
 
 def main() -> None:
     config, weights, output = sys.argv[1:]
