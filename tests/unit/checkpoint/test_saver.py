@@ -73,7 +73,7 @@ def leads_to(store: CheckpointStore, link: str) -> str:
 
 
 def writers() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("passl-")]
+    return [t.name for t in threading.enumerate() if t.name == "passl-checkpoints"]
 
 
 def test_the_loop_goes_on_while_a_write_is_stuck(store, saver, told):
