@@ -177,7 +177,7 @@ def test_an_exception_leaves_no_thread_and_no_lock(run_folder):
     run.trainer.parts.hooks = [At({5: fail})]
     with pytest.raises(RuntimeError, match="a mistake"):
         run.fit()
-    assert [t.name for t in threading.enumerate() if t.name.startswith("passl-")] == []
+    assert [t.name for t in threading.enumerate() if t.name == "passl-checkpoints"] == []
     assert step_of(run_folder, "latest") == 4, "what was handed over is written"
     assert RunLock(run_folder.dir).acquire(patience_s=0.0) is None
 
