@@ -28,7 +28,8 @@ from typing import Optional
 _HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 
-from duel import Contestant, Timing, put_between_marks, take_turns  # noqa: E402
+from duel import Contestant, Timing, take_turns  # noqa: E402
+from marks import put_table  # noqa: E402
 
 TITLES = {"ti": "ViT-Ti/16, batch 8", "s": "ViT-S/16, batch 4", "b": "ViT-B/16, batch 2"}
 TASKS = {"train": "training step", "infer": "inference"}
@@ -71,7 +72,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     text = "\n".join([head, "", *table])
     print(text)
     if options.save:
-        put_between_marks(options.save, "against_torch", text)
+        put_table(options.save, "against_torch", text)
     return 0
 
 

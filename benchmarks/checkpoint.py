@@ -29,12 +29,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from marks import put_table
+
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from passl import runtime  # noqa: E402  the settings come before Paddle
 
-_BEGIN, _END = "<!-- table: checkpoint -->", "<!-- end of table: checkpoint -->"
 _PIECE = 16 << 20
 _MODEL = "ViT_base_patch16_224"
 
@@ -54,7 +55,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     table = describe(rounds, options, settings.describe())
     print(table)
     if options.save:
-        _save(Path(options.save), table)
+        put_table(Path(options.save), "checkpoint", table)
     return 0
 
 
@@ -178,15 +179,6 @@ def _machine() -> str:
         model = model or "an unknown processor"
     disk = shutil.disk_usage(tempfile.gettempdir()).total / 1e9
     return f"{model}, {runtime.available_cores()} cores, a disk of {disk:.0f} GB"
-
-
-def _save(path: Path, table: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise SystemExit(f"{path} has no lines '{_BEGIN}' and '{_END}' for the table")
-    path.write_text(f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,14 +112,3 @@ def peak_mib() -> float:
     """The most memory this process ever held."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) / 1024 for line in text.splitlines() if "VmHWM" in line)
-
-
-def put_between_marks(path: Path, name: str, table: str) -> None:
-    """Replace what stands between ``<!-- table: name -->`` and its end in a file."""
-    begin, end = f"<!-- table: {name} -->", f"<!-- end of table: {name} -->"
-    text = path.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise SystemExit(f"{path} has no lines '{begin}' and '{end}' for the table")
-    path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")

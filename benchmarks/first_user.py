@@ -29,8 +29,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
 
+from marks import put_table
+
 _REPO = Path(__file__).resolve().parents[1]
-_BEGIN, _END = "<!-- table: first_user -->", "<!-- end of table: first_user -->"
 _QUICKSTART = "passl-train -c configs/quickstart/ViT_micro_digits.yaml"
 _OWN = "passl-train -c my_digits.yaml"
 _FINETUNE = (
@@ -78,7 +79,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     table = _table(list(timings.values()), load, options.rounds)
     print(table)
     if options.save:
-        _save(Path(options.save), table)
+        put_table(Path(options.save), "first_user", table)
     return 0
 
 
@@ -191,15 +192,6 @@ def _machine() -> str:
         found = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
         model = found[1] if found else model
     return f"{model}, {os.cpu_count()} cores"
-
-
-def _save(path: Path, table: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise SystemExit(f"{path} has no lines '{_BEGIN}' and '{_END}' for the table")
-    path.write_text(f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

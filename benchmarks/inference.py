@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+from marks import put_table
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,7 +53,6 @@ DataLoader:
       transform_ops: [NormalizeImage: {{order: ""}}, ToCHWImage: ]
     sampler: {{batch_size: 4}}
 """
-_BEGIN, _END = "<!-- table: inference -->", "<!-- end of table: inference -->"
 _LEAST_S = 0.5  # a turn is as many batches as take so long
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     writing = "Writing the files, those of ONNX by way of Paddle's:"
     text = "\n".join([head, "", *table, "", writing, "", *sizes])
     if options.save is not None:
-        _save(options.save, text)
+        put_table(options.save, "inference", text)
 
 
 def _measure(
@@ -260,14 +260,6 @@ def _torch(kind: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
             return np.asarray(model(torch.from_numpy(images)).numpy())
 
     return run
-
-
-def _save(path: Path, table: str) -> None:
-    before, found, rest = path.read_text().partition(_BEGIN)
-    _, ended, after = rest.partition(_END)
-    if not found or not ended:
-        sys.exit(f"{path}: has no marks {_BEGIN} and {_END}")
-    path.write_text(f"{before}{_BEGIN}\n{table}\n\n{_END}{after}")
 
 
 def _processor() -> str:

@@ -35,10 +35,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from marks import put_table
+
 _HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 
-_BEGIN, _END = "<!-- table: train_step -->", "<!-- end of table: train_step -->"
 # What would make a contestant something other than its name says.
 _OURS_TO_SET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PASSL_TUNE")
 _PARTS = ("threads", "threads,stride", "threads,malloc", "threads,mkl")
@@ -105,7 +106,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     table = _table(options.models, kinds, options.rounds)
     print(table)
     if options.save:
-        _save(Path(options.save), table)
+        put_table(Path(options.save), "train_step", table)
     return 0
 
 
@@ -209,15 +210,6 @@ def _versions(kinds: Sequence[str]) -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     return ", ".join(found)
-
-
-def _save(path: Path, table: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise SystemExit(f"{path} has no lines '{_BEGIN}' and '{_END}' for the table")
-    path.write_text(f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}", encoding="utf-8")
 
 
 # -- a worker --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 def table(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("against_torch")
-    for name in ("against_torch", "duel"):
+    for name in ("against_torch", "duel", "marks"):
         sys.modules.pop(name, None)
 
 
@@ -49,7 +49,7 @@ def test_contestants_take_turns_and_the_first_is_not_counted(table):
 def test_a_table_replaces_the_one_between_its_marks(table, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- table: x -->\nold\n<!-- end of table: x -->\nb\n")
-    table.put_between_marks(page, "x", "new")
+    table.put_table(page, "x", "new")
     assert page.read_text() == "a\n<!-- table: x -->\n\nnew\n\n<!-- end of table: x -->\nb\n"
     with pytest.raises(SystemExit, match="no lines"):
-        table.put_between_marks(page, "y", "new")
+        table.put_table(page, "y", "new")
