@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from passl.config import Config
+from passl.config.flat import flatten
 from passl.config.schema import FP16Section, GlobalSection, LoggingSection
 from passl.registry import MODELS
 from passl.signatures import MISSING
@@ -51,8 +52,8 @@ def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:
         before: the config of the checkpoint, as ``Config.to_dict`` gave it.
         config: the config of this run.
     """
-    was = dict(_leaves(_filled(before)))
-    now = dict(_leaves(_filled(config.to_dict())))
+    was = dict(flatten(_filled(before)))
+    now = dict(flatten(_filled(config.to_dict())))
     keys = [*now, *(key for key in was if key not in now)]
     # A section that was null and has keys now, or the other way round: its keys say it.
     parents = {key[:dot] for key in keys for dot, sign in enumerate(key) if sign == "."}
@@ -94,16 +95,3 @@ def _model_defaults(name: str) -> dict[str, Any]:
     spec = MODELS.spec(name)
     known = spec.configurable if spec is not None else []
     return {param.name: param.default for param in known if param.default is not MISSING}
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path -> value; an empty mapping or list is a value."""
-    if isinstance(value, Mapping) and value:
-        items = [(str(key), inner) for key, inner in value.items()]
-    elif isinstance(value, list) and any(isinstance(inner, (Mapping, list)) for inner in value):
-        items = [(str(number), inner) for number, inner in enumerate(value)]
-    else:
-        yield path, value
-        return
-    for key, inner in items:
-        yield from _leaves(inner, f"{path}.{key}" if path else key)
