@@ -66,6 +66,20 @@ def uncompiled(model: Any) -> Iterator[None]:
         model.forward = compiled
 
 
+@contextmanager
+def _forwards_kept(model: Any) -> Iterator[None]:
+    """Inside, a model may be traced; Paddle 2.6 leaves a rewritten ``forward`` on every layer.
+
+    Those run outside a program too, but not all of Python survives the rewriting.
+    """
+    own = [layer for layer in model.sublayers() if "forward" not in vars(layer)]
+    try:
+        yield
+    finally:
+        for layer in own:
+            vars(layer).pop("forward", None)
+
+
 class _CompiledForward:
     """Takes the place of a model's ``forward``; any number of images, of the size of the first.
 
@@ -86,9 +100,11 @@ class _CompiledForward:
         Raises:
             ConfigError: Paddle cannot compile the model.
         """
-        if self._model.training not in self._traced:
+        if self._model.training in self._traced:
+            return self._program(images)
+        with _forwards_kept(self._model):
             self._trace([None, *images.shape[1:]])
-        return self._program(images)
+            return self._program(images)  # Paddle 2.6 traces once more here
 
     def _trace(self, shape: list[Any]) -> None:
         try:
