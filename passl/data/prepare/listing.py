@@ -53,6 +53,8 @@ class Listing:
 
     def keep(self, wanted: np.ndarray) -> Listing:
         """The files with a true entry in ``wanted`` (bool [N]); classes left empty go as well."""
+        if wanted.all():
+            return self
         table = _select(self.table, np.flatnonzero(wanted))
         used = np.unique(table.labels)
         rank = np.full(len(self.classes), -1, dtype=np.int32)

@@ -335,6 +335,31 @@ def test_classes_are_chosen_by_names_with_blanks(tmp_path: Path) -> None:
     assert read(out / "classes.txt") == "big cat\ncat\n"
 
 
+def test_only_wanted_classes_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for class_name, count in (("n00000001", 3), ("n00000002", 6), ("n00000003", 7)):
+        folder = tmp_path / "data" / class_name
+        folder.mkdir(parents=True)
+        (folder / "readme.txt").write_text("no image")
+        for number in range(count):
+            (folder / f"{number}.jpg").write_bytes(f"{class_name} {number}".encode())
+    (tmp_path / "data/n00000002/5.jpg").write_bytes(b"")
+    read_files: list[bytes] = []
+    real = md5._hash_file
+
+    def counting(path: bytes, *known: int) -> object:
+        read_files.append(path)
+        return real(path, *known)
+
+    monkeypatch.setattr(md5, "_hash_file", counting)
+    with pytest.raises(ConfigError, match=r"names 1 folders that are not there, such as cat"):
+        run(tmp_path / "data", tmp_path, classes=["cat"])
+    assert not read_files, "a mistake is told before hours of hashing"
+    summary = run(tmp_path / "data", tmp_path, min_images=6)
+    assert len(read_files) == 13
+    assert summary.class_counts.tolist() == [7], "one of the six is empty"
+    assert summary.lost == [], "those that are too small are not lost"
+
+
 def test_manifest_vouches_for_every_file(tree: Path, tmp_path: Path) -> None:
     run(tree, tmp_path)
     manifest = json.loads(read(tmp_path / imagenet21k.MANIFEST))
