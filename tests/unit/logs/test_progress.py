@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -132,3 +133,16 @@ def test_what_was_known_tells_nothing_of_the_speed():
     for now, done, known in ((1.0, 1000, 1000), (2.0, 1010, 1000)):
         progress(done, 1100, known)
     assert stream.getvalue() == "hashing: 1,010 of 1,100 files, 10 a second, eta 0:00:09\n"
+
+
+def test_work_goes_on_when_the_reader_of_its_output_has_left(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        progress = CountProgress("hashing")
+        progress.say("listing")
+        progress.say("x" * 100_000)
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+    assert stdout.closed
