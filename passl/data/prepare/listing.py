@@ -243,7 +243,7 @@ def left_out(excluded: Sequence[Excluded]) -> list[str]:
     for entry in excluded:
         by_reason.setdefault(entry.reason, []).append(entry.name)
     return [
-        f"left out: {f'{len(names):,} such as ' if len(names) > 1 else ''}{printable(names[0])}: "
+        f"left out: {f'{len(names):,}, such as ' if len(names) > 1 else ''}{printable(names[0])}: "
         f"{reason}"
         for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
     ]

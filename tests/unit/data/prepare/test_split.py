@@ -113,7 +113,7 @@ def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path)
         "owl/: an empty folder, and no class",
     ]
     said = make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
-    assert "left out: 2 such as cat/link.jpg: a link that leads to no file" in said
+    assert "left out: 2, such as cat/link.jpg: a link that leads to no file" in said
 
 
 def test_hidden_folders_are_no_classes_and_a_second_time_is_like_the_first(tmp_path: Path) -> None:
