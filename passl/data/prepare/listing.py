@@ -178,6 +178,7 @@ def _take(builder: ListingBuilder, folder: bytes, files: Sequence[tuple[bytes, s
             leave_out(name, str(error))
 
 
+_DEEPEST = 200  # folders in folders: no data set, and Python's functions nest no deeper than 1000
 _Identity = tuple[int, int]  # device and number of a folder
 
 
@@ -192,6 +193,11 @@ def _walk(
     here = _identity(folder)
     if here in seen:  # such as a link to a folder above
         return
+    if len(seen) > _DEEPEST:
+        raise ConfigError(
+            f"{os.fsdecode(folder)[:200]}...: lies more than {_DEEPEST} folders deep; is this the "
+            "right folder?"
+        )
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)

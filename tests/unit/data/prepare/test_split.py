@@ -189,3 +189,12 @@ def test_messages_hold_no_codes_of_a_terminal(tmp_path: Path) -> None:
     open(os.fsencode(root) + b"/cat/\xff\x1b[31m\n.txt", "w").close()
     said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
     assert said[-1] == r"left out: cat/\xff\x1b[31m\n.txt: no image by its suffix"
+
+
+def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cat"
+    for _ in range(220):
+        folder = folder / "d"
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="lies more than 200 folders deep"):
+        make_lists(SplitOptions(tmp_path, tmp_path, {"train": 1.0}))
