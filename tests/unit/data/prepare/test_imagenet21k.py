@@ -501,6 +501,14 @@ def test_a_file_system_that_gives_a_piece_at_a_time_is_read_to_the_end(
     assert found[0] == hashlib.md5(content, usedforsecurity=False).digest()
 
 
+def test_ctrl_c_is_told_that_nothing_is_lost(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(imagenet21k, "hash_files", lambda *_, **__: _interrupt())
+    assert main(["imagenet21k", str(tree), "--out", str(tmp_path)]) == 130
+    assert "not finished; the same command goes on where it was" in capsys.readouterr().err
+
+
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         run(tmp_path / "nowhere", tmp_path / "out")
