@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def make_lists(options: SplitOptions) -> list[str]:
                 *_taken_as_split(given),
                 *_write(listing, part_of, options),
                 *left_out(listing.excluded),
+                *_alike(listing.classes),
             ]
     except OSError as error:
         raise ConfigError(
@@ -144,6 +146,20 @@ def _taken_as_split(given: Sequence[str]) -> list[str]:
         return []
     names = ", ".join(f"{name}/" for name in given)
     return [f"{names} are taken as they are split; --split and --seed change nothing"]
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A sentence for each two classes that look the same: accents can be composed in two ways."""
+    seen: dict[str, str] = {}
+    said = []
+    for name in classes:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if other != name:
+            said.append(
+                f"warning: classes {ascii(other)} and {ascii(name)} differ only in case, blanks or "
+                "how letters are composed; are they one?"
+            )
+    return said
 
 
 def _given_parts(listing: Listing, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -198,3 +198,10 @@ def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     with pytest.raises(ConfigError, match="lies more than 200 folders deep"):
         make_lists(SplitOptions(tmp_path, tmp_path, {"train": 1.0}))
+
+
+def test_classes_that_look_the_same_are_told(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"caf\u00e9": 2, "cafe\u0301": 2, "tea": 2})
+    said = make_lists(SplitOptions(root, root, {"train": 0.5, "val": 0.5}))
+    assert said[-1].startswith(r"warning: classes 'cafe\u0301' and 'caf\xe9' differ only in case")
+    assert len([line for line in said if "warning" in line]) == 1
