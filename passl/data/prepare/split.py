@@ -156,7 +156,7 @@ def _alike(classes: Sequence[str]) -> list[str]:
         other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
         if other != name:
             said.append(
-                f"warning: classes {ascii(other)} and {ascii(name)} differ only in case, blanks or "
+                f"warning: classes {other!a} and {name!a} differ only in case, blanks or "
                 "how letters are composed; are they one?"
             )
     return said
