@@ -347,7 +347,7 @@ def _notes(config: Config) -> list[str]:
             "is interrupted does not go on from its own checkpoint"
         )
     if importlib.util.find_spec("matplotlib") is None:
-        notes.append("no picture will be drawn: pip install 'passl[visualize]'")
+        notes.append("no picture will be drawn: pip install matplotlib")
     return notes
 
 
