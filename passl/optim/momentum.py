@@ -9,7 +9,7 @@ import paddle
 
 from passl.optim.base import Optimizer, ParamState
 from passl.optim.groups import ParamGroup
-from passl.optim.kernels import momentum_kernel
+from passl.optim.kernel_choice import momentum_kernel
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["Momentum"]
