@@ -201,6 +201,8 @@ def build_run(config: Config, mode: str = "train") -> Run:
         builder = Builder(config, mode, world, run_dir, batches)
         builder.reporter.log(settings.describe())
         try:
+            builder.set_device()
+            peers.met()
             run = builder.build(loaders)
         except Exception as error:
             builder.reporter.failed(error)
