@@ -23,7 +23,8 @@ def interesting() -> np.ndarray:
     anything = rng.normal(size=20000).astype(np.float32) * np.float32(2) ** exponents
     tiny = rng.normal(size=4000).astype(np.float32) * np.float32(2) ** rng.integers(-126, -24, 4000)
     edges = np.float32([65504, 65519.99, 65520, 65536, 131008, 1e6, 3e38, 0.0, -0.0])
-    return np.concatenate([HALVES, between, *near, anything, tiny, edges, -edges]).astype(np.float32)
+    parts = [HALVES, between, *near, anything, tiny, edges, -edges]
+    return np.concatenate(parts).astype(np.float32)
 
 
 @pytest.fixture(params=["cast", "arithmetic"])
