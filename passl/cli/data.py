@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, examples_of_subcommands, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import command_parser, examples_of_subcommands, run_command
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -36,13 +35,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-data",
-        description="Make lists and labels of downloaded data sets, and look at what models see.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-data",
+        "Make lists and labels of downloaded data sets, and look at what models see.",
+        _EPILOG,
     )
-    add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_imagenet21k(commands)
     _add_imagenet1k(commands)

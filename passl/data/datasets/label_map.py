@@ -9,8 +9,9 @@ from typing import Annotated, Any, Optional
 
 from passl.data.class_names import label_by_name
 from passl.data.dataset import FileDataset, MissingDataError
+from passl.data.kept import kept_arrays, table_arrays, table_of
 from passl.data.names import read_names
-from passl.data.table import TableBuilder
+from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range, Runtime
 
@@ -20,9 +21,14 @@ _LAYOUT = (
 )
 
 
+_VERSION = 1  # of the table that is kept
+
+
 @DATASETS.register()
 class LabelMapDataset(FileDataset):
     """``images/<class>/<file>`` named in a text file, labels from a JSON map.
+
+    The table of a long list is kept beside it, in ``LIST.table``.
 
     Args:
         dataset_path: folder that paths are relative to.
@@ -48,15 +54,14 @@ class LabelMapDataset(FileDataset):
     ) -> None:
         root = Path(dataset_path)
         label_of = _read_map(_existing(root, label_map))
-        names = read_names(_existing(root, image_paths))
-        if not names:
-            raise DataError(f"{root / image_paths}: the list is empty")
         self.classes = sorted(label_of, key=label_of.__getitem__)
-        builder = TableBuilder()
-        source = str(root / image_paths)
-        for name, label in zip(names, label_by_name(_folders(names, source), self.classes, source)):
-            builder.append(name, label)
-        super().__init__(root, builder.finish(), transform_ops)
+        source = _existing(root, image_paths)
+        arrays = kept_arrays(
+            source.with_name(f"{source.name}.table"),
+            lambda: {"version": _VERSION, "list": _stamp(source), "classes": self.classes},
+            lambda: table_arrays(_read(source, self.classes)),
+        )
+        super().__init__(root, table_of(arrays), transform_ops)
         self.class_num = len(self.classes)
         if class_num is not None and class_num != self.class_num:
             raise DataError(
@@ -69,6 +74,22 @@ class LabelMapDataset(FileDataset):
                 f"{source}: the image {self.path_of(missing[0])} does not exist ({len(missing)} of "
                 f"{min(len(self), 100)} files looked at are missing). {_LAYOUT}."
             )
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read(path: Path, classes: Sequence[str]) -> SampleTable:
+    """The images of a list, with the labels of their folders."""
+    names = read_names(path)
+    if not names:
+        raise DataError(f"{path}: the list is empty")
+    builder = TableBuilder()
+    for name, label in zip(names, label_by_name(_folders(names, str(path)), classes, str(path))):
+        builder.append(name, label)
+    return builder.finish()
 
 
 def _folders(names: Sequence[str], source: str) -> list[str]:
