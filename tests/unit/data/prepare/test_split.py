@@ -205,3 +205,15 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path) -> None:
     said = make_lists(SplitOptions(root, root, {"train": 0.5, "val": 0.5}))
     assert said[-1].startswith(r"warning: classes 'cafe\u0301' and 'caf\xe9' differ only in case")
     assert len([line for line in said if "warning" in line]) == 1
+
+
+def test_a_list_of_an_earlier_split_is_warned_of(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 10})
+    make_lists(SplitOptions(root, root, {"train": 0.6, "val": 0.2, "test": 0.2}))
+    (root / ".val_list.txt.tmp-12345").write_bytes(b"of a killed command")
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert [line for line in said if "warning" in line] == [
+        f"warning: {root / 'test_list.txt'} is of another split, and may hold images of these "
+        "lists; remove it if it is not needed"
+    ]
+    assert not (root / ".val_list.txt.tmp-12345").exists()
