@@ -19,7 +19,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions
+from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions, unsaid_grid
 from passl.checkpoint.convert.loading import read_weights
 from passl.checkpoint.files import bfloat16_to_float32
 from passl.checkpoint.provenance import read_provenance
@@ -194,6 +194,8 @@ def load_arrays(
     if finetune:
         report.resized.update(adapt_patch_embed(targets, values, origin))
         method = pos_embed_method or _POS_EMBED_METHOD
+        doubt = unsaid_grid(model, values, source_grid)
+        report.notes += [doubt] if doubt else []
         report.resized.update(
             adapt_positions(
                 model, targets, values, origin, method=method, source_grid=source_grid
