@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -319,7 +319,7 @@ def _refuse_misfits(report: LoadReport, allow_missing: Sequence[str], finetune: 
     lines += [f"  {problem}" for problem in problems[:_NUM_LISTED]]
     if len(problems) > _NUM_LISTED:
         lines.append(f"  ... and {len(problems) - _NUM_LISTED} more")
-    lines.append(_advice([*mismatched, *missing, *unexpected], finetune))
+    lines.append(_advice(mismatched, [*missing, *unexpected], finetune))
     raise CheckpointError("\n".join(line for line in lines if line))
 
 
@@ -327,10 +327,11 @@ def _do_not_fit(count: int) -> str:
     return "1 tensor does not fit" if count == 1 else f"{count} tensors do not fit"
 
 
-def _advice(names: Sequence[str], finetune: bool) -> str:
+def _advice(mismatched: Iterable[str], unpaired: Sequence[str], finetune: bool) -> str:
     """What to do if only that differs which fine-tuning forgives."""
-    forgiven = (*_HEAD_PREFIXES, *_RESIZED_PREFIXES)
-    if not finetune and all(name.startswith(forgiven) for name in names):
+    names = [*mismatched, *unpaired]
+    resizable = all(name.startswith((*_HEAD_PREFIXES, *_RESIZED_PREFIXES)) for name in mismatched)
+    if not finetune and resizable and all(name.startswith(_HEAD_PREFIXES) for name in unpaired):
         return (
             "Only the head or what depends on the image size differs: Global.finetune=true starts "
             "a new head and resizes the embeddings."
