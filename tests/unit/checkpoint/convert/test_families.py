@@ -107,6 +107,15 @@ def test_head0_of_passl_2_is_the_representation_layer(tmp_path):
     np.testing.assert_array_equal(model.pre_logits.fc.weight.numpy(), np.eye(48))
 
 
+def test_a_normalisation_before_the_blocks_brings_a_word_on_quick_gelu(tmp_path):
+    """timm's quickgelu models have the same tensors; only their names tell them apart."""
+    plain = foreign.timm_params()
+    clip = {**plain, **{f"norm_pre.{part}": plain[f"norm.{part}"] for part in ("weight", "bias")}}
+    for arrays, is_told in ((plain, False), (clip, True)):
+        with open_source(foreign.save(tmp_path / "x.safetensors", arrays)) as source:
+            assert any("quickgelu" in note for note in convert_source(source).notes) == is_told
+
+
 @pytest.mark.parametrize("dump", ["", "opt/target/", "params/", "params/img/"])
 def test_google_files_equal_timms_reading_of_them(dump, tmp_path):
     with np.load(GOLDEN / "google_vit.npz") as file:
