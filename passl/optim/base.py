@@ -14,6 +14,7 @@ import paddle
 
 from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
+from passl.optim.packed import Packed
 from passl.optim.parallel import map_tensors
 
 __all__ = [
@@ -85,6 +86,7 @@ class Optimizer(ABC):
         self.groups = groups
         self.num_steps = 0
         self._unsettled: list[list[ParamState]] = []
+        self._packs: list[tuple[list[ParamState], list[Packed]]] = []
         with paddle.no_grad():
             self._states = [
                 self._new_state(name, param, group)
@@ -108,6 +110,7 @@ class Optimizer(ABC):
         Args:
             masters: by structured name; those of parameters that are not here are passed over.
         """
+        self._packs = []
         for state in self._states:
             if state.name in masters:
                 state.master, state.saves_master = masters[state.name], False
@@ -130,10 +133,11 @@ class Optimizer(ABC):
         with paddle.no_grad():
             if accepted is None:
                 self._update(due, lr)
-                return
-            self._unsettled.append([state for state, _ in due])
-            for chunk in chunks(due):
-                self._update_if(accepted, chunk, lr)
+            else:
+                self._unsettled.append([state for state, _ in due])
+                self._update_if(accepted, due, lr)
+            for state, _ in due:
+                write_back(state)
 
     def settle(self, applied: Sequence[bool]) -> None:
         """Take back the counts of the updates that ``accepted`` turned down.
@@ -196,7 +200,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
-        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
+        """Update ``state.weights`` and ``state.slots`` in place with ``grad``, for each pair."""
 
     def _update_each(
         self,
@@ -208,7 +212,6 @@ class Optimizer(ABC):
         def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
             state, grad = pair
             work(state, current_gradient(grad))
-            write_back(state)
 
         map_tensors(update, due, [state.size for state, _ in due])
 
@@ -223,13 +226,28 @@ class Optimizer(ABC):
         Putting back is exact whatever the update computes, and holds for every optimizer; masking
         its inputs is not: zero gradients still let moments and weights decay.
         """
-        written = [tensor for state, _ in due for tensor in (state.weights, *state.slots.values())]
-        before = [tensor.clone() for tensor in written]
-        self._update(due, lr)
-        for tensor, value in zip(written, before):
-            paddle.where_(accepted.expand(tensor.shape), tensor, value)
-        for state, _ in due:
-            write_back(state)
+        grads = {id(state): grad for state, grad in due}
+        for states, packs in self._packed():
+            some = [(state, grads[id(state)]) for state in states if id(state) in grads]
+            if some:
+                before = [pack.copy() for pack in packs]
+                self._update(some, lr)
+                for pack, copy in zip(packs, before):
+                    pack.keep_if(accepted, copy)
+
+    def _packed(self) -> list[tuple[list[ParamState], list[Packed]]]:
+        """Parts of the states, and buffers with all that an update of the part writes."""
+        if not all(pack.is_whole for _, packs in self._packs for pack in packs):
+            self._packs = []
+        if not self._packs:
+            for chunk in chunks([(state, state.weights) for state in self._states]):
+                kinds = {"weights": [weights for _, weights in chunk]}
+                for state, _ in chunk:
+                    for slot, tensor in state.slots.items():
+                        kinds.setdefault(slot, []).append(tensor)
+                packs = [Packed(tensors) for tensors in kinds.values()]
+                self._packs.append(([state for state, _ in chunk], packs))
+        return self._packs
 
     def _new_state(self, name: str, param: paddle.Tensor, group: ParamGroup) -> ParamState:
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
