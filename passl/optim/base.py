@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Callable, ClassVar, Optional
+from typing import Annotated, Callable, ClassVar, Optional
 
 import numpy as np
 import paddle
@@ -16,6 +16,7 @@ from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
 from passl.optim.packed import Packed
 from passl.optim.parallel import map_tensors
+from passl.registry import Runtime
 
 __all__ = [
     "Optimizer",
@@ -82,7 +83,7 @@ class Optimizer(ABC):
     #: Names of the tensors of the parameter's shape that are remembered for each parameter.
     slot_names: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, groups: Sequence[ParamGroup]) -> None:
+    def __init__(self, groups: Annotated[Sequence[ParamGroup], Runtime()]) -> None:
         self.groups = groups
         self.num_steps = 0
         self._unsettled: list[list[ParamState]] = []

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Union
+from typing import Annotated, Union
+
+from passl.registry import Runtime
 
 __all__ = ["Schedule"]
 
@@ -43,8 +45,8 @@ class Schedule(ABC):
     def __init__(
         self,
         *,
-        total_steps: int,
-        steps_per_epoch: int,
+        total_steps: Annotated[int, Runtime()],
+        steps_per_epoch: Annotated[int, Runtime()],
         unit: str,
         warmup_steps: int = 0,
         warmup_epochs: float = 0.0,
