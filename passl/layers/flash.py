@@ -6,7 +6,8 @@ for only where it exists; the products are written out elsewhere, softmax in flo
 
 Source: the conditions at the start of the functions of Paddle's fork of flash-attention
 (``csrc/capi``): compute capability 8.x or 9.0, heads of at most 256 numbers that are a multiple of
-8, and in the backward pass of at most 192 but on 8.0 and 9.0; CUDA 11.4 from the maintainers' answer in github.com/PaddlePaddle/Paddle/issues/63568.
+8, and in the backward pass of at most 192 but on 8.0 and 9.0; CUDA 11.4 from the maintainers'
+answer in github.com/PaddlePaddle/Paddle/issues/63568.
 """
 
 from __future__ import annotations
