@@ -8,6 +8,7 @@ import pytest
 
 from passl.optim.adamw import AdamW
 from passl.optim.groups import ParamGroup
+from passl.optim.lion import Lion
 from passl.optim.packed import Packed
 
 
@@ -26,7 +27,7 @@ def numbers(shape):
 
 
 def parameter(value):
-    tensor = paddle.to_tensor(value)
+    tensor = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
     tensor.stop_gradient = False
     return tensor
 
@@ -91,3 +92,31 @@ def test_a_state_that_is_loaded_later_is_what_a_refused_step_leaves():
     first.grad = paddle.full([4], float("nan"))
     optimizer.step(0.1, paddle.to_tensor(False))
     assert optimizer.state_dict()["first/moment1"].numpy().tolist() == [9.0] * 4
+
+
+@pytest.mark.parametrize("make", [AdamW, Lion])
+def test_half_weights_follow_their_masters_in_one_piece_on_a_device(make, monkeypatch):
+    dtypes = {"a": "float16", "b": "float32", "c": "bfloat16", "d": "float16"}
+    found = []
+    for on_device in (False, True):
+        if on_device:
+            monkeypatch.setattr("passl.optim.base.on_cpu", lambda: False)
+            monkeypatch.setattr("passl.optim.base.write_back", None)  # would be one at a time
+        draw, named = np.random.default_rng(0), []
+        for name, dtype in dtypes.items():
+            value = paddle.to_tensor(draw.normal(size=[3, 2]).astype("float32")).astype(dtype)
+            named.append((name, parameter(value)))
+        optimizer = make(groups=[ParamGroup("g", named, 0.1)])
+        for step in range(4):
+            for name, weight in named:
+                value = draw.normal(size=[3, 2]).astype("float32")
+                if (step, name) != (2, "d"):  # one without a gradient
+                    weight.grad = paddle.to_tensor(value).astype(weight.dtype)
+            optimizer.step(0.01)
+            optimizer.clear_grad()
+        found.append({name: weight.astype("float32").numpy() for name, weight in named})
+        assert [str(weight.dtype) for _, weight in named] == [
+            f"paddle.{dtype}" for dtype in dtypes.values()
+        ]
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(found[1][name], value, err_msg=name)
