@@ -7,14 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Callable, ClassVar, Optional
+from typing import Annotated, Callable, ClassVar, Optional, Union
 
 import numpy as np
 import paddle
 
 from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
-from passl.optim.packed import Packed
+from passl.optim.packed import Loose, Packed, pack
 from passl.optim.parallel import map_tensors, on_cpu
 from passl.registry import Runtime
 
@@ -79,8 +79,8 @@ class _Part:
     """
 
     states: list[ParamState]
-    written: list[Packed]
-    rounded: list[tuple[Packed, Packed]]
+    written: list[Union[Packed, Loose]]
+    rounded: list[tuple[Union[Packed, Loose], Union[Packed, Loose]]]
 
     @classmethod
     def of(cls, states: list[ParamState]) -> _Part:
@@ -94,12 +94,12 @@ class _Part:
                 halves.setdefault(kind, []).append(state.param)
             for slot, tensor in state.slots.items():
                 kinds.setdefault(slot, []).append(tensor)
-        written = {kind: Packed(tensors) for kind, tensors in kinds.items()}
-        rounded = [(written[kind], Packed(tensors)) for kind, tensors in halves.items()]
+        written = {kind: pack(tensors) for kind, tensors in kinds.items()}
+        rounded = [(written[kind], pack(tensors)) for kind, tensors in halves.items()]
         return cls(states, list(written.values()), rounded)
 
     @property
-    def packs(self) -> list[Packed]:
+    def packs(self) -> list[Union[Packed, Loose]]:
         """All buffers."""
         return [*self.written, *(halves for _, halves in self.rounded)]
 

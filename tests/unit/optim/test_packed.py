@@ -6,10 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
+from passl.optim import packed as packed_module
 from passl.optim.adamw import AdamW
 from passl.optim.groups import ParamGroup
 from passl.optim.lion import Lion
-from passl.optim.packed import Packed
+from passl.optim.packed import Loose, Packed
 
 
 @pytest.fixture(params=[0, 1], ids=["copying slices", "views"])
@@ -46,10 +47,11 @@ def test_a_packed_tensor_has_its_values_shape_and_gradient(strides):
     np.testing.assert_allclose(tensors[0].grad.numpy(), 2 * values[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [Packed, Loose])
 @pytest.mark.parametrize("accepted", [True, False])
-def test_what_is_written_in_any_way_is_kept_or_put_back_bit_for_bit(strides, accepted):
+def test_what_is_written_in_any_way_is_kept_or_put_back_bit_for_bit(strides, accepted, kind):
     tensors = [paddle.to_tensor(numbers(shape)) for shape in ([3, 5], [], [70])]
-    packed = Packed(tensors)
+    packed = kind(tensors)
     start, before = [tensor.numpy() for tensor in tensors], packed.copy()
     tensors[0].scale_(float("nan"))
     tensors[1].set_value(np.array(7.0, "float32"))
@@ -94,8 +96,36 @@ def test_a_state_that_is_loaded_later_is_what_a_refused_step_leaves():
     assert optimizer.state_dict()["first/moment1"].numpy().tolist() == [9.0] * 4
 
 
+@pytest.fixture
+def nothing_tried():
+    """Whether a device can pack is asked anew, now and by the next test."""
+    packed_module._works.cache_clear()
+    yield
+    packed_module._works.cache_clear()
+
+
+def test_a_device_where_storage_does_not_move_is_told_and_its_tensors_stay(
+    nothing_tried, monkeypatch
+):
+    monkeypatch.setattr(Packed, "_move", lambda *_: None)
+    tensors = [paddle.to_tensor(numbers([4]))]
+    with pytest.warns(UserWarning, match="do not have their numbers there; a step launches more"):
+        assert isinstance(packed_module.pack(tensors), Loose)
+
+
+def test_a_paddle_without_what_packing_needs_is_told(nothing_tried, monkeypatch):
+    def fails(*_):
+        raise AttributeError("no _share_data_with")
+
+    monkeypatch.setattr(Packed, "_move", fails)
+    with pytest.warns(UserWarning, match="AttributeError: no _share_data_with"):
+        assert isinstance(packed_module.pack([paddle.ones([2])]), Loose)
+
+
+@pytest.mark.parametrize("kind", [Packed, Loose])
 @pytest.mark.parametrize("make", [AdamW, Lion])
-def test_half_weights_follow_their_masters_in_one_piece_on_a_device(make, monkeypatch):
+def test_half_weights_follow_their_masters_in_one_piece_on_a_device(make, kind, monkeypatch):
+    monkeypatch.setattr("passl.optim.base.pack", kind)
     dtypes = {"a": "float16", "b": "float32", "c": "bfloat16", "d": "float16"}
     found = []
     for on_device in (False, True):
