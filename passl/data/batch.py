@@ -83,8 +83,9 @@ class BatchJob:
         Raises:
             DataError: the error of the first sample (in the batch's order) that had one.
         """
-        if not self.finished.is_set() and self._lazy is not None:
-            self._lazy()
+        lazy, self._lazy = self._lazy, None  # it refers to this job, which would keep the images
+        if lazy is not None:
+            lazy()
         if self._error is not None:
             raise self._error[1]
         return cast(Batch, self._batch)  # there is either an error or a batch

@@ -154,7 +154,8 @@ def expand_shards(pattern: str) -> list[Path]:
 def _samples(index: TarIndex, label_key: str) -> Iterator[tuple[str, int, int]]:
     """Name and row of each image, and its label, read from the member beside it."""
     with index.path.open("rb") as file:
-        key, rows = "", {}  # of the sample being collected; rows by ending
+        key = ""  # of the sample that is being collected
+        rows: dict[str, int] = {}  # of its members, by ending
         for row in range(len(index) + 1):
             name = index.table.name(row) if row < len(index) else ""
             folder, base = os.path.split(name)
