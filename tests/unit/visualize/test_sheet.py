@@ -106,6 +106,19 @@ def test_the_command_draws_a_config(repo, tmp_path, capsys):
     assert out.read_bytes() != first
 
 
+def test_a_data_set_that_knows_its_classes_gives_their_names(repo, tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
+    drawn: list[Any] = []
+    monkeypatch.setattr("passl.visualize.augment.draw_sheet", lambda *given: drawn.append(given))
+    ops = "[DecodeImage: , {NormalizeImage: {order: ''}}, ToCHWImage: ]"
+    folder = f"{{name: ImageFolder, root: {tmp_path / 'images'}, transform_ops: {ops}}}"
+    options = ["-o", f"DataLoader.Train.dataset={folder}", "Model.class_num=2"]
+    assert main(["preview", "-c", str(repo / DIGITS), "--num", "2", *options]) == 0
+    assert sorted(parts[0].name for parts in drawn[0][1]) == ["0 cat", "1 dog"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
