@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Annotated, Any, Callable, Optional, Union
 
 import numpy as np
 
 from passl.data.images import decode
 from passl.data.table import SampleTable
 from passl.errors import EXIT_CONFIG, DataError
+from passl.registry import Component
 
 __all__ = ["Dataset", "FileDataset", "MissingDataError", "describe_classes", "reason_of"]
 
@@ -51,7 +52,9 @@ class Dataset:
     labels: Optional[np.ndarray] = None
     multi_label: bool = False
 
-    def __init__(self, transform_ops: Optional[Sequence[Any]] = None) -> None:
+    def __init__(
+        self, transform_ops: Annotated[Sequence[Any], Component("transforms")] = ()
+    ) -> None:
         self.transforms: list[Transform] = list(transform_ops or ())
         self.warnings: list[str] = []
         self._decodes = any(getattr(op, "decodes", False) for op in self.transforms[:1])
@@ -147,7 +150,7 @@ class FileDataset(Dataset):
     """
 
     def __init__(
-        self, root: Path, table: SampleTable, transform_ops: Optional[Sequence[Any]] = None
+        self, root: Path, table: SampleTable, transform_ops: Sequence[Any] = ()
     ) -> None:
         super().__init__(transform_ops)
         self.root, self.table = root, table

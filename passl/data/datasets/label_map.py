@@ -13,7 +13,7 @@ from passl.data.kept import kept_arrays, table_arrays, table_of
 from passl.data.names import read_names
 from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
-from passl.registry import DATASETS, Component, Range
+from passl.registry import DATASETS, Component, Range, Runtime
 
 _LAYOUT = (
     "Expected: a folder with images/CLASS/FILE, *_imagepaths.txt and label_map.json; "
@@ -37,6 +37,7 @@ class LabelMapDataset(FileDataset):
         label_map: JSON object of class name and label, relative to ``dataset_path``.
         class_num: number of classes; checked against the map.
         transform_ops: transforms applied to each image, in this order.
+        check_files: whether to look for 100 of the files.
 
     Source: myrtle-vision's classification data (the class is the second part of a path).
     """
@@ -49,6 +50,7 @@ class LabelMapDataset(FileDataset):
         label_map: str = "label_map.json",
         class_num: Optional[Annotated[int, Range(min=1)]] = None,
         transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
+        check_files: Annotated[bool, Runtime()] = True,
     ) -> None:
         root = Path(dataset_path)
         label_of = _read_map(_existing(root, label_map))
@@ -66,7 +68,7 @@ class LabelMapDataset(FileDataset):
                 f"LabelMapDataset: {root / label_map} has {self.class_num} classes but "
                 f"dataset.class_num is {class_num}"
             )
-        missing = self.missing_of_sample()
+        missing = self.missing_of_sample() if check_files else []
         if missing:
             raise MissingDataError(
                 f"{source}: the image {self.path_of(missing[0])} does not exist ({len(missing)} of "

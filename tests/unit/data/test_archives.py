@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from passl.data import tar_index
+from passl.data import kept, tar_index
 from passl.data.archives import _OpenFiles
 from passl.data.dataset import MissingDataError
 from passl.data.datasets.shards import ShardDataset, expand_shards
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_written_only_costs_the_cache(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tar_index, "write_table_file", refuse)
+    monkeypatch.setattr(kept, "write_table_file", refuse)
     assert len(TarImageDataset(path=str(path))) == 12
     assert not (tmp_path / "train.tar.index").exists()
 
