@@ -33,7 +33,11 @@ def add_preview(
     parser.add_argument("--num", type=int, default=24, metavar="N", help="images (default: 24)")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="which data set")
     parser.add_argument("--epoch", type=int, default=0, metavar="E", help="counted from 0")
-    parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="names of the classes, one a line (default: the data set's, if it knows them)",
+    )
     parser.set_defaults(act=_preview)
 
 
@@ -51,6 +55,8 @@ def _preview(arguments: argparse.Namespace) -> int:
 
     names = read_class_names(arguments.classes) if arguments.classes else None
     loader = _loader(config, name, arguments.num)
+    if names is None:  # those of a data set that knows them, such as ImageFolder
+        names = getattr(loader.dataset, "classes", None) or None
     try:
         batch = next(loader.epoch(arguments.epoch))
     finally:

@@ -108,3 +108,7 @@ def _check_class_num(dataset: Any, class_num: Optional[int], key: str) -> None:
             f"{key}.dataset has label {highest}; set Model.class_num={highest + 1} or more, or "
             "correct the list"
         )
+    if labels is not None and len(labels) and int(np.min(labels)) < 0:
+        raise ConfigError(
+            f"{key}.dataset has label {int(np.min(labels))}; labels count from 0: correct them"
+        )

@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from passl.data.bad_samples import BadSampleLog, limit_of
 from passl.data.batch import Batch, BatchJob
 from passl.data.buffers import BufferPool
@@ -166,6 +168,7 @@ class Loader:
         repeat: int = 0,
         worker: int = CALLER,
         processes: Optional[ProcessPool] = None,
+        rng: Optional[np.random.Generator] = None,
     ) -> FetchedSample:
         """Sample ``index`` or its substitute, of which note is taken.
 
@@ -175,6 +178,7 @@ class Loader:
             repeat: how often the epoch had the sample before.
             worker: number of the worker that asks.
             processes: of which one makes it, unless the caller asks for itself.
+            rng: the generator of the sample, if the caller has it.
 
         Raises:
             DataError: the sample cannot be used, or too many could not be.
@@ -182,7 +186,7 @@ class Loader:
         if processes is not None and worker != CALLER:
             fetched = processes.fetch(worker, epoch, index, repeat)
         else:
-            fetched = self.fetcher.fetch(epoch, index, repeat)
+            fetched = self.fetcher.fetch(epoch, index, repeat, rng)
         if fetched.bad:
             self._bad_samples.record(fetched)
         return fetched

@@ -345,6 +345,19 @@ def test_a_process_ends_at_once_with_an_epoch_open(ending):
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_memory_of_a_batch_is_free_with_it_and_does_not_wait_for_the_collector(num_workers):
+    loader = make(Numbers(200), num_workers=num_workers, prefetch_batches=1)
+    gc.collect()
+    gc.disable()
+    try:
+        places = {batch.images.__array_interface__["data"][0] for batch in loader.epoch(0)}
+    finally:
+        gc.enable()
+        loader.close()
+    assert len(places) <= loader.prefetch_batches + 3  # of 40 batches
+
+
 def test_flat_memory_over_many_epochs():
     loader = make(
         Numbers(

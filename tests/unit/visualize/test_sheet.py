@@ -86,7 +86,7 @@ def test_the_folder_is_made(tmp_path):
 
 def test_a_missing_matplotlib_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"pip install 'passl\[visualize\]'"):
+    with pytest.raises(ConfigError, match="pip install matplotlib"):
         draw_sheet(np.zeros((1, 8, 8, 3), np.uint8), [[]], "", "", tmp_path / "a.png")
 
 
@@ -104,6 +104,19 @@ def test_the_command_draws_a_config(repo, tmp_path, capsys):
     assert first.startswith(b"\x89PNG")
     assert main([*command, "--num", "6", "--mode", "eval"]) == 0
     assert out.read_bytes() != first
+
+
+def test_a_data_set_that_knows_its_classes_gives_their_names(repo, tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
+    drawn: list[Any] = []
+    monkeypatch.setattr("passl.visualize.augment.draw_sheet", lambda *given: drawn.append(given))
+    ops = "[DecodeImage: , {NormalizeImage: {order: ''}}, ToCHWImage: ]"
+    folder = f"{{name: ImageFolder, root: {tmp_path / 'images'}, transform_ops: {ops}}}"
+    options = ["-o", f"DataLoader.Train.dataset={folder}", "Model.class_num=2"]
+    assert main(["preview", "-c", str(repo / DIGITS), "--num", "2", *options]) == 0
+    assert sorted(parts[0].name for parts in drawn[0][1]) == ["0 cat", "1 dog"]
 
 
 @pytest.mark.parametrize(
