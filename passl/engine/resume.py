@@ -163,8 +163,8 @@ def check_continuable(
     refused = [*model_changes(changes)]
     refused += [change for change in changes if change.key == "Optimizer.name"]
     refused += [
-        Change(key, before[name], now[name])
-        for name, key in _PLAN_KEYS.items()
+        Change(key, before[name], now[name], what)
+        for name, (key, what) in _PLAN_KEYS.items()
         if before.get(name, now[name]) != now[name]
     ]
     patterns = config.Global.allow_config_change
@@ -183,11 +183,12 @@ def check_continuable(
     )
 
 
-#: Lengths that decide which samples a step trains on -> the key that a user knows them by.
+#: Lengths that decide which samples a step trains on -> the key that a user knows them by, and what
+#: they are, where that is another thing: ``drop_last`` and the batch change the samples as well.
 _PLAN_KEYS = {
-    "global_batch_size": "Global.global_batch_size",
-    "num_samples": "DataLoader.Train.dataset",
-    "seed": "Global.seed",
+    "global_batch_size": ("Global.global_batch_size", ""),
+    "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
+    "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.
 _MAX_CHANGES = 40

@@ -184,7 +184,7 @@ def catching_signals(request: StopRequest, *, ends_process: bool = False) -> Ite
             with suppress(OSError):
                 # A terminal shows ^C, and maybe a live line, where this is to stand.
                 start = "\r\033[K" if on_screen else ""
-                text = f"{start}{name}: stopping after this step; the state is saved\n"
+                text = f"{start}{name}: stopping at the next step or batch\n"
                 os.write(2, text.encode())
 
     before = {number: signal.signal(number, handle) for number in heeded_signals()}

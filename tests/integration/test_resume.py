@@ -211,6 +211,11 @@ def test_early_stopping_is_remembered(run_folder):
         ("Optimizer.name=Momentum", "Optimizer.name was 'AdamW' and is 'Momentum'"),
         ("DataLoader.Train.sampler.batch_size=128", "Global.global_batch_size was 256 and is 128"),
         ("Model.depth=1", "Model.depth was 2 and is 1"),
+        # The data set is the same; what is left out of its end is not.
+        (
+            "DataLoader.Train.sampler.drop_last=true",
+            ": number of samples in an epoch was 1438 and is 1280; steps per epoch was 6 and is 5.",
+        ),
     ],
 )
 def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence):
@@ -300,7 +305,7 @@ def test_other_samples_are_refused_though_the_steps_are_as_many(run_folder, caps
     fewer = "DataLoader.Train.dataset.val_ratio=0.21"
     assert run_folder.train("Global.epochs=2", fewer) == 1
     said = capsys.readouterr().err
-    assert "DataLoader.Train.dataset was 1438 and is" in said
+    assert "number of samples in an epoch was 1438 and is 1420" in said
     assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
     assert (
         run_folder.train(
