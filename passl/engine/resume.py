@@ -84,7 +84,8 @@ def restore(
         reporter.warn("the optimizer is another one: it begins anew, without its former state")
     else:
         parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
-    parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
+    if not forget_best_of_another_criterion(parts, state, reporter):
+        parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
     parts.precision.load_state_dict(state.scaler)
     _tell_of_precision(record.get("precision"), parts.precision, bool(state.scaler), reporter)
     restore_average(parts, state, folder, reporter)
@@ -123,6 +124,29 @@ def restore_average(parts: TrainParts, state: TrainState, folder: Path, reporter
     else:
         parts.ema.restart()
         reporter.log(f"EMA: {folder} holds no averaged weights; the average begins here")
+
+
+def forget_best_of_another_criterion(
+    parts: TrainParts, state: TrainState, reporter: Reporter
+) -> bool:
+    """Forget the best evaluations where the first metric is another one than before; told if so.
+
+    A top-1 accuracy would never beat a top-5 one, and ``best`` would stay where it is for ever.
+    """
+    last = state.last_eval
+    name = next(iter(parts.evaluator.metric_names), None) if parts.evaluator is not None else None
+    if name is None or state.best is None or "metric" not in last:
+        return False
+    before, now = last["metric"], last.get(name)
+    if before == now or (now is not None and now != now and before != before):
+        return False
+    reporter.warn(
+        f"evaluations are judged by {name} now and were by another metric: the best of before "
+        f"({state.best.metric:.5f} at step {state.best.step}) is forgotten, and best leads to the "
+        "checkpoint of the next evaluation"
+    )
+    state.best = state.best_ema = None
+    return True
 
 
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:

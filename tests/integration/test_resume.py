@@ -225,6 +225,26 @@ def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence)
     assert sentence in capsys.readouterr().err
 
 
+def test_the_best_of_another_criterion_is_forgotten(run_folder):
+    """A top-1 accuracy cannot beat a top-5 one."""
+    metric = "Metric.Eval=[{TopkAcc: {topk: [%s]}}]"
+    hook = "Hooks=[EarlyStop]"
+    assert run_folder.train("Global.epochs=1", hook, metric % "5, 1") == 0
+    of_top5 = run_folder.state()["best"]["metric"]
+    assert run_folder.train("Global.epochs=1", hook, metric % "5") == 0  # judged as before
+    assert run_folder.state()["best"]["metric"] == of_top5
+    assert "is forgotten" not in run_folder.log()
+    assert run_folder.train("Global.epochs=2", hook, metric % "1, 5") == 0
+    assert run_folder.state()["hooks"]["EarlyStop"] == {
+        "best": run_folder.state()["best"]["metric"],
+        "waited": 0,
+    }
+    best = run_folder.state("best")["best"]
+    assert best["step"] == 12
+    assert best["metric"] == run_folder.state()["last_eval"]["top1"] < of_top5
+    assert "judged by top1 now" in run_folder.log()
+
+
 # -- another config --------------------------------------------------------------------------------
 
 
