@@ -65,7 +65,7 @@ class LogFile(logging.FileHandler):
     def _follow(self) -> None:
         if self.stream is not None and leads_to(Path(self.baseFilename), self.stream):
             return
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         if stream is not None:
             with suppress(OSError):
                 stream.close()
