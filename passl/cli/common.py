@@ -27,7 +27,7 @@ from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
     "add_config_options",
-    "add_traceback",
+    "command_parser",
     "config_parser",
     "examples_of_subcommands",
     "load_from_args",
@@ -36,23 +36,43 @@ __all__ = [
 ]
 
 
-def config_parser(
-    prog: str, description: str, epilog: str, *, required: bool = True
+def command_parser(
+    prog: str,
+    description: str,
+    epilog: str,
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """A parser with ``-c``, ``-o``, ``--print-config`` and ``--traceback``."""
-    parser = argparse.ArgumentParser(
+    """A parser with ``--traceback``, which :func:`run_command` asks every command for.
+
+    Args:
+        prog: the command as it is typed.
+        description: what it does, in a sentence.
+        epilog: examples, as they are to be pasted.
+        kind: for a command whose words come in an order of its own.
+    """
+    parser = kind(
         prog=prog,
         description=description,
         epilog=epilog,
         formatter_class=HelpFormatter,
     )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the program an error was raised"
+    )
+    return parser
+
+
+def config_parser(
+    prog: str, description: str, epilog: str, *, required: bool = True
+) -> argparse.ArgumentParser:
+    """:func:`command_parser` with ``-c``, ``-o`` and ``--print-config``."""
+    parser = command_parser(prog, description, epilog)
     add_config_options(parser, required=required)
     parser.add_argument(
         "--print-config",
         action="store_true",
         help="print the resolved config with the origin of every value, and stop",
     )
-    add_traceback(parser)
     return parser
 
 
@@ -73,13 +93,6 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True
         default=[],
         metavar="KEY=VALUE",
         help="set a key, e.g. -o Global.epochs=10 Model.drop_rate=0.0; ~KEY removes it; repeatable",
-    )
-
-
-def add_traceback(parser: argparse.ArgumentParser) -> None:
-    """The ``--traceback`` option."""
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in the program an error was raised"
     )
 
 
