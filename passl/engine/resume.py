@@ -61,7 +61,23 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
     folder = resolve_checkpoint(wanted).folder
     assert folder is not None  # build_run found a training state there
     store.verify(folder)
+    _warn_of_the_way_left(folder, store, reporter)
     return folder
+
+
+def _warn_of_the_way_left(folder: Path, store: CheckpointStore, reporter: Reporter) -> None:
+    """Say that going back within a folder costs the checkpoints that came after, best or not."""
+    if folder.parent != store.folder.resolve():
+        return
+    best = follow_link(store.run_dir / "best")
+    later = sorted(path.name for path in folder.parent.glob("step_*") if path.name > folder.name)
+    if later:
+        is_best = " (best leads to one of them)" if best and best.name in later else ""
+        reporter.warn(
+            f"the run goes back to {folder.name}: {', '.join(later)}{is_best} came after it, and "
+            "will be replaced or removed as it goes on; copy what is to stay, or go on in another "
+            "folder with -o Global.output_dir=PATH"
+        )
 
 
 def restore(

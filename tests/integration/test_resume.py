@@ -370,3 +370,17 @@ def test_a_state_of_something_else_is_refused_in_words(run_folder, capsys):
     (folder / "state.json").write_text("[]")
     with pytest.raises(CheckpointError, match="it is not the record of a training run"):
         read_state(folder)
+
+
+def test_going_back_by_name_is_warned_of_where_it_costs_later_checkpoints(run_folder):
+    assert run_folder.train("Global.epochs=2") == 0
+    first, second = (
+        run_folder.dir / "checkpoints" / f"step_{step:08d}" for step in (6, 12)
+    )
+    named = "Global.checkpoint="
+    assert run_folder.train("Global.epochs=2", f"{named}{second}") == 0
+    assert "the run goes back" not in run_folder.log()
+    assert run_folder.train("Global.epochs=2", f"{named}{first}") == 0
+    assert f"the run goes back to {first.name}: {second.name} (best leads to one" in (
+        run_folder.log()
+    )
