@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, WEIGHTS_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
+from passl.data.loader import Loader
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.changes import Change, config_changes, is_allowed, model_changes
@@ -214,7 +216,8 @@ def check_continuable(
     if not refused:
         return
     keys = [change.key for change in refused if "." in change.key]
-    allow = f", allow the change with -o Global.allow_config_change=[{','.join(keys)}]"
+    named = ",".join(dict.fromkeys(keys))
+    allow = f", allow the change with -o Global.allow_config_change=[{named}]"
     raise CheckpointError(
         f"{folder} cannot be continued with this config: {'; '.join(map(str, refused))}. Set them "
         f"back{_batch_hint(before, now)}{allow if len(keys) == len(refused) else ''}, or start a "
@@ -228,6 +231,7 @@ def check_continuable(
 _PLAN_KEYS = {
     "global_batch_size": ("Global.global_batch_size", ""),
     "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
+    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels and of the classes"),
     "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.
@@ -327,12 +331,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def run_record(config: Config, plan: RunPlan, num_samples: int, world: World) -> dict[str, Any]:
-    """What a checkpoint remembers of its run beside the state: config, lengths, versions.
+def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> dict[str, Any]:
+    """What a checkpoint remembers of its run beside the state: config, lengths, data, versions.
 
     Args:
         config, plan: of the run.
-        num_samples: samples of an epoch.
+        loader: of its training data.
         world: its processes.
     """
     return {
@@ -341,11 +345,28 @@ def run_record(config: Config, plan: RunPlan, num_samples: int, world: World) ->
             "seed": plan.seed,
             "global_batch_size": plan.global_batch_size,
             "steps_per_epoch": plan.steps_per_epoch,
-            "num_samples": num_samples,
+            "num_samples": loader.num_samples,
+            "labels": labels_digest(loader.dataset),
             "num_processes": world.size,
         },
         "versions": versions(),
     }
+
+
+def labels_digest(dataset: Any) -> Optional[str]:
+    """A digest of all labels in their order, and of the names of the classes; None if not known.
+
+    A folder of images whose class folders were renamed has as many samples as before, and its
+    numbers mean other classes than the head has learnt.
+    """
+    labels = getattr(dataset, "labels", None)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        return None
+    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8"), digest_size=8)
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        digest.update(json.dumps(classes).encode())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,9 @@ import random
 import signal
 import time
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_run import RunFolder, assert_same_arrays
 from started import start_training
@@ -16,7 +18,7 @@ import passl
 from passl.cli import eval as eval_command
 from passl.data.datasets.digits import DigitsDataset
 from passl.engine.changes import config_changes
-from passl.engine.resume import read_state
+from passl.engine.resume import labels_digest, read_state
 from passl.errors import CheckpointError
 
 TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
@@ -333,6 +335,30 @@ def test_other_samples_are_refused_though_the_steps_are_as_many(run_folder, caps
         )
         == 0
     )
+
+
+def test_other_labels_are_refused_though_the_samples_are_as_many(run_folder, capsys, monkeypatch):
+    """As after a class folder was renamed: the numbers mean other classes than before."""
+    assert run_folder.train("Global.epochs=1") == 0
+    load = DigitsDataset.__init__
+
+    def relabelled(self, *arguments, **options):
+        load(self, *arguments, **options)
+        self.labels = (self.labels + 1) % 10
+
+    monkeypatch.setattr(DigitsDataset, "__init__", relabelled)
+    assert run_folder.train("Global.epochs=2") == 1
+    said = capsys.readouterr().err
+    assert "digest of the samples' labels and of the classes was " in said
+    assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
+
+
+def test_the_names_of_classes_count_and_a_data_set_without_labels_has_no_digest():
+    data = SimpleNamespace(labels=np.array([0, 1], np.int32), classes=["cat", "dog"])
+    other = SimpleNamespace(labels=np.array([0, 1], np.int64), classes=["dog", "wolf"])
+    assert labels_digest(data) == labels_digest(SimpleNamespace(**vars(data)))
+    assert labels_digest(data) != labels_digest(other)
+    assert labels_digest(SimpleNamespace(labels=None)) is None
 
 
 def test_another_number_of_steps_per_epoch_cannot_be_allowed(run_folder, capsys):
