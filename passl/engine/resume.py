@@ -362,7 +362,7 @@ def labels_digest(dataset: Any) -> Optional[str]:
     labels = getattr(dataset, "labels", None)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return None
-    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8"), digest_size=8)
+    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8").data, digest_size=8)
     classes = getattr(dataset, "classes", None)
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
         digest.update(json.dumps(classes).encode())
