@@ -21,6 +21,7 @@ from passl.config.compat_actions import (
     drop_argument,
     dynamic_axes,
     ema_eval,
+    ignore,
     lift,
     loop,
     normalize_scale,
@@ -328,7 +329,7 @@ RULES: tuple[Rule, ...] = (
         "DataLoader.*.loader.collate_fn",
         "accepted and ignored",
         "there is one way to stack samples",
-        accept,
+        ignore("default_collate_fn"),
     ),
     Rule("Export.input_shape", "'None' in quotes is null", "a size that is free", dynamic_axes),
 )

@@ -83,6 +83,12 @@ def build_loader(
         bad_samples_file=None if run_dir is None else run_dir / "bad_samples.txt",
         timeout_s=section.loader.timeout_s,
     )
+    if mode == "eval" and loader.num_samples != len(dataset):
+        raise ConfigError(
+            f"{key}.sampler: {section.sampler.component['name']} gives {loader.num_samples} "
+            f"samples of a data set of {len(dataset)}, and an accuracy over other images is "
+            "another number; evaluate with the DistributedBatchSampler and drop_last: false"
+        )
     loader.start_workers()
     return loader
 

@@ -242,8 +242,8 @@ def _how_to_continue(config: Config, state: TrainState, watch: StopWatch, steps:
 
 
 def run_dir_of(config: Config) -> Path:
-    """``output_dir/<Model.name>``, as in PASSL."""
-    return Path(config.Global.output_dir) / config.Model["name"]
+    """``output_dir/<Model.name>``, as in PASSL; no shell expands ``~`` within an override."""
+    return Path(config.Global.output_dir).expanduser() / config.Model["name"]
 
 
 def _build_loaders(

@@ -35,14 +35,16 @@ class Change:
     Attributes:
         key: dotted path, such as ``LRScheduler.learning_rate``.
         was, now: the two values; where a key is in one of the configs only, its default.
+        what: what the values are, where that is not the key itself.
     """
 
     key: str
     was: Any
     now: Any
+    what: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key} was {self.was!r} and is {self.now!r}"
+        return f"{self.what or self.key} was {self.was!r} and is {self.now!r}"
 
 
 def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:

@@ -385,7 +385,7 @@ class Builder:
             self.world,
             self.reporter,
         )
-        record = run_record(self.config, plan, loader.num_samples, self.world)
+        record = run_record(self.config, plan, loader, self.world)
         record["precision"] = self.build_precision_once().record()
         if distillation is not None:
             record.update(distillation.teacher.record)

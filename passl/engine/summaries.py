@@ -31,7 +31,12 @@ def opening(
     device: str,
 ) -> list[str]:
     """What is about to run."""
-    total = sum(int(parameter.size) for parameter in parts.model.parameters())
+    total = sum(
+        int(parameter.size)
+        for name, parameter in parts.model.named_parameters()
+        # Paddle keeps the running averages of batch normalisation as parameters.
+        if not name.endswith(("._mean", "._variance"))
+    )
     optimizer = config.Optimizer.component["name"] if config.Optimizer is not None else "none"
     schedule = config.LRScheduler["name"] if config.LRScheduler is not None else "none"
     evaluated = parts.evaluator.loader.num_samples if parts.evaluator is not None else None
