@@ -105,6 +105,7 @@ class ModelCard:
             raise CheckpointError(f"{path}: {error} is missing or out of place") from error
         if not sound:
             raise CheckpointError(f"{path}: input, output or files make no sense")
+        _check_labels(card, path)
         return card
 
     def file(self, folder: Path, kind: str, part: str) -> Path:
@@ -134,6 +135,26 @@ class ModelCard:
                     f"{path}: is not the file that was exported (its SHA-256 differs from the one "
                     f"in {CARD_NAME}). Was the copy interrupted? Copy it again, or export again."
                 )
+
+
+def _check_labels(card: ModelCard, path: Path) -> None:
+    """One text a class: YAML reads ``no`` as false and ``1`` as a number.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    names, shape = card.labels, card.output.get("shape") or [None]
+    if names is None:
+        return
+    if not isinstance(names, list) or len(names) != shape[-1]:
+        found = f"{len(names)} names" if isinstance(names, list) else f"{type(names).__name__}"
+        raise CheckpointError(
+            f"{path}: labels: found {found}, and the model has {shape[-1]} classes; write a list "
+            "of their names, or null"
+        )
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: labels: {odd!r} is no text; write it in quotes")
 
 
 def described_files(folder: Path, names: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -22,7 +22,7 @@ from passl.export import formats
 from passl.export.card import ModelCard
 from passl.export.int8 import simulate
 from passl.export.int8_check import follow
-from passl.export.live import live_model
+from passl.export.live import live_model, read_labels
 from passl.export.sessions import LiveSession, open_session
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -448,6 +448,12 @@ def test_a_missing_tool_is_named_before_anything_is_written(trained, tmp_path, m
 def test_settings_that_make_no_sense_are_told(trained, settings, sentence, tmp_path):
     with pytest.raises((ConfigError, DataError), match=sentence):
         trained.export(tmp_path / "out", *settings)
+
+
+def test_names_of_a_file_with_a_byte_order_mark_begin_without_it(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")  # as Notepad writes it
+    assert read_labels(str(file), 2) == ["cat", "dog"]
 
 
 def test_photos_take_the_place_of_the_data_and_must_fit(trained, tmp_path):
