@@ -302,6 +302,32 @@ def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
     assert len(predictor.predict([trained.pixels(0)] * 3)) == 3
 
 
+@needs_onnx
+def test_a_simplified_int8_graph_keeps_the_weights_of_its_convolutions():
+    """Multiplied with a batch normalisation they would be none of the model's (ResNet)."""
+    if not (formats._has("onnxoptimizer") or formats._has("onnxsim")):
+        pytest.skip("needs onnxoptimizer or onnxsim")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from passl.export.onnx_graph import _simplified
+
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    four = [numpy_helper.from_array(np.float32([1, 2, 3, 4]), name) for name in "abcd"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, side, side])
+            for name, channels, side in (("x", 3, 8), ("z", 4, 6))]  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"]),
+         helper.make_node("BatchNormalization", ["y", *"abcd"], ["z"])],
+        "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w"), *four],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    kept = _simplified(model, keeps_weights=True).graph.node
+    assert [(node.op_type, node.input[1]) for node in kept][:1] == [("Conv", "w")]
+    assert [node.op_type for node in kept][1:] == ["BatchNormalization"]
+    free = [node.op_type for node in _simplified(model, keeps_weights=False).graph.node]
+    assert "BatchNormalization" not in free
+
+
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
