@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 
 from passl.checkpoint.disk import digest_of
+from passl.config.suggest import did_you_mean
 from passl.errors import CheckpointError
 
 __all__ = ["CARD_NAME", "ModelCard"]
@@ -91,6 +92,15 @@ class ModelCard:
                 f"{path}: is no description of an exported model in format {_FORMAT}; export it "
                 "again with this version"
             )
+        names = {each.name: each for each in fields(cls)}
+        unknown = sorted(map(str, set(content) - set(names)))
+        if unknown:
+            raise CheckpointError(
+                f"{path}: there is no key {unknown[0]!r}{did_you_mean(unknown[0], list(names))}"
+            )
+        for name, each in names.items():
+            if name not in content and each.default_factory is MISSING:
+                raise CheckpointError(f"{path}: the key {name!r} is missing")
         try:
             card = cls(**content)
             sound = (

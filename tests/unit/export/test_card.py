@@ -38,8 +38,9 @@ def test_what_is_written_is_read_again(tmp_path):
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"format": 2}, "format 1"),
-    ({"input": "absent"}, "missing or out of place"),
-    ({"more": 1}, "missing or out of place"),
+    ({"input": "absent"}, "the key 'input' is missing"),
+    ({"preproces": []}, "there is no key 'preproces'; did you mean 'preprocess'"),
+    ({"input": {"shape": [None, 3, 8, 8]}}, "'layout' is missing or out of place"),
     ({"output": {"meaning": "guesses", "shape": [1]}}, "make no sense"),
     ({"input": {**CONTENT["input"], "shape": [None, 3, 8]}}, "make no sense"),
     ({"labels": ["one"]}, "labels: found 1 names, and the model has 2 classes"),
