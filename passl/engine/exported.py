@@ -70,7 +70,8 @@ def _check_card(path: Path) -> None:
     """Refuse what the description beside an export says is no teacher, or another file.
 
     Raises:
-        CheckpointError: it takes bytes, gives no logits, or differs from what was exported.
+        CheckpointError: it takes bytes or a fixed batch, gives no logits, or differs from what was
+            exported.
     """
     card = card_beside(path)
     if card is None:
@@ -80,6 +81,8 @@ def _check_card(path: Path) -> None:
         faults.append(f"takes {card.input['dtype']} [b, h, w, c] (export without --preprocess)")
     if card.output["meaning"] != "logits":
         faults.append(f"gives {card.output['meaning']} (export with a head, without --softmax)")
+    if card.batch_size is not None:
+        faults.append(f"takes exactly {card.batch_size} images (export without --batch)")
     if faults:
         raise CheckpointError(
             f"{path}: cannot teach: it {' and '.join(faults)}; a teacher takes the student's "

@@ -91,7 +91,7 @@ class Teacher:
         return F.interpolate(images, [size, size], mode="bicubic", align_corners=False)
 
     def check(self, shape: Sequence[int], class_num: int, precision: Precision) -> None:
-        """Try it on a black image of the student's.
+        """Try it on two black images of the student's: an export of a fixed batch fails.
 
         Args:
             shape: [C, H, W] of an image.
@@ -102,13 +102,14 @@ class Teacher:
             ConfigError: it cannot look at such an image, or knows other classes.
         """
         try:
-            found = self.logits(paddle.zeros([1, *shape]), precision)
+            found = self.logits(paddle.zeros([2, *shape]), precision)
         except Exception as error:  # Paddle and ONNX Runtime raise what they like on a wrong shape
             raise ConfigError(
                 f"the teacher {self.name} cannot look at images of {list(shape)}, float32: "
-                f"{error}; if it was trained for another size, give that as teacher.transform.size"
+                f"{error}; if it was trained for another size, give that as teacher.transform.size; "
+                "if it was exported for a fixed number of images, export it for any"
             ) from error
-        self.check_answers(found, 1, class_num)
+        self.check_answers(found, 2, class_num)
 
     def check_answers(self, found: Tensor, num_images: int, class_num: int) -> None:
         """Refuse what cannot be logits for the student's classes.
@@ -122,10 +123,9 @@ class Teacher:
             ConfigError: it knows other classes, or answers with probabilities.
         """
         if list(found.shape) != [num_images, class_num]:
-            images = "one image" if num_images == 1 else f"{num_images} images"
             raise ConfigError(
-                f"the teacher {self.name} answers {list(found.shape)} for {images}, and the "
-                f"student has {class_num} classes: it must have learned the same classes"
+                f"the teacher {self.name} answers {list(found.shape)} for {num_images} images, and "
+                f"the student has {class_num} classes: it must have learned the same classes"
             )
         sums = found.sum(axis=1)
         if class_num > 1 and float(found.min()) >= 0 and float((sums - 1.0).abs().max()) < 1e-4:

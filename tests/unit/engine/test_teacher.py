@@ -93,11 +93,21 @@ def test_a_model_that_names_its_size_is_given_it():
 
 def test_other_classes_and_sizes_are_told_before_training():
     model = create_model("VisionTransformer", **TINY)
-    with pytest.raises(ConfigError, match=r"answers \[1, 3\] for one image.*has 4 classes"):
+    with pytest.raises(ConfigError, match=r"answers \[2, 3\] for 2 images.*has 4 classes"):
         teacher(model).check([3, 8, 8], 4, Precision())
     with pytest.raises(ConfigError, match=r"cannot look at images of .*transform\.size"):
         teacher(model).check([3, 9, 9], 3, Precision())
     teacher(model, size=8).check([3, 9, 9], 3, Precision())
+
+
+def test_a_teacher_of_one_image_at_a_time_is_told_before_training():
+    def run(images):
+        if len(images) != 1:
+            raise RuntimeError("Got: 2 Expected: 1")  # as ONNX Runtime does
+        return paddle.zeros([1, 3])
+
+    with pytest.raises(ConfigError, match=r"Got: 2 Expected: 1.*fixed number of images"):
+        teacher(run).check([3, 8, 8], 3, Precision())
 
 
 def test_probabilities_are_not_taken_for_logits():
@@ -148,13 +158,14 @@ def describe(
     meaning: str = "logits",
     steps: Optional[list[dict[str, Any]]] = None,
     labels: Optional[list[str]] = None,
+    batch: Optional[int] = None,
 ) -> None:
     """Write the ``inference.yml`` that an export has beside it."""
-    layout, shape = ("NCHW", [None, 3, 8, 8]) if dtype == "float32" else ("NHWC", [None, 8, 8, 3])
+    layout, sides = ("NCHW", [3, 8, 8]) if dtype == "float32" else ("NHWC", [8, 8, 3])
     names = {"model": file.name, "params": file.with_suffix(".pdiparams").name}
     ModelCard(
         model={"name": "VisionTransformer"},
-        input={"name": "image", "dtype": dtype, "layout": layout, "shape": shape},
+        input={"name": "image", "dtype": dtype, "layout": layout, "shape": [batch, *sides]},
         output={"meaning": meaning, "shape": [None, 3]},
         preprocess=steps, inside=[], labels=labels,
         files={"paddle": described_files(file.parent, names)},
@@ -170,6 +181,9 @@ def test_an_export_that_cannot_teach_is_told_by_its_description(exported):
         exported_runner(str(file))
     describe(file, dtype="uint8")
     with pytest.raises(CheckpointError, match=r"cannot teach: it takes uint8 .*--preprocess"):
+        exported_runner(str(file))
+    describe(file, batch=4)
+    with pytest.raises(CheckpointError, match=r"cannot teach: it takes exactly 4 images .*--batch"):
         exported_runner(str(file))
     describe(file)
     file.with_suffix(".pdiparams").write_bytes(b"other weights")
