@@ -106,8 +106,9 @@ class Teacher:
         except Exception as error:  # Paddle and ONNX Runtime raise what they like on a wrong shape
             raise ConfigError(
                 f"the teacher {self.name} cannot look at images of {list(shape)}, float32: "
-                f"{error}; if it was trained for another size, give that as teacher.transform.size; "
-                "if it was exported for a fixed number of images, export it for any"
+                f"{error}; if it was trained for another size, give that as "
+                "teacher.transform.size; if it was exported for a fixed number of images, export "
+                "it for any"
             ) from error
         self.check_answers(found, 2, class_num)
 

@@ -226,6 +226,15 @@ def test_run_checkpoint_and_export_predict_the_same(trained, expected):
     assert predictors[0].labels is None
 
 
+def test_a_file_of_an_export_leads_to_its_folder(trained, tmp_path):
+    params = Path(served(trained)) / "model.pdiparams"
+    with pytest.raises(CheckpointError, match=r"one file of an exported model; .*: .*/served$"):
+        passl.load_model(params)
+    (tmp_path / "theirs.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"theirs.onnx: .* without inference.yml beside it"):
+        passl.load_model(tmp_path / "theirs.onnx")
+
+
 def test_what_is_no_model_is_told(trained, tmp_path):
     with pytest.raises(CheckpointError, match="was not exported to onnx; it has paddle"):
         passl.load_model(served(trained), backend="onnx")
