@@ -82,9 +82,8 @@ def _one_file(path: Path) -> str:
     if (path.parent / CARD_NAME).is_file():
         return f"{path}: is one file of an exported model; name its folder: {path.parent}"
     return (
-        f"{path}: an exported model without {CARD_NAME} beside it, which says how a picture becomes "
-        "an input and what the classes are called; `passl-export` writes both, for a model of "
-        "another origin run it with its own runtime"
+        f"{path}: is an exported model without {CARD_NAME} beside it, which says how a picture "
+        "becomes an input and what the classes are called; `passl-export` writes both"
     )
 
 
