@@ -67,6 +67,7 @@ class Loader:
     Attributes:
         num_batches: batches of an epoch.
         num_samples: samples of an epoch over all ranks.
+        transforms: the whole chain of the data set, wherever its end is done.
         device_transform: what the caller must apply to a batch's images as a tensor, or None.
         host_normalize: what replaces the end of the chain where a batch is put together, or None.
     """
@@ -92,6 +93,7 @@ class Loader:
     ) -> None:
         # A copy, as its chain of transforms may be cut; other users of the data set keep theirs.
         self.dataset, self.sampler = copy.copy(dataset), sampler
+        self.transforms = list(dataset.transforms)
         self.batch_transforms = list(batch_transforms)
         self.num_workers, self.prefetch_batches = num_workers, prefetch_batches
         self.seed, self.rank, self.world_size = seed, rank, world_size

@@ -380,7 +380,7 @@ class Builder:
         distillation = build_distillation(
             self.config,
             model,
-            loader.dataset.transforms,
+            loader,
             self.build_precision_once(),
             self.world,
             self.reporter,

@@ -22,7 +22,7 @@ from passl.export import formats
 from passl.export.card import ModelCard
 from passl.export.int8 import simulate
 from passl.export.int8_check import follow
-from passl.export.live import live_model
+from passl.export.live import live_model, read_labels
 from passl.export.sessions import LiveSession, open_session
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -302,6 +302,32 @@ def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
     assert len(predictor.predict([trained.pixels(0)] * 3)) == 3
 
 
+@needs_onnx
+def test_a_simplified_int8_graph_keeps_the_weights_of_its_convolutions():
+    """Multiplied with a batch normalisation they would be none of the model's (ResNet)."""
+    if not (formats._has("onnxoptimizer") or formats._has("onnxsim")):
+        pytest.skip("needs onnxoptimizer or onnxsim")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from passl.export.onnx_graph import _simplified
+
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    four = [numpy_helper.from_array(np.float32([1, 2, 3, 4]), name) for name in "abcd"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, side, side])
+            for name, channels, side in (("x", 3, 8), ("z", 4, 6))]  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"]),
+         helper.make_node("BatchNormalization", ["y", *"abcd"], ["z"])],
+        "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w"), *four],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    kept = _simplified(model, keeps_weights=True).graph.node
+    assert [(node.op_type, node.input[1]) for node in kept][:1] == [("Conv", "w")]
+    assert [node.op_type for node in kept][1:] == ["BatchNormalization"]
+    free = [node.op_type for node in _simplified(model, keeps_weights=False).graph.node]
+    assert "BatchNormalization" not in free
+
+
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
@@ -448,6 +474,12 @@ def test_a_missing_tool_is_named_before_anything_is_written(trained, tmp_path, m
 def test_settings_that_make_no_sense_are_told(trained, settings, sentence, tmp_path):
     with pytest.raises((ConfigError, DataError), match=sentence):
         trained.export(tmp_path / "out", *settings)
+
+
+def test_names_of_a_file_with_a_byte_order_mark_begin_without_it(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")  # as Notepad writes it
+    assert read_labels(str(file), 2) == ["cat", "dog"]
 
 
 def test_photos_take_the_place_of_the_data_and_must_fit(trained, tmp_path):

@@ -380,3 +380,18 @@ def test_flat_memory_over_many_epochs():
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_the_whole_chain_is_known_wherever_its_end_is_done(on_device):
+    """Of a mixed batch too, which is normalised on the host, the pictures can be shown."""
+    from passl.data.pictures import visible
+
+    dataset = Numbers()
+    chain = list(dataset.transforms)
+    mixing = [] if on_device else [Mixup(alpha=0.2, model_class_num=7, prob=0.0)]
+    loader = make(dataset, batch_transforms=mixing, shuffle=False, num_workers=0)
+    assert loader.transforms == chain
+    batch = next(iter(loader.epoch(0)))
+    shown = visible(batch.images, loader)
+    np.testing.assert_array_equal(shown[:, 0, 0, 0], np.arange(5))

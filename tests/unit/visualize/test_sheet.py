@@ -19,7 +19,7 @@ DIGITS = "configs/quickstart/ViT_micro_digits.yaml"
 
 
 def loader(*transforms: Any) -> Any:
-    return SimpleNamespace(dataset=SimpleNamespace(transforms=list(transforms)))
+    return SimpleNamespace(transforms=list(transforms))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
