@@ -59,10 +59,10 @@ def results(
         ips: mean images per second; None if no step was timed.
         criterion: name of what evaluations are judged by.
     """
-    speed = f" at {ips:.1f} images/sec" if ips is not None else ""
+    speed = f"; {ips:.1f} images/sec in the steps alone" if ips is not None else ""
     lines = [
         f"done: {_count(state.step, 'step')}, {_count(plan.epoch_of(state.step), 'epoch')}, "
-        f"{format_eta(state.train_time_s)} in all, {state.train_time_s:.1f} s{speed}"
+        f"{format_eta(state.train_time_s)} ({state.train_time_s:.1f} s) in all{speed}"
     ]
     if state.best is not None:
         lines.append(f"best {criterion}: {_when(state.best)}")
