@@ -64,10 +64,12 @@ def results(
         ips: mean images per second; None if no step was timed.
         criterion: name of what evaluations are judged by.
     """
-    speed = f" at {ips:.1f} images/sec" if ips is not None else ""
+    speed = f"; {ips:.1f} images/sec in steps" if ips is not None else ""
+    seconds = state.train_time_s
+    time = f"{seconds:.1f} s" if seconds < 60 else format_eta(seconds)
     lines = [
         f"done: {_count(state.step, 'step')}, {_count(plan.epoch_of(state.step), 'epoch')}, "
-        f"{format_eta(state.train_time_s)} in all, {state.train_time_s:.1f} s{speed}"
+        f"{time}{speed}"
     ]
     if state.best is not None:
         lines.append(f"best {criterion}: {_when(state.best)}")

@@ -13,6 +13,7 @@ from PIL import Image
 from passl.cli.data import main
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
 from passl.errors import ConfigError
+from passl.visualize import augment
 from passl.visualize.augment import Part, draw_sheet, parts_of_target, visible
 
 DIGITS = "configs/quickstart/ViT_micro_digits.yaml"
@@ -130,6 +131,21 @@ def test_mistakes_on_the_command_line_are_told(repo, capsys, tmp_path, options, 
     out = ["--out", str(tmp_path / "x.png")]
     assert main(["preview", "-c", str(repo / DIGITS), *out, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_classes_of_folders_are_called_by_their_names(tmp_path, monkeypatch):
+    for name in ("heron", "stork"):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "birds" / name / "1.png")
+    seen = []
+    monkeypatch.setattr(augment, "draw_sheet", lambda images, targets, *_: seen.extend(targets))
+    steps = [{"name": "NormalizeImage", "order": "hwc"}, {"name": "ToCHWImage"}]
+    dataset = {"name": "ImageFolder", "root": str(tmp_path / "birds"), "transform_ops": steps}
+    options = ["-o", "Model.class_num=2", "Model.in_chans=3", f"DataLoader.Eval.dataset={dataset}"]
+    out = ["--out", str(tmp_path / "x.png")]
+    config = "quickstart/ViT_micro_digits"
+    assert main(["preview", "-c", config, "--mode", "eval", *out, *options]) == 0
+    assert [target[0].name for target in seen] == ["0 heron", "1 stork"]
 
 
 def test_missing_data_is_told_with_its_place(repo, capsys, tmp_path):
