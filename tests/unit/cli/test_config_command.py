@@ -128,6 +128,14 @@ def test_diff_of_another_component_lists_the_arguments_of_either(run):
 # -- explain -----------------------------------------------------------------------------------
 
 
+def test_explain_answers_what_it_can_and_names_all_that_it_cannot(capsys):
+    assert main(["explain", "Global.epoch", "input_size", "Global.sed"]) == 2
+    shown = capsys.readouterr()
+    assert "input_size is no key here; it is Model.img_size" in shown.out
+    assert "'Global.epochs'" in shown.err
+    assert "'Global.seed'" in shown.err
+
+
 def test_explain_says_meaning_type_default_and_how_to_write_it(run):
     assert run("explain", "FP16.GradScaler.decr_ratio").splitlines() == [
         "FP16.GradScaler.decr_ratio",
