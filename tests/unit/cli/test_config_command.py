@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from passl.cli import check
 from passl.cli.config import main
 from passl.config import load_config
 from passl.config.yaml_tree import read_yaml_file
@@ -203,3 +204,16 @@ def test_what_show_prints_is_yaml_without_mistakes(run, tmp_path):
     problems: list[str] = []
     assert read_yaml_file(Path("part.yaml"), problems) is not None
     assert problems == []
+
+
+# -- mistakes, as docs/config.md shows them ----------------------------------------------------
+
+
+def test_the_mistakes_of_the_page_are_told_in_its_words(tmp_path, capsys):
+    (tmp_path / "my.yaml").write_text(
+        "_base_: ViT_base_patch16_224\nGlobal: {epoch: 5}\nModel: {drop_path: 0.1}\n"
+        "Optimizer: {weight_decay: -0.3}\n"
+    )
+    assert check.main(["-c", "my.yaml", "-o", "FP16.level=O3"]) == 2
+    page = (REPO / "docs" / "config.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().err in page
