@@ -60,9 +60,12 @@ def results(
         criterion: name of what evaluations are judged by.
     """
     speed = f" at {ips:.1f} images/sec" if ips is not None else ""
+    taken = f"{state.train_time_s:.1f} s"
+    if state.train_time_s >= 60:
+        taken = f"{format_eta(state.train_time_s)} ({taken})"
     lines = [
         f"done: {_count(state.step, 'step')}, {_count(plan.epoch_of(state.step), 'epoch')}, "
-        f"{format_eta(state.train_time_s)} in all, {state.train_time_s:.1f} s{speed}"
+        f"{taken} in all{speed}"
     ]
     if state.best is not None:
         lines.append(f"best {criterion}: {_when(state.best)}")
