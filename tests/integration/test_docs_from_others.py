@@ -134,6 +134,20 @@ def test_what_explain_says_of_a_flag_is_what_the_page_says(page: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_row_that_adds_a_transform_takes_none_away(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPO)
+    before = load_config(base_config(page), [], mode="train").DataLoader.Train
+    for row in read_rows(page, REPO):
+        added = [one for one in row.overrides if one.startswith("+DataLoader.Train.dataset.")]
+        if not added:
+            continue
+        after = load_config(base_config(page), row.overrides, mode="train").DataLoader.Train
+        number = len(before.dataset["transform_ops"]) + len(added)
+        assert len(after.dataset["transform_ops"]) == number, row.where
+
+
 def test_every_key_of_a_remark_exists(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPO)
     base = base_config(page)

@@ -119,6 +119,13 @@ def test_plus_adds_a_key_and_appends_to_a_list(base, load):
     assert config.Global.seed == 5
 
 
+def test_plus_never_takes_the_place_of_an_entry(base, load):
+    config = load(base, f"+{OPS}.1=ToyFlip", f"+{OPS}.0=ToyFlip")
+    steps = config.DataLoader.Train.dataset["transform_ops"]
+    assert [step["name"] for step in steps] == ["ToyFlip", "ToyCrop", "ToyFlip", "ToyFlip"]
+    assert config.origin(f"{OPS}.0") == f"-o +{OPS}.0=ToyFlip"
+
+
 def test_sections_that_the_file_lacks_are_made(base, load):
     config = load(base, "FP16.level=O2", "FP16.GradScaler.init_loss_scaling=2**16")
     assert (config.FP16.level, config.FP16.GradScaler.init_loss_scaling) == ("O2", 65536.0)
