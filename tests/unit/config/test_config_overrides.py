@@ -93,6 +93,13 @@ def test_a_new_name_drops_the_arguments_of_the_old_component(base, load):
     ]
 
 
+def test_the_number_of_classes_is_of_the_data_and_stays_with_another_model(base, load):
+    text = base.replace("name: ToyNet\n", "name: ToyNet\n  class_num: 7\n  depth: 3\n", 1)
+    assert load(text, "Model.name=SizedNet").Model == {
+        "name": "SizedNet", "class_num": 7, "img_size": 32,
+    }  # fmt: skip
+
+
 def test_a_new_name_keeps_what_the_command_line_sets_in_any_order(base, load):
     for overrides in (
         ["Model.name=SizedNet", "Model.class_num=3"],
