@@ -185,16 +185,20 @@ class _Server:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._answer()  # it has its model, and no import runs beside another's turn
 
     def turn(self, batch: int) -> float:
         """Images a second."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(f"{batch}\n")
         self._process.stdin.flush()
+        return float(self._answer()["rate"])
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
-                return float(json.loads(line)["rate"])
+                return dict(json.loads(line))
         raise RuntimeError("a contestant ended early")
 
     def close(self) -> None:
@@ -207,6 +211,7 @@ def _serve(kind: str, path: str, threads: str) -> None:
     makers = {"live": _live, "torch": _torch, "torch-int8": _torch}
     run = makers.get(kind, _exported)(kind, path, int(threads))
     known: Optional[tuple[int, int]] = None
+    print(json.dumps({}), flush=True)
     for line in sys.stdin:
         batch = int(line)
         images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), np.float32)

@@ -9,19 +9,25 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Callable, Optional
 
 from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.config.cross import Mode
 from passl.engine.attempt import noting_the_end
-from passl.engine.stopping import StopRequest, catching_signals, process_age_s
+from passl.engine.stopping import (
+    StopRequest,
+    catching_signals,
+    process_age_s,
+    stop_with_launcher,
+)
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
     "add_config_options",
-    "add_traceback",
+    "command_parser",
     "config_parser",
     "examples_of_subcommands",
     "load_from_args",
@@ -30,23 +36,43 @@ __all__ = [
 ]
 
 
-def config_parser(
-    prog: str, description: str, epilog: str, *, required: bool = True
+def command_parser(
+    prog: str,
+    description: str,
+    epilog: str,
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """A parser with ``-c``, ``-o``, ``--print-config`` and ``--traceback``."""
-    parser = argparse.ArgumentParser(
+    """A parser with ``--traceback``, which :func:`run_command` asks every command for.
+
+    Args:
+        prog: the command as it is typed.
+        description: what it does, in a sentence.
+        epilog: examples, as they are to be pasted.
+        kind: for a command whose words come in an order of its own.
+    """
+    parser = kind(
         prog=prog,
         description=description,
         epilog=epilog,
         formatter_class=HelpFormatter,
     )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the program an error was raised"
+    )
+    return parser
+
+
+def config_parser(
+    prog: str, description: str, epilog: str, *, required: bool = True
+) -> argparse.ArgumentParser:
+    """:func:`command_parser` with ``-c``, ``-o`` and ``--print-config``."""
+    parser = command_parser(prog, description, epilog)
     add_config_options(parser, required=required)
     parser.add_argument(
         "--print-config",
         action="store_true",
         help="print the resolved config with the origin of every value, and stop",
     )
-    add_traceback(parser)
     return parser
 
 
@@ -67,13 +93,6 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = True
         default=[],
         metavar="KEY=VALUE",
         help="set a key, e.g. -o Global.epochs=10 Model.drop_rate=0.0; ~KEY removes it; repeatable",
-    )
-
-
-def add_traceback(parser: argparse.ArgumentParser) -> None:
-    """The ``--traceback`` option."""
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in the program an error was raised"
     )
 
 
@@ -153,7 +172,7 @@ def run_stoppable(
     action: Callable[[argparse.Namespace, StopRequest], int],
     argv: Optional[Sequence[str]],
 ) -> int:
-    """:func:`run_command` for a command that SIGTERM, SIGINT and SIGUSR1 end neatly.
+    """:func:`run_command` for a command that the signals of a stop end neatly.
 
     Args:
         action: obeys the request; one that does not is ended only by SIGKILL.
@@ -167,6 +186,8 @@ def run_stoppable(
             return action(arguments, request)
 
     with catching_signals(request, ends_process=is_process):
+        if is_process:
+            stop_with_launcher()
         return run_command(parser, act, argv)
 
 
@@ -179,4 +200,5 @@ def _explain(prog: str, error: PasslError) -> None:
     for text in texts:
         if is_terminal(sys.stderr):  # not in the middle of a word
             text = "\n".join(wrapped(text, columns_of(sys.stderr)))
-        print(text, file=sys.stderr)
+        with suppress(OSError):  # a terminal that was closed; the exit status still tells
+            print(text, file=sys.stderr)

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from passl.cli.commands import COMMANDS
-from passl.cli.common import add_traceback, run_command
+from passl.cli.common import command_parser, run_command
 from passl.cli.completing import complete
-from passl.cli.help_text import HelpFormatter
 from passl.errors import EXIT_OK
 
 __all__ = ["build_parser", "main"]
@@ -120,14 +119,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl completion",
-        description="Print a script that completes PASSL's commands in a shell.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl completion", "Print a script that completes PASSL's commands in a shell.", _EPILOG
     )
     parser.add_argument("shell", choices=sorted(_SCRIPTS), help="whose script")
-    add_traceback(parser)
     return parser
 
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, examples_of_subcommands, run_command
+from passl.cli.common import command_parser, examples_of_subcommands, run_command
 from passl.cli.config_views import add_diff, add_list, add_show
 from passl.cli.explain import add_explain
-from passl.cli.help_text import HelpFormatter
 from passl.config import load_config
 from passl.config.myrtle import import_myrtle
 from passl.errors import EXIT_OK, ConfigError
@@ -40,13 +39,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-config",
-        description="Show, compare and explain configs, and make them of other systems' files.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-config",
+        "Show, compare and explain configs, and make them of other systems' files.",
+        _EPILOG,
     )
-    add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_list(commands)
     add_show(commands)

@@ -20,8 +20,7 @@ from passl.checkpoint.convert.targets import Target, find_models, fit, plain_vit
 from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.sources import TensorSource, open_source
-from passl.cli.common import add_traceback, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import command_parser, run_command
 from passl.cli.llama_weights import add_llama_options, asked_of_llama, run_llama
 from passl.config.tree import plain
 from passl.config.yaml_tree import parse_yaml
@@ -63,11 +62,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = _Parser(
-        prog="passl-convert",
-        description="Convert weights between other programs' files and ours, or ours and timm's.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-convert",
+        "Convert weights between other programs' files and ours, or ours and timm's.",
+        _EPILOG,
+        _Parser,
     )
     parser.add_argument("source", metavar="SRC", help="file of weights, or an address (--download)")
     parser.add_argument("destination", metavar="DST", nargs="?", help="file to write")
@@ -116,7 +115,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--download", action="store_true", help="fetch SRC, an address, into DST's folder first"
     )
     add_llama_options(parser)
-    add_traceback(parser)
     return parser
 
 

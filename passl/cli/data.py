@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, examples_of_subcommands, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import command_parser, examples_of_subcommands, run_command
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -35,13 +34,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-data",
-        description="Make lists and labels of downloaded data sets, and look at what models see.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-data",
+        "Make lists and labels of downloaded data sets, and look at what models see.",
+        _EPILOG,
     )
-    add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_imagenet21k(commands)
     _add_imagenet1k(commands)
@@ -108,7 +105,7 @@ def _imagenet21k(arguments: argparse.Namespace) -> int:
         classes=_names(arguments.classes),
     )
     with CountProgress("hashing", unit="files") as progress:
-        summary = prepare(options, print, progress)
+        summary = prepare(options, progress.say, progress)
     print(summary.describe())
     print(f"done in {summary.seconds:.1f} s; the lists are in {options.out}")
     return EXIT_OK
@@ -140,7 +137,7 @@ def _imagenet1k(arguments: argparse.Namespace) -> int:
         ),
     )
     with CountProgress("extracting", unit="archives") as progress:
-        lines = prepare(sources, print, progress)
+        lines = prepare(sources, progress.say, progress)
     print("\n".join(lines))
     return EXIT_OK
 

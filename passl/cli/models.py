@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from passl.cli.common import add_traceback, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import command_parser, run_command
 from passl.cli.weights import print_weights_of, show_weights, weights_table
 from passl.errors import EXIT_OK, ConfigError
 from passl.models import list_models, model_spec, nearest_models
@@ -52,11 +51,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-models",
-        description="List the models a config can name in Model.name, or show one of them.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-models",
+        "List the models a config can name in Model.name, or show one of them.",
+        _EPILOG,
     )
     parser.add_argument(
         "pattern", nargs="?", default="*", help="shell wildcards; or the word 'show' and a NAME"
@@ -66,7 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--pretrained", action="store_true", help="list public weights instead of models"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_traceback(parser)
     return parser
 
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.cli.common import add_traceback, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import command_parser, run_command
 from passl.config.starter import write_starter
 from passl.errors import EXIT_OK, ConfigError
 
@@ -32,11 +31,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl new",
-        description="Write a small config that begins with another one.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl new", "Write a small config that begins with another one.", _EPILOG
     )
     parser.add_argument("name", metavar="NAME", help="NAME.yaml is written, and nothing else")
     parser.add_argument(
@@ -55,7 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="values to begin with, as after -o",
     )
-    add_traceback(parser)
     return parser
 
 

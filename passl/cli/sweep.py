@@ -13,8 +13,7 @@ from typing import Callable, Optional
 
 from passl.checkpoint.lock import RunLock
 from passl.cli.check import check_transforms
-from passl.cli.common import add_config_options, add_traceback, run_command
-from passl.cli.help_text import HelpFormatter
+from passl.cli.common import add_config_options, command_parser, run_command
 from passl.config import Config, load_config
 from passl.distributed.host import installed_versions
 from passl.engine.stopping import STOP_FILE, StopRequest, catching_signals
@@ -48,7 +47,7 @@ Every combination is checked before the first run starts. The same command goes 
 stopped; more values add runs.
 
 exit status: 0 all runs are done; 1 some failed; 2 a mistake in the config, a value or an option;
-75 stopped by SIGTERM, SIGINT, SIGUSR1 or a file STOP in the sweep's folder, with the states saved
+75 stopped by SIGTERM, SIGINT, SIGUSR1, SIGHUP or a file STOP in the sweep's folder, states saved
 """
 
 #: How a run is started: the commands may be installed elsewhere than this Python.
@@ -73,11 +72,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-sweep",
-        description="Train a config with many values, and see which was best.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-sweep", "Train a config with many values, and see which was best.", _EPILOG
     )
     add_config_options(parser, required=False)
     _add_factor_options(parser)
@@ -89,7 +85,6 @@ def build_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="check, list the runs, and stop")
     what.add_argument("--report", action="store_true", help="compare what there is, and stop")
-    add_traceback(parser)
     return parser
 
 

@@ -10,11 +10,10 @@ from typing import Any, Optional
 
 from passl.cli.common import (
     add_config_options,
-    add_traceback,
+    command_parser,
     examples_of_subcommands,
     run_command,
 )
-from passl.cli.help_text import HelpFormatter
 from passl.cli.preview import add_preview
 from passl.errors import EXIT_OK, ConfigError
 
@@ -44,13 +43,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="passl-visualize",
-        description="Draw attention, schedules, weights, curves, mistakes and augmentation.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    parser = command_parser(
+        "passl-visualize",
+        "Draw attention, schedules, weights, curves, mistakes and augmentation.",
+        _EPILOG,
     )
-    add_traceback(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_attention(commands)
     _add_schedule(commands)

@@ -188,16 +188,16 @@ class Optimizer(ABC):
                 entry.num_updates = int(np.asarray(state[f"{entry.name}/updates"]).item())
         self.num_steps = int(np.asarray(state[_STEP]).item())
 
-    @abstractmethod
-    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
-        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
-
-    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+    def slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
         """Names and shapes of what is remembered for a parameter of ``shape``.
 
         Called by the constructor: an optimizer that overrides it sets what it reads before.
         """
         return {name: list(shape) for name in self.slot_names}
+
+    @abstractmethod
+    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
+        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
 
     def _update_each(
         self,
@@ -236,7 +236,7 @@ class Optimizer(ABC):
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
         if param.dtype != paddle.float32:
             state.master, state.saves_master = param.detach().astype("float32"), True
-        for slot, shape in self._slot_shapes(param.shape).items():
+        for slot, shape in self.slot_shapes(param.shape).items():
             state.slots[slot] = paddle.zeros(shape, dtype="float32")
         return state
 

@@ -74,6 +74,12 @@ class Schedule(ABC):
         self.warmup_end_lr = warmup_end_lr
         self.notes: list[str] = []
         self.warmup = self._warmup_in_units(warmup_steps, warmup_epochs)
+        if unit == "epoch" and self.warmup and not warmup_start_lr:
+            self.notes.append(
+                f"{name}: the rate is 0 for the whole first epoch, which trains nothing, as the "
+                "warm-up starts from 0 and moves once an epoch; write unit: step, or a "
+                "warmup_start_lr above 0"
+            )
         self._ramp = self.warmup - 1 if warmup_inclusive and self.warmup > 1 else self.warmup
 
     def __call__(self, step: int) -> float:
