@@ -118,7 +118,12 @@ RULES: tuple[Rule, ...] = (
     Rule("Global.distributed", "dropped", "the launcher's environment decides", drop),
     Rule("Global.rank", "dropped", "the launcher's environment decides", drop),
     Rule("Global.world_size", "dropped", "the launcher's environment decides", drop),
-    Rule("Global.flags", "accepted", "set before the first operation", accept),
+    Rule(
+        "Global.flags",
+        "accepted",
+        "set before the first operation; those of GPUs only where Paddle has them",
+        accept,
+    ),
     Rule("profiler_options", "dropped", "PASSL never reads it", drop),
     Rule("FP16: null", "no mixed precision", "PASSL stops with an assertion", accept),
     Rule(
