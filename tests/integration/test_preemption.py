@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 from started import start_training
 
 from passl.checkpoint.store import CheckpointStore
@@ -19,7 +19,6 @@ from passl.engine.build import build_run
 from passl.engine.hooks.base import Hook
 from passl.engine.stopping import RunStopped, StopRequest
 
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
 # 359 digits to evaluate in 6 batches; 6 steps an epoch, evaluated and saved at its end.
 SHORT = ("Global.epochs=3", "DataLoader.Eval.sampler.batch_size=64", "Global.imports=[slow_parts]")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -46,10 +45,6 @@ def assert_same_end(stopped: RunFolder, whole: RunFolder) -> None:
             del state["train_time_s"], state["hooks"]
         assert mine == theirs
     assert without_times(stopped.records()) == without_times(whole.records())
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 def saved_step(run: RunFolder) -> int:

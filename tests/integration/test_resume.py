@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 from started import start_training
 
 import passl
@@ -18,12 +18,6 @@ from passl.data.datasets.digits import DigitsDataset
 from passl.engine.changes import config_changes
 from passl.engine.resume import read_state
 from passl.errors import CheckpointError
-
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
