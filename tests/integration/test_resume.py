@@ -27,11 +27,18 @@ def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
     assert stopped.state()["samples_seen"] == whole.state()["samples_seen"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunFolder:
+    """A run that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("resume") / "whole")
+    assert run.train() == 0
+    return run
+
+
 # 1438 training digits in batches of 256: 6 steps an epoch, the last one ragged (158 samples).
 @pytest.mark.parametrize("stops", [(1,), (4,), (6,), (9, 14), (29,)], ids=str)
-def test_stopping_after_any_step_changes_nothing(make_run, stops):
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train() == 0
+def test_stopping_after_any_step_changes_nothing(make_run, whole, stops):
+    stopped = make_run("stopped")
     for step in stops:
         assert stopped.train(f"Global.max_train_step={step}") == 0
         assert stopped.state()["step"] == step
@@ -63,16 +70,26 @@ MIXED = (
 )
 
 
+@pytest.fixture(scope="module")
+def whole_mixed(tmp_path_factory) -> RunFolder:
+    """A run with mixed batches that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("mixed") / "whole")
+    assert run.train(*MIXED) == 0
+    return run
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_random_batches_continue_exactly_with_any_number_of_workers(make_run, workers):
+def test_random_batches_continue_exactly_with_any_number_of_workers(
+    make_run, whole_mixed, workers
+):
     """Dropout and drop path are on in the small config, Mixup and CutMix here."""
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train(*MIXED) == 0
+    stopped = make_run("stopped")
     for step in (3, 5, 13):
         assert stopped.train(*MIXED, f"Global.max_train_step={step}") == 0
     assert stopped.train(*MIXED, f"DataLoader.Train.loader.num_workers={workers}") == 0
-    assert_same_run(stopped, whole)
-    assert without_times(stopped.records("train")) == without_times(whole.records("train"))
+    assert_same_run(stopped, whole_mixed)
+    mine, theirs = stopped.records("train"), whole_mixed.records("train")
+    assert without_times(mine) == without_times(theirs)
 
 
 def test_a_resume_reads_no_image_of_the_batches_that_are_done(run_folder, monkeypatch):
