@@ -279,6 +279,16 @@ def test_lists_of_components_are_compared_item_by_item(run_folder):
     ]
 
 
+def test_true_is_not_one(run_folder):
+    one, true = (
+        passl.load_config(run_folder.config_file, [f"Global.flags={{FLAGS_benchmark: {value}}}"])
+        for value in ("1", "true")
+    )
+    assert [str(change) for change in config_changes(one.to_dict(), true)] == [
+        "Global.flags.FLAGS_benchmark was 1 and is True"
+    ]
+
+
 def test_a_section_that_was_null_is_told_by_its_keys(run_folder):
     plain = passl.load_config(run_folder.config_file)
     sharded = passl.load_config(run_folder.config_file, ["DistributedStrategy.sharding.stage=1"])
