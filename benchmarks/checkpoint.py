@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from marks import put_table
+from measured import measured
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
@@ -96,9 +96,9 @@ def describe(
     """The table of medians, least and most."""
     medians = {name: statistics.median(item[name] for item in rounds) for name in rounds[0]}
     loads = sorted(item["load"] for item in rounds)
+    disk = shutil.disk_usage(tempfile.gettempdir()).total / 1e9
     lines = [
-        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; Python "
-        f"{platform.python_version()}; {settings}. {options.model} with AdamW, "
+        f"{measured()}; a disk of {disk:.0f} GB; {settings}. {options.model} with AdamW, "
         f"{medians['bytes'] / 1e9:.2f} GB a checkpoint; medians of {len(rounds)} rounds; load "
         f"{loads[0]:.1f} to {loads[-1]:.1f}.",
         "",
@@ -168,17 +168,6 @@ def _resume(store: Any, model: Any, optimizer: Any) -> None:
     folder = store.latest()
     load_pretrained(model, str(folder), finetune=False)
     optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
-
-
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = model or "an unknown processor"
-    disk = shutil.disk_usage(tempfile.gettempdir()).total / 1e9
-    return f"{model}, {runtime.available_cores()} cores, a disk of {disk:.0f} GB"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ paddle.save's is not.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from measured import measured, versions
 
 from passl.checkpoint.sources import write_safetensors
 
@@ -91,6 +93,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.torch_python is None:
         print("no --torch-python: files of PyTorch and torch.load are left out\n")
+    peer = versions(["torch"], str(options.torch_python)) if options.torch_python else []
+    print(f"{', '.join([measured('numpy'), *peer])}; load {os.getloadavg()[0]:.1f} at the start.\n")
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
             files = make_files(Path(folder), *SIZES[model], options.torch_python)

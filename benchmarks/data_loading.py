@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import io
 import os
-import platform
 import resource
 import statistics
 import tarfile
@@ -38,6 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from marks import put_table
+from measured import measured
 from PIL import Image
 
 from passl.data import turbojpeg
@@ -90,8 +90,7 @@ def main() -> None:
                     wall[name].append(time.perf_counter() - started)
                     cpu[name].append(processor_time() - used)
     text = (
-        f"Measured {time.strftime('%Y-%m-%d')} on {processor()}, {os.cpu_count()} cores; Python "
-        f"{platform.python_version()}, fast-jpeg {'' if turbojpeg.is_available() else 'not '}"
+        f"{measured('numpy', 'pillow')}, fast-jpeg {'' if turbojpeg.is_available() else 'not '}"
         f"installed; load {load:.1f} before, {os.getloadavg()[0]:.1f} after; {options.images} JPEG "
         f"files of {size / 1024:.0f} KB on average; medians of {options.rounds} interleaved "
         f"rounds.\n\n{table(rows, cpu, wall, options.images)}\n\n"
@@ -106,14 +105,6 @@ def processor_time() -> float:
     """Seconds of the processor that this process and those that it waited for have used."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime
-
-
-def processor() -> str:
-    """Its name."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def table(

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from measured import measured
+
 from passl import runtime
 
 GLOBAL_BATCH = 8
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.inside:
         print(json.dumps(_train_alone(options.inside == "recompute", options.rounds)))
         return 0
-    print(f"load before: {os.getloadavg()[0]:.1f}")
+    print(f"{measured()}; load before: {os.getloadavg()[0]:.1f}.")
     for part in options.parts:
         _report_memory(options.rounds) if part == "memory" else _pair(part, options.rounds)
     return 0

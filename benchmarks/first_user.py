@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import signal
 import statistics
@@ -25,11 +24,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
 
 from marks import put_table
+from measured import measured
 
 _REPO = Path(__file__).resolve().parents[1]
 _QUICKSTART = "passl-train -c configs/quickstart/ViT_micro_digits.yaml"
@@ -171,9 +170,7 @@ def _block(page: str, text: str) -> str:
 def _table(timings: Sequence[Timing], load: float, rounds: int) -> str:
     of = "one round" if rounds == 1 else f"medians of {rounds} rounds"
     rows = [
-        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; Python "
-        f"{platform.python_version()}, paddlepaddle {version('paddlepaddle')}; {of}; load before: "
-        f"{load:.1f}.",
+        f"{measured()}; {of}; load before: {load:.1f}.",
         "",
         "| what | command | s | to the first step, s |",
         "|---|---|---:|---:|",
@@ -183,15 +180,6 @@ def _table(timings: Sequence[Timing], load: float, rounds: int) -> str:
         seconds = f"{statistics.median(timing.seconds):.1f}"
         rows.append(f"| {timing.what} | `{timing.command}` | {seconds} | {first} |")
     return "\n".join(rows)
-
-
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
-        model = found[1] if found else model
-    return f"{model}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

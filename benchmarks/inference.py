@@ -22,18 +22,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 from marks import put_table
+from measured import measured, versions
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -84,9 +83,8 @@ def main() -> None:
     print("\n" + "\n".join(sizes))
     busy = "**on a busy machine**, " if load > threads else ""
     head = (
-        f"Measured {date.today()} on {_processor()}; {threads} threads each, medians of "
-        f"{options.rounds} interleaved rounds; {busy}load {load:.1f} at "
-        f"the start; {_versions(options)}."
+        f"{measured('numpy', 'onnxruntime')}{_peer(options)}, VNNI: {_vnni()}; {threads} threads "
+        f"each, medians of {options.rounds} interleaved rounds; {busy}load {load:.1f} at the start."
     )
     writing = "Writing the files, those of ONNX by way of Paddle's:"
     text = "\n".join([head, "", *table, "", writing, "", *sizes])
@@ -187,16 +185,20 @@ class _Server:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._answer()  # it has its model, and no import runs beside another's turn
 
     def turn(self, batch: int) -> float:
         """Images a second."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(f"{batch}\n")
         self._process.stdin.flush()
+        return float(self._answer()["rate"])
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
-                return float(json.loads(line)["rate"])
+                return dict(json.loads(line))
         raise RuntimeError("a contestant ended early")
 
     def close(self) -> None:
@@ -209,6 +211,7 @@ def _serve(kind: str, path: str, threads: str) -> None:
     makers = {"live": _live, "torch": _torch, "torch-int8": _torch}
     run = makers.get(kind, _exported)(kind, path, int(threads))
     known: Optional[tuple[int, int]] = None
+    print(json.dumps({}), flush=True)
     for line in sys.stdin:
         batch = int(line)
         images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), np.float32)
@@ -262,26 +265,15 @@ def _torch(kind: str, name: str, threads: int) -> Callable[[np.ndarray], Any]:
     return run
 
 
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    vnni = any("vnni" in line for line in lines)
-    return f"{names[0] if names else platform.machine()}, VNNI: {'yes' if vnni else 'no'}"
-
-
-def _versions(options: argparse.Namespace) -> str:
-    import onnxruntime
-    import paddle
-
-    text = f"Paddle {paddle.__version__}, ONNX Runtime {onnxruntime.__version__}"
+def _peer(options: argparse.Namespace) -> str:
     if options.torch_python is None:
-        return text
-    code = "import torch, timm; print(f'torch {torch.__version__}, timm {timm.__version__}')"
-    done = subprocess.run(
-        [str(options.torch_python), "-c", code], capture_output=True, text=True, check=True
-    )
-    return f"{text}, {done.stdout.strip()}"
+        return ""
+    return "".join(f", {text}" for text in versions(["torch", "timm"], str(options.torch_python)))
+
+
+def _vnni() -> str:
+    facts = Path("/proc/cpuinfo")
+    return "yes" if facts.exists() and "vnni" in facts.read_text() else "no"
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def our_parts(sizes: dict[str, Any]) -> Parts:
     from passl.optim.groups import build_param_groups
 
     model = create_model("VisionTransformer", qkv_bias=True, **sizes)
-    on_a_gpu = mock.patch.multiple("passl.optim.kernels", on_cpu=lambda: False, on_gpu=lambda: True)
+    on_a_gpu = mock.patch.multiple(
+        "passl.optim.kernel_choice", on_cpu=lambda: False, on_gpu=lambda: True
+    )
     with on_a_gpu:
         optimizer = AdamW(groups=build_param_groups(model.named_parameters(), weight_decay=0.05))
     criterion, clip = CELoss(), ClipGradByGlobalNorm(1.0)

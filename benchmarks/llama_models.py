@@ -31,6 +31,8 @@ from typing import Any, Callable
 _HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 
+from measured import measured, versions  # noqa: E402
+
 
 @dataclass(frozen=True)
 class Case:
@@ -79,6 +81,8 @@ def main() -> int:
         return _work(*options.worker)
     if options.torch_python is None:
         parser.error("--torch-python is needed: the other side is torch")
+    peer = ", ".join(versions(["torch"], options.torch_python))
+    print(f"{measured('numpy')}, {peer}; load {os.getloadavg()[0]:.1f} at the start.\n")
     if options.memory:
         print(_memory_table(options.memory, options.torch_python, options.naive_layers))
     else:

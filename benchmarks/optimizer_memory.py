@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from measured import measured
 from optimizer_step import vit_base_shapes
 
 from passl import runtime
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"| {peak / minimum:.3f} |"
         )
         return 0
-    print("| optimizer | minimum, MiB | peak, MiB | ratio |\n|---|---:|---:|---:|", flush=True)
+    print(f"{measured()}.\n\n| optimizer | minimum, MiB | peak, MiB | ratio |")
+    print("|---|---:|---:|---:|", flush=True)
     for name in options.names:
         subprocess.run([sys.executable, "-W", "ignore", __file__, "--inside", name], check=True)
     return 0

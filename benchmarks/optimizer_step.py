@@ -10,11 +10,14 @@ all of them; the figures are medians over the rounds, with the fastest round in 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+
+from measured import measured
 
 from passl import runtime
 
@@ -31,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.inside:
         report(options.threads[0], measure(options.threads[0], options.rounds))
         return 0
+    print(f"{measured()}; load {os.getloadavg()[0]:.1f} at the start.", flush=True)
     for threads in options.threads:
         command = [sys.executable, __file__, "--inside", "--threads", str(threads)]
         subprocess.run([*command, "--rounds", str(options.rounds)], check=True)

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from marks import put_table
+from measured import measured
 
 CLASSES = 21841
 _MEASURE = """
@@ -71,8 +72,8 @@ def measure_hashing(folder: Path, count: int, rounds: int) -> str:
         times[names[1]].append(seconds([*command, "--out", str(folder / "out")]))
     base = statistics.median(times[names[0]])
     lines = [
-        f"Measured {time.strftime('%Y-%m-%d')}, {count:,} files, {os.cpu_count()} cores, medians "
-        f"of {rounds} rounds; load {load:.1f} before, {os.getloadavg()[0]:.1f} after.",
+        f"{measured('numpy')}; {count:,} files; medians of {rounds} rounds; "
+        f"load {load:.1f} before, {os.getloadavg()[0]:.1f} after.",
         "",
         "| | s | min to max | files a second | times md5sum |",
         "|---|---:|---:|---:|---:|",

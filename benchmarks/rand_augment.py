@@ -15,6 +15,7 @@ import time
 from typing import Callable
 
 import numpy as np
+from measured import measured
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.data.auto_augment import rand_augment_transform
@@ -50,6 +51,7 @@ def main() -> None:
                 continue
             spent, done = spent + time.process_time() - started, done + 1
         times["timm"].append(spent / done)
+    print(f"{measured('numpy', 'pillow', 'timm')}.")
     for name, values in times.items():
         print(f"{name:6}{1000 * statistics.median(values):8.3f} ms an image")
     ratio = statistics.median(a / b for a, b in zip(times["passl"], times["timm"]))

@@ -23,19 +23,17 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from marks import put_table
+from measured import measured
 
 _HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE), str(_HERE.parent)]
@@ -129,7 +127,7 @@ def _table(models: Sequence[str], kinds: Sequence[str], rounds: int) -> str:
                 f"| {case.batch_size / median:.1f} | {stock / median:.2f} |"
             )
     return "\n".join([
-        f"Measured {time.strftime('%Y-%m-%d')} on {_machine()}; {_versions(kinds)}; "
+        f"{measured('passl', 'numpy', *(['torch', 'timm'] if 'torch' in kinds else []))}; "
         f"medians of {rounds} interleaved rounds; load before: {os.getloadavg()[0]:.1f}.",
         "",
         *(f"- {kind}: {text}" for kind, text in descriptions.items()),
@@ -190,26 +188,6 @@ def _worker(kind: str, model: str) -> Iterator[Callable[[int], dict[str, Any]]]:
     finally:
         stdin.close()
         process.wait(timeout=60)
-
-
-def _machine() -> str:
-    from passl.runtime import available_cores
-
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        model = found[1] if found else model
-    return f"{model}, {available_cores()} cores, {platform.system()}"
-
-
-def _versions(kinds: Sequence[str]) -> str:
-    packages = ["passl", "paddlepaddle", "paddlepaddle-gpu", "numpy"]
-    packages += ["torch", "timm"] if "torch" in kinds else []
-    found = [f"Python {platform.python_version()}"]
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join(found)
 
 
 # -- a worker --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,6 +230,9 @@ class Registry:
 def import_user_modules(modules: Sequence[str], *, execute: bool = False) -> None:
     """Make the components of ``Global.imports`` known; with ``execute`` import the modules too.
 
+    A module that Python does not find is looked for in the current folder: the commands are no
+    scripts of that folder, so it is not on ``sys.path`` by itself.
+
     Raises:
         RegistryError: a module is not found or declares a component wrongly.
     """
@@ -236,16 +240,31 @@ def import_user_modules(modules: Sequence[str], *, execute: bool = False) -> Non
 
     variables = {registry.variable: registry.kind for registry in REGISTRIES.values()}
     for module in modules:
-        source = find_source(module)
+        source = find_source(module) or _find_beside(module)
         if source is None:
             raise RegistryError(
-                f"module {module!r} is not found; is its folder on PYTHONPATH, or the package "
-                "installed?"
+                f"module {module!r} is not found, neither in the current folder nor on PYTHONPATH "
+                "nor among the installed packages; start where its folder is, or correct the name"
             )
         for spec in scan_files([source], variables, module=module):
             REGISTRIES[spec.kind].add_specs([spec])
         if execute:
             importlib.import_module(module)
+
+
+def _find_beside(module: str) -> Optional[Path]:
+    """Its source in the current folder, which then stays on ``sys.path``, behind all else."""
+    from passl.signatures import find_source
+
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        return None
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    source = find_source(module)
+    if source is None:
+        sys.path.remove(folder)
+    return source
 
 
 def _build_nested(registry: Registry, value: Any, runtime: Mapping[str, Any]) -> Any:

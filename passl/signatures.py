@@ -316,21 +316,29 @@ class _ModuleReader:
     def _imports(self) -> dict[str, str]:
         """Names that ``from module import name`` binds, and the module each comes from."""
         return {
-            alias.name: node.module
+            alias.name: self._absolute(node)
             for node in self.tree.body
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level
+            if isinstance(node, ast.ImportFrom) and node.module
             for alias in node.names
             if alias.asname in (None, alias.name)
         }
 
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        """The module of an import, ``from .base import X`` included."""
+        up = node.level - (Path(self.file).name == "__init__.py")
+        parts = self.module.split(".")
+        package = parts[: len(parts) - up] if node.level else []
+        return ".".join([*package, node.module or ""])
+
     def _params(self, node: Union[ast.ClassDef, _Function]) -> tuple[ParamSpec, ...]:
-        function = self._constructor(node) if isinstance(node, ast.ClassDef) else node
-        if function is None:
+        found = self._constructor(node) if isinstance(node, ast.ClassDef) else (self, node, node)
+        if found is None:
             return ()
+        owner, holder, function = found
         arguments = function.args
         loose = arguments.vararg or arguments.kwarg
         if loose:
-            self._fail(
+            owner._fail(
                 function, f"{node.name}: *{loose.arg} would accept any misspelled key in silence"
             )
         names = [*arguments.posonlyargs, *arguments.args]
@@ -339,9 +347,12 @@ class _ModuleReader:
         if isinstance(node, ast.ClassDef):
             pairs = pairs[1:]  # self
         pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults))
-        docs = argument_docs(ast.get_docstring(node) or "")
-        docs.update(argument_docs(ast.get_docstring(function) or ""))
-        return tuple(self._param(argument, default, docs, node.name) for argument, default in pairs)
+        docs: dict[str, str] = {}
+        for place in (holder, function, node):
+            docs.update(argument_docs(ast.get_docstring(place) or ""))
+        return tuple(
+            owner._param(argument, default, docs, node.name) for argument, default in pairs
+        )
 
     def _param(
         self, argument: ast.arg, default: Optional[ast.expr], docs: Mapping[str, str], owner: str
@@ -356,14 +367,27 @@ class _ModuleReader:
         value = MISSING if default is None else self._literal(default, argument)
         return ParamSpec(argument.arg, spec, value, docs.get(argument.arg, ""))
 
-    def _constructor(self, node: ast.ClassDef) -> Optional[_Function]:
+    def _constructor(
+        self, node: ast.ClassDef
+    ) -> Optional[tuple[_ModuleReader, ast.ClassDef, _Function]]:
+        """``__init__`` of a class or of its bases, the class that has it, and that one's reader.
+
+        Bases are followed within PASSL and within the package of the class: to find the source of
+        another one's would import it.
+        """
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                return item
+                return self, node, item
+        near = ("passl", self.module.partition(".")[0])
         for base in node.bases:
-            parent = self.definitions.get(getattr(base, "id", ""))
-            if isinstance(parent, ast.ClassDef):
-                return self._constructor(parent)
+            name = getattr(base, "id", "")
+            home = self._imports().get(name, "").partition(".")[0]
+            if name not in self.definitions and home not in near:
+                continue
+            owner, parent = self._target(name)
+            found = owner._constructor(parent) if isinstance(parent, ast.ClassDef) else None
+            if found is not None:
+                return found
         return None
 
     def _literal_constants(self) -> dict[str, Any]:

@@ -164,6 +164,7 @@ stop() {
 trap 'stop TERM' TERM
 trap 'stop INT' INT
 trap 'stop USR1' USR1
+trap 'stop HUP' HUP # a closed terminal; nohup has it ignored, which no trap changes
 "${command[@]}" &
 launcher=$!
 [[ -z $signalled ]] || kill -TERM "$launcher" 2>/dev/null || true

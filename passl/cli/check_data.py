@@ -106,7 +106,8 @@ def _say(text: str) -> None:
 def _build(config: Config, name: str) -> Dataset:
     section = getattr(config.DataLoader, name)
     try:
-        return DATASETS.build(section.dataset, class_num=_class_num(config))
+        # All files are looked at below: a missing one is no reason not to look at the others.
+        return DATASETS.build(section.dataset, class_num=_class_num(config), check_files=False)
     except DataError as error:
         where = config.origin(f"DataLoader.{name}.dataset")
         raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error

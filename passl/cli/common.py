@@ -9,13 +9,19 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Callable, Optional
 
 from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.config.cross import Mode
 from passl.engine.attempt import noting_the_end
-from passl.engine.stopping import StopRequest, catching_signals, process_age_s
+from passl.engine.stopping import (
+    StopRequest,
+    catching_signals,
+    process_age_s,
+    stop_with_launcher,
+)
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 from passl.logs.terminal import columns_of, is_terminal, wrapped
 
@@ -166,7 +172,7 @@ def run_stoppable(
     action: Callable[[argparse.Namespace, StopRequest], int],
     argv: Optional[Sequence[str]],
 ) -> int:
-    """:func:`run_command` for a command that SIGTERM, SIGINT and SIGUSR1 end neatly.
+    """:func:`run_command` for a command that the signals of a stop end neatly.
 
     Args:
         action: obeys the request; one that does not is ended only by SIGKILL.
@@ -180,6 +186,8 @@ def run_stoppable(
             return action(arguments, request)
 
     with catching_signals(request, ends_process=is_process):
+        if is_process:
+            stop_with_launcher()
         return run_command(parser, act, argv)
 
 
@@ -192,4 +200,5 @@ def _explain(prog: str, error: PasslError) -> None:
     for text in texts:
         if is_terminal(sys.stderr):  # not in the middle of a word
             text = "\n".join(wrapped(text, columns_of(sys.stderr)))
-        print(text, file=sys.stderr)
+        with suppress(OSError):  # a terminal that was closed; the exit status still tells
+            print(text, file=sys.stderr)

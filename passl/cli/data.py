@@ -105,7 +105,7 @@ def _imagenet21k(arguments: argparse.Namespace) -> int:
         classes=_names(arguments.classes),
     )
     with CountProgress("hashing", unit="files") as progress:
-        summary = prepare(options, print, progress)
+        summary = prepare(options, progress.say, progress)
     print(summary.describe())
     print(f"done in {summary.seconds:.1f} s; the lists are in {options.out}")
     return EXIT_OK
@@ -137,7 +137,7 @@ def _imagenet1k(arguments: argparse.Namespace) -> int:
         ),
     )
     with CountProgress("extracting", unit="archives") as progress:
-        lines = prepare(sources, print, progress)
+        lines = prepare(sources, progress.say, progress)
     print("\n".join(lines))
     return EXIT_OK
 

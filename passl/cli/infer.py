@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import csv
+import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, TextIO, Union
 
 from passl.cli.common import config_parser, run_command
 from passl.config import load_config
-from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 
 if TYPE_CHECKING:
     from passl.export.pictures import Picture
@@ -81,13 +84,21 @@ def _infer(arguments: argparse.Namespace) -> int:
 
     if arguments.sheet is not None:
         check_sheet(Path(arguments.sheet))
-    paths = expand(inputs, sys.stdin if "-" in inputs else None)
+    paths = expand(inputs, _listed() if "-" in inputs else None)
     predictor = _predictor(arguments, overrides)
     for note in predictor.facts.notes:
         print(f"passl-infer: {note}", file=sys.stderr)
-    with _output(arguments.out) as stream:
+    with _full_disk_is_a_sentence(arguments.out), _output(arguments.out) as stream:
         failed = _classify(predictor, paths, arguments, stream)
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _listed() -> Iterator[str]:
+    """Lines of the standard input; a name need not be UTF-8, as no file's name need be."""
+    stdin = sys.stdin
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="surrogateescape")
+    yield from stdin
 
 
 def _predictor(arguments: argparse.Namespace, overrides: Sequence[str]) -> Predictor:
@@ -159,9 +170,11 @@ def _opened(paths: Sequence[str], every: int) -> Iterator[Picture]:
 
 
 def _sheet(path: Path, kept: Sequence[Prediction]) -> None:
+    from passl.checkpoint.disk import os_errors_become_sentences
     from passl.export.sheet import MAX_PICTURES, write_sheet
 
-    write_sheet(path, kept)
+    with os_errors_become_sentences("write the sheet", path):
+        write_sheet(path, kept)
     if len(kept) > MAX_PICTURES:
         print(
             f"passl-infer: {path} shows the first {MAX_PICTURES} of {len(kept)} pictures",
@@ -173,12 +186,25 @@ def _sheet(path: Path, kept: Sequence[Prediction]) -> None:
 
 
 @contextlib.contextmanager
+def _full_disk_is_a_sentence(path: Optional[str]) -> Iterator[None]:
+    """What the operating system refuses while results are written, for the person who waits."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader has had enough
+        raise
+    except OSError as error:
+        where = "the standard output" if path is None else f"--out {path}"
+        raise PasslError(f"{where}: cannot be written further ({error.strerror})") from error
+
+
+@contextlib.contextmanager
 def _output(path: Optional[str]) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
     try:
-        file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115  closed below
+        # Names of files leave as the bytes they are.
+        file = open(path, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
     except OSError as error:
         raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
     with file:
@@ -198,11 +224,20 @@ class _Table:
             print(f"{result.source}: {text}", file=self._stream)
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class _JsonLines:
-    """One object a line; a picture that cannot be used has ``error`` in place of ``top``."""
+    r"""One object a line; a picture that cannot be used has ``error`` in place of ``top``.
+
+    A byte of a name that is no UTF-8 is ``\udcXX``, which JSON has and Python's ``os.fsencode``
+    makes that byte of again; so is every other letter that the stream cannot write.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._is_utf8 = codecs.lookup(encoding).name == "utf-8"
 
     def __call__(self, result: Union[Prediction, Failure]) -> None:
         guesses = getattr(result, "top", None)
@@ -211,8 +246,8 @@ class _JsonLines:
             if guesses is None
             else {"top": [vars(guess) for guess in guesses]}
         )
-        line = json.dumps({"source": result.source, **rest}, ensure_ascii=False)
-        print(line, file=self._stream)
+        line = json.dumps({"source": result.source, **rest}, ensure_ascii=not self._is_utf8)
+        print(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", line), file=self._stream)
 
 
 class _Csv:

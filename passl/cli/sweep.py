@@ -47,7 +47,7 @@ Every combination is checked before the first run starts. The same command goes 
 stopped; more values add runs.
 
 exit status: 0 all runs are done; 1 some failed; 2 a mistake in the config, a value or an option;
-75 stopped by SIGTERM, SIGINT, SIGUSR1 or a file STOP in the sweep's folder, with the states saved
+75 stopped by SIGTERM, SIGINT, SIGUSR1, SIGHUP or a file STOP in the sweep's folder, states saved
 """
 
 #: How a run is started: the commands may be installed elsewhere than this Python.
@@ -347,7 +347,7 @@ def _notes(config: Config) -> list[str]:
             "is interrupted does not go on from its own checkpoint"
         )
     if importlib.util.find_spec("matplotlib") is None:
-        notes.append("no picture will be drawn: pip install 'passl[visualize]'")
+        notes.append("no picture will be drawn: pip install matplotlib")
     return notes
 
 

@@ -22,8 +22,8 @@ _EPILOG = """examples:
   python -m paddle.distributed.launch --devices=0,1,2,3 tools/train.py -c ViT_base_patch16_224
 
 exit status: 0 done; 1 failed; 2 a mistake in the config, an override or the data's paths;
-75 stopped by SIGTERM, SIGINT, SIGUSR1, a file STOP in the run's folder or Global.max_time, with the
-state saved: run the same command again
+75 stopped by SIGTERM, SIGINT, SIGUSR1, SIGHUP, a file STOP in the run's folder or Global.max_time,
+with the state saved: run the same command again
 """
 
 

@@ -41,7 +41,7 @@ class ArchiveDataset(Dataset):
         archive_of: np.ndarray,
         offsets: np.ndarray,
         sizes: np.ndarray,
-        transform_ops: Optional[Sequence[Any]] = None,
+        transform_ops: Sequence[Any] = (),
         stamps: Optional[Sequence[Mapping[str, int]]] = None,
     ) -> None:
         super().__init__(transform_ops)

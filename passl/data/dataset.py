@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Annotated, Any, Callable, Optional, Union
 
 import numpy as np
 
 from passl.data.images import decode
 from passl.data.table import SampleTable
 from passl.errors import EXIT_CONFIG, DataError
+from passl.registry import Component
 
 __all__ = ["Dataset", "FileDataset", "MissingDataError", "describe_classes", "reason_of"]
 
 #: An image as it is stored (bytes of a file) or plain: uint8 [H, W, C], RGB.
 Image = Union[bytes, np.ndarray]
-#: One class, or the set of classes of an image: int32 [k].
+#: One class, the set of classes of an image (int32 [k]), or its share of each (float32 [classes]).
 Label = Union[int, np.ndarray]
 Transform = Callable[[Any, np.random.Generator], Any]
 
@@ -51,7 +52,9 @@ class Dataset:
     labels: Optional[np.ndarray] = None
     multi_label: bool = False
 
-    def __init__(self, transform_ops: Optional[Sequence[Any]] = None) -> None:
+    def __init__(
+        self, transform_ops: Annotated[Sequence[Any], Component("transforms")] = ()
+    ) -> None:
         self.transforms: list[Transform] = list(transform_ops or ())
         self.warnings: list[str] = []
         self._decodes = any(getattr(op, "decodes", False) for op in self.transforms[:1])
@@ -89,15 +92,52 @@ class Dataset:
         return image, label
 
     def collate_labels(self, labels: Sequence[Label]) -> np.ndarray:
-        """The target of a batch: int64 [B], or multi-hot float32 [B, class_num]."""
-        if not self.multi_label:
-            return np.asarray(labels, dtype=np.int64)
+        """The target of a batch: int64 [B]; of sets or shares of classes float32 [B, class_num].
+
+        Raises:
+            DataError: a label that is none of the classes, or no label.
+        """
+        if self.multi_label:
+            return self._multi_hot(labels)
+        kind = type(self).__name__
+        try:
+            target = np.asarray(labels if len(labels) else np.empty(0, np.int64))
+        except ValueError as error:
+            raise DataError(f"{kind}: labels of different lengths in a batch ({error})") from error
+        if target.ndim == 2 and target.dtype.kind == "f":
+            if self.class_num not in (None, target.shape[1]):
+                raise DataError(
+                    f"{kind}: a soft label has {target.shape[1]} values, but there are "
+                    f"{self.class_num} classes"
+                )
+            return target.astype(np.float32)
+        if target.ndim != 1 or target.dtype.kind not in "iu":
+            raise DataError(
+                f"{kind}: {labels[0]!r} is no label; wanted: the number of a class, or its share "
+                "of each class as float32 [class_num]"
+            )
+        self._check_classes(target)
+        return target.astype(np.int64)
+
+    def _multi_hot(self, labels: Sequence[Label]) -> np.ndarray:
         if self.class_num is None:
             raise DataError(f"{type(self).__name__}: multi_label needs class_num")
+        self._check_classes(np.concatenate([np.empty(0, np.int64), *map(np.ravel, labels)]))
         target = np.zeros((len(labels), self.class_num), dtype=np.float32)
         for row, classes in zip(target, labels):
             row[classes] = 1.0
         return target
+
+    def _check_classes(self, classes: np.ndarray) -> None:
+        if not len(classes):
+            return
+        low, high = int(classes.min()), int(classes.max())
+        if low < 0 or (self.class_num is not None and high >= self.class_num):
+            limit = "" if self.class_num is None else f" to {self.class_num - 1}"
+            raise DataError(
+                f"{type(self).__name__}: the label {low if low < 0 else high} is out of range; "
+                f"labels go from 0{limit}"
+            )
 
 
 class FileDataset(Dataset):
@@ -110,7 +150,7 @@ class FileDataset(Dataset):
     """
 
     def __init__(
-        self, root: Path, table: SampleTable, transform_ops: Optional[Sequence[Any]] = None
+        self, root: Path, table: SampleTable, transform_ops: Sequence[Any] = ()
     ) -> None:
         super().__init__(transform_ops)
         self.root, self.table = root, table

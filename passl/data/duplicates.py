@@ -15,6 +15,7 @@ from typing import Any, Union
 import numpy as np
 
 from passl.data.dataset import Dataset, FileDataset
+from passl.data.names import printable
 from passl.data.scan_state import DIGEST_BYTES
 
 __all__ = ["Copy", "DuplicateReport", "content_digest", "find_duplicates"]
@@ -32,7 +33,7 @@ class Copy:
     label: _Label
 
     def __str__(self) -> str:
-        return f"{self.section} sample {self.index} ({self.path}, label {self.label})"
+        return f"{self.section} sample {self.index} ({printable(self.path)}, label {self.label})"
 
 
 @dataclass

@@ -9,14 +9,17 @@ The meaning is Pillow's ``Image.open(file).convert("RGB")``, as in timm and torc
 
 Different from Pillow where Pillow does harm: 16-bit images are scaled to 8 bits rather than clipped
 at 255.  OpenCV decodes ordinary JPEG files about 1.3 times as fast into equal pixels, so those go
-to it; but it returns the missing part of a truncated file as grey, without a word.  So a JPEG goes
-to OpenCV only if it has a plain header and ends with the end-of-image marker.
+to it; but it returns the missing part of a truncated file as grey, without a word, and what follows
+a marker that libjpeg refuses; and it decodes any number of pixels, where Pillow refuses what a few
+hundred bytes may claim to be gigabytes of.  So a JPEG goes to OpenCV only if it has a plain header,
+is not larger than Pillow allows, has no strange marker, and ends with the end-of-image marker.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import re
 from types import ModuleType
 from typing import Optional
 
@@ -32,6 +35,10 @@ _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
 # Lossless, hierarchical and arithmetic coding: left to Pillow to accept or refuse.
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _JPEG_SCAN = 0xDA
+# Behind the first scan: what is not compressed data, a restart marker, another scan or its tables.
+_STRANGE_MARKER = re.compile(rb"\xff[^\x00\xc4\xd0-\xd7\xd9-\xdb\xdd\xff]")
+#: Pixels above which Pillow refuses a file (twice its ``MAX_IMAGE_PIXELS``).
+_MOST_PIXELS = 178_956_970
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -69,6 +76,7 @@ def decode_reduced(data: bytes, factor: int) -> Optional[np.ndarray]:
 def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
     """Height and width of a whole, plain JPEG of one or three channels; else None.
 
+    None as well if it has more pixels than Pillow decodes.
     There is nothing after such a file but zero bytes. Within the compressed data 0xFF is always
     followed by 0x00 or a restart marker, so a truncated file does not end with the end-of-image
     marker.  Source: ITU-T T.81, annex B.
@@ -84,9 +92,9 @@ def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
         if marker in _JPEG_FRAMES:
             if data[at + 4] != 8 or data[at + 9] not in (1, 3):
                 return None
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(
-                data[at + 7 : at + 9], "big"
-            )
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            width = int.from_bytes(data[at + 7 : at + 9], "big")
+            return (height, width) if height * width <= _MOST_PIXELS else None
         if marker == _JPEG_SCAN or marker in _OTHER_FRAMES:
             return None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -113,7 +121,17 @@ def _opencv_flags() -> int:
     return int((_rgb_flag() or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
+def _has_strange_marker(data: bytes) -> bool:
+    """Whether a JPEG with a plain header has a marker in its scans that libjpeg may refuse."""
+    at = 2
+    while at + 4 < len(data) and data[at] == 0xFF and data[at + 1] != _JPEG_SCAN:
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return _STRANGE_MARKER.search(data, at + 2) is not None
+
+
 def _decode_with_opencv(data: bytes, factor: int = 1) -> Optional[np.ndarray]:
+    if _has_strange_marker(data):
+        return None
     cv2 = opencv()
     flags = _opencv_flags()
     if factor > 1:  # there are no such flags for RGB

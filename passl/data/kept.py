@@ -34,6 +34,7 @@ def kept_arrays(
     *,
     is_current: Callable[[Arrays], bool] = lambda _: True,
     worth_it: Optional[int] = None,
+    advice: str = "put the data into a folder that can be written",
 ) -> Arrays:
     """The arrays from ``cache``, or made and put there.
 
@@ -43,6 +44,7 @@ def kept_arrays(
         make: makes them.
         is_current: a further look at arrays with the right key.
         worth_it: bytes from which on arrays are kept; None: :data:`WORTH_IT`.
+        advice: what to do where they cannot be kept.
     """
     least = WORTH_IT if worth_it is None else worth_it
     wanted = _plain(key())
@@ -63,7 +65,7 @@ def kept_arrays(
         except OSError as error:
             get_logger().warning(
                 f"{cache}: the table cannot be kept ({error.strerror}), so every process makes its "
-                "own; put the data into a folder that can be written"
+                f"own; {advice}"
             )
             return arrays
         return _known(cache, wanted, is_current) or arrays

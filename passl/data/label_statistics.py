@@ -54,9 +54,10 @@ def describe_balance(numbers: Mapping[str, Any]) -> str:
         f"{numbers['mean']:.1f} on average, median {numbers['median']:g}"
     )
     if numbers["imbalance"] > 1:
+        half = numbers["classes_of_half"]
         text += (
             f"; the largest has {numbers['imbalance']:.1f} times the smallest that has any, and "
-            f"the {numbers['classes_of_half']} largest hold half of all"
+            + (f"the {half} largest hold half of all" if half > 1 else "half of all")
         )
     if numbers["labels_per_sample"] > 1:
         text += f"; {numbers['labels_per_sample']:.2f} labels a sample"

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from passl.errors import DataError
 
-__all__ = ["SPECIAL", "escape_name", "list_name", "names_text", "read_names", "unescape_name"]
+__all__ = [
+    "SPECIAL",
+    "escape_name",
+    "list_name",
+    "names_text",
+    "printable",
+    "read_names",
+    "unescape_name",
+]
 
 #: What makes a name one that has to be escaped.
 SPECIAL = (b"\n", b"\\", b"\r")
@@ -53,10 +61,18 @@ def list_name(name: bytes) -> bytes:
     return name
 
 
+def printable(name: str) -> str:
+    r"""The name in a message: codes of a terminal and bytes that are no UTF-8 as ``\x1b``."""
+    if name.isprintable():
+        return name
+    codes = [char if char.isprintable() else ascii(char)[1:-1] for char in name]
+    return "".join(codes).replace("\\udc", "\\x")  # bytes that are no UTF-8, as Python keeps them
+
+
 def read_names(path: Path) -> list[str]:
     """The names of a file that has one a line, each as :func:`list_name` writes it.
 
-    Blank lines and blanks around a name do not count.
+    Blank lines and blanks around a name do not count, but in the line of an escaped one.
 
     Raises:
         DataError: a line begins with a backslash and cannot be read, with its number.
@@ -67,7 +83,7 @@ def read_names(path: Path) -> list[str]:
         name = line.strip()
         if name.startswith(b"\\"):
             try:
-                name = unescape_name(name[1:])
+                name = unescape_name(line.lstrip().rstrip(b"\r")[1:])
             except ValueError as error:
                 raise DataError(
                     f"{path}:{number}: {error}; in a line that begins with a backslash \\n, \\r "
@@ -80,4 +96,9 @@ def read_names(path: Path) -> list[str]:
 
 def names_text(names: Iterable[str]) -> bytes:
     """What :func:`read_names` reads: one name a line."""
-    return b"".join(list_name(os.fsencode(name)) + b"\n" for name in names)
+    return b"".join(_line_of(os.fsencode(name)) + b"\n" for name in names)
+
+
+def _line_of(name: bytes) -> bytes:
+    """As :func:`list_name`; here blanks around a name have to be kept as well."""
+    return list_name(name) if name == name.strip() else b"\\" + escape_name(name)[0]

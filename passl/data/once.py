@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from passl.checkpoint.file_lock import FileLock, NoLocksError
 
 __all__ = ["one_at_a_time", "remove_left_overs"]
 
@@ -18,24 +19,15 @@ _DEAD_AFTER_S = 600.0  # a file that is written changes more often
 def one_at_a_time(lock: Path) -> Iterator[None]:
     """Hold an exclusive lock, where the file system has them and the folder can be written.
 
-    The file of the lock goes at the end.  Who waited for it still takes turns; who comes later
-    finds the thing made, or at worst makes it twice.
+    The file of the lock goes at the end.
     """
+    held = FileLock(lock)
+    with suppress(NoLocksError, OSError):
+        held.acquire()
     try:
-        import fcntl
-
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except (ImportError, OSError):
         yield
-        return
-    try:
-        with suppress(OSError):  # no locks on this file system: at worst it is made twice
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-        with suppress(OSError):
-            lock.unlink()
     finally:
-        os.close(handle)
+        held.release(remove=True)
 
 
 def remove_left_overs(path: Path) -> None:

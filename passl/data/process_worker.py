@@ -36,6 +36,7 @@ from typing import Any, Optional
 import numpy as np
 
 from passl.data.faults import FetchedSample, SampleFetcher, is_out_of_memory, root_of
+from passl.errors import DataError
 from passl.runtime import keep_image_blocks
 
 __all__ = ["MAX_MESSAGE", "REQUEST", "serve"]
@@ -46,6 +47,7 @@ REQUEST = struct.Struct("<qqq")
 MAX_MESSAGE = 1 << 18
 
 _LONGEST_TEXT = 3000  # of one text; they all must fit into a message, however they are escaped
+_ALIGN = 64  # bytes, of arrays in shared memory
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 _PREFERRED_VICTIM = "500"  # of the kernel, when memory runs out; Source: proc(5), oom_score_adj
@@ -159,33 +161,40 @@ def _answer(fetcher: SampleFetcher, sock: socket.socket) -> None:
         try:
             sample = fetcher.fetch(*REQUEST.unpack(request))
             reply, descriptors = room.put(sample)
+            message = json.dumps(reply)
         except BaseException as error:  # also SystemExit: it is told, and the worker stays
-            reply = {"error": _described(error)}
-        socket.send_fds(sock, [json.dumps(reply).encode()], descriptors)
+            message = json.dumps({"error": _described(error)})
+        socket.send_fds(sock, [message.encode()], descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 class _Room:
-    """Anonymous shared memory for one image at a time."""
+    """Anonymous shared memory for one image at a time, and behind it its label, if an array."""
 
     def __init__(self) -> None:
         self._memory: Optional[mmap.mmap] = None
 
     def put(self, sample: FetchedSample) -> tuple[dict[str, Any], list[int]]:
         """What to reply; with it goes a new file where the memory had to grow."""
-        image = sample.image
+        arrays, label = [sample.image], sample.label
+        if isinstance(label, (np.ndarray, np.generic)):
+            arrays, label = [*arrays, np.asarray(label)], 0
+        for array in arrays:
+            if array.dtype.hasobject:
+                raise DataError(f"sample {sample.index} holds objects of Python, not numbers")
+        places, end = [], 0
+        for array in arrays:
+            places.append(end)
+            end += -(-array.nbytes // _ALIGN) * _ALIGN
         descriptors = []
-        if self._memory is None or len(self._memory) < image.nbytes:
-            descriptors.append(self._grow(image.nbytes))
-        target = np.frombuffer(self._memory, image.dtype, image.size)  # type: ignore[arg-type]
-        np.copyto(target.reshape(image.shape), image)
-        label: Any = sample.label
-        if isinstance(label, np.ndarray):
-            label = {"dtype": label.dtype.str, "values": label.tolist()}
+        if self._memory is None or len(self._memory) < end:
+            descriptors.append(self._grow(end))
+        for array, at in zip(arrays, places):
+            target = np.frombuffer(self._memory, array.dtype, array.size, at)  # type: ignore[arg-type]
+            np.copyto(target.reshape(array.shape), array)
         reply = {
-            "shape": image.shape,
-            "dtype": image.dtype.str,
+            "arrays": [[a.dtype.str, a.shape, at] for a, at in zip(arrays, places)],
             "label": label,
             "index": sample.index,
             "bad": [[bad.index, bad.path, bad.reason[: _LONGEST_TEXT // 10]] for bad in sample.bad],

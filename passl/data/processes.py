@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -262,15 +263,16 @@ def _sample(reply: dict[str, Any], room: Optional[mmap.mmap]) -> FetchedSample:
         if said["kind"] == "end":
             raise SystemExit(said["text"])
         raise DataError(said["text"]) from _InWorker(said["trace"])
-    dtype, shape = np.dtype(reply["dtype"]), tuple(reply["shape"])
-    count = int(np.prod(shape, dtype=np.int64))
-    # A copy: the next image comes to the same place.
-    image = np.frombuffer(room, dtype, count).reshape(shape).copy()  # type: ignore[arg-type]
-    label = reply["label"]
-    if isinstance(label, dict):
-        label = np.array(label["values"], np.dtype(label["dtype"]))
+    arrays = [_copied(room, *place) for place in reply["arrays"]]
+    label = arrays[1][()] if len(arrays) > 1 else reply["label"]
     bad = tuple(BadSample(*item) for item in reply["bad"])
-    return FetchedSample(image, label, reply["index"], bad)
+    return FetchedSample(arrays[0], label, reply["index"], bad)
+
+
+def _copied(room: Optional[mmap.mmap], dtype: str, shape: Sequence[int], at: int) -> np.ndarray:
+    """An array from the shared memory; a copy, as the next sample comes to the same place."""
+    count = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(room, dtype, count, at).reshape(shape).copy()  # type: ignore[arg-type]
 
 
 class _Pickler(pickle.Pickler):

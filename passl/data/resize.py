@@ -30,6 +30,8 @@ _OPENCV_FILTERS = {
     "area": "INTER_AREA",
 }
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+#: Pixels of the largest result: as many as Pillow decodes.
+_MOST_PIXELS = 178_956_970
 
 
 def height_and_width(size: Union[int, Sequence[int]]) -> tuple[int, int]:
@@ -82,7 +84,8 @@ def resize(
         backend: ``pil``, or ``cv2`` (whose filters are not antialiased, ``area`` excepted).
 
     Raises:
-        DataError: not a uint8 image.
+        DataError: not a uint8 image, or the result would be huge, as of a line that is one pixel
+            wide when its short side is to become 256.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in _PIL_MODES:
         raise DataError(
@@ -91,6 +94,12 @@ def resize(
         )
     if image.shape[:2] == (height, width):
         return image
+    if height * width > _MOST_PIXELS:
+        raise DataError(
+            f"the image is {image.shape[0]} x {image.shape[1]} (height x width) and would become "
+            f"{height} x {width}, which takes too much memory; leave it out, or resize to a fixed "
+            "size"
+        )
     channels = image.shape[2]
     if backend == "cv2":
         cv2 = opencv()

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 
+from passl.checkpoint.disk import human_size
 from passl.data.archives import ArchiveDataset
 from passl.data.dataset import Dataset, FileDataset, describe_classes, reason_of
 from passl.data.duplicates import content_digest
 from passl.data.faults import is_out_of_memory
 from passl.data.images import decode
 from passl.data.label_statistics import describe_balance, label_statistics
+from passl.data.names import printable
 from passl.data.scan_state import DIGEST_BYTES, Chunk, Fault, SectionState
 from passl.data.threads import ThreadPool
+from passl.errors import DataError
 
 __all__ = ["Fault", "ScanReport", "scan_dataset"]
 
 _CHUNK = 64  # samples between two reports of progress
 _MAX_NAMED = 1000  # labels out of range that are named; all of a list may be
+_MOST_CLASSES = 1 << 24  # where nobody says how many: a larger label is a mistake
+_MOST_BYTES = 4 << 30  # of a file; reading a larger one may end the scan
 _IDLE_S = 0.5
 _QUEUED_PER_WORKER = 4  # chunks; 14 million samples must not become as many pending futures
 
@@ -153,6 +158,8 @@ def scan_dataset(
                 progress(report.checked, report.total)
     finally:
         pool.close()  # after Ctrl-C, without waiting for a file that hangs
+    if isinstance(dataset, FileDataset) and 0 < len(report.missing) == report.total:
+        report.warnings.append(f"no file is there; paths are relative to {dataset.root}")
     return report
 
 
@@ -219,24 +226,34 @@ def _scan_chunk(
     for index in chunk:
         digest = bytes(DIGEST_BYTES)
         try:
+            _check_is_file(dataset, index)
             if full:
                 digest = _check_fully(dataset, index, hashes)
-            else:
-                _check_existence(dataset, index)
         except FileNotFoundError as error:
             missing.append(Fault(index, dataset.path_of(index), reason_of(error)))
         except Exception as error:  # also of a user's own data set: that sample cannot be used
             if is_out_of_memory(error):
-                raise
+                raise DataError(
+                    f"no memory for sample {index} ({printable(dataset.path_of(index))}); try "
+                    "fewer --workers"
+                ) from error
             unreadable.append(Fault(index, dataset.path_of(index), reason_of(error)))
         digests += digest
     found = bytes(digests) if hashes else b""
     return Chunk(chunk.start, len(chunk), stamp, found, missing, unreadable), True
 
 
-def _check_existence(dataset: Dataset, index: int) -> None:
-    if isinstance(dataset, FileDataset) and not Path(dataset.path_of(index)).is_file():
-        raise FileNotFoundError
+def _check_is_file(dataset: Dataset, index: int) -> None:
+    """There is one, and reading it will end, as of a pipe it would not."""
+    if not isinstance(dataset, FileDataset):
+        return
+    status = os.stat(dataset.path_of(index))
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("no regular file")
+    if status.st_size > _MOST_BYTES:
+        raise DataError(f"{human_size(status.st_size)}, too large for an image")
 
 
 def _check_fully(dataset: Dataset, index: int, hashes: bool) -> bytes:
@@ -271,10 +288,12 @@ def _look_at_labels(dataset: Dataset, report: ScanReport, class_num: Optional[in
     labels = dataset.labels
     if labels is None or not len(labels):
         return
-    report.class_counts = np.bincount(labels[labels >= 0], minlength=class_num or 0)
-    report.empty_classes = np.flatnonzero(report.class_counts[:class_num] == 0).tolist()
+    limit = class_num or _MOST_CLASSES
+    wrong = np.flatnonzero((labels < 0) | (labels >= limit))
+    right = labels[(labels >= 0) & (labels < limit)]
+    report.class_counts = np.bincount(right, minlength=class_num or 0)
+    report.empty_classes = np.flatnonzero(report.class_counts == 0).tolist()
     report.label_range = (int(labels.min()), int(labels.max()))
-    wrong = np.flatnonzero((labels < 0) | (labels >= class_num if class_num else False))
     report.num_out_of_range = len(wrong)
     table = getattr(dataset, "table", None)
     offsets = table.label_offsets if table is not None else None
@@ -282,7 +301,5 @@ def _look_at_labels(dataset: Dataset, report: ScanReport, class_num: Optional[in
         index = position
         if offsets is not None:  # labels are flat: find the sample that this one belongs to
             index = int(np.searchsorted(offsets, position, side="right")) - 1
-        reason = f"the label {labels[position]} is not from 0 to {(class_num or 0) - 1}"
-        if not class_num:
-            reason = f"the label {labels[position]} is negative"
+        reason = f"the label {labels[position]} is not from 0 to {limit - 1}"
         report.out_of_range.append(Fault(index, dataset.path_of(index), reason))

@@ -22,6 +22,7 @@ import numpy as np
 
 from passl.data.archives import ArchiveDataset
 from passl.data.dataset import Dataset, FileDataset
+from passl.data.names import printable
 from passl.logs.logger import get_logger
 
 __all__ = ["DIGEST_BYTES", "Chunk", "Fault", "ScanState", "SectionState", "fingerprint"]
@@ -42,7 +43,7 @@ class Fault:
     reason: str
 
     def __str__(self) -> str:
-        return f"sample {self.index} ({self.path}): {self.reason}"
+        return f"sample {self.index} ({printable(self.path)}): {self.reason}"
 
 
 @dataclass(frozen=True)

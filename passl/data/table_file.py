@@ -1,12 +1,14 @@
 """Arrays in one file that is mapped into memory, so that all processes of a machine share them.
 
-    8 bytes   PASSLTB2
+    8 bytes   PASSLTB3
     8 bytes   length of the header, little-endian
     8 bytes   CRC-32 of the header, little-endian
-    header    JSON: {"meta": {...}, "arrays": {name: {"dtype", "shape", "offset"}}}
+    header    JSON: {"meta": {...}, "arrays": {name: {"dtype", "shape", "offset", "crc32"}}}
     arrays    each at a multiple of 64 bytes, little-endian
 
-A file of indexes or of a sample table; it is data, and reading it runs nothing.
+A file of indexes or of a sample table; it is data, and reading it runs nothing.  A flipped bit
+would be a wrong label or path that nobody notices, so the arrays are compared with their checksums
+when they are opened; that reads them all, a few gigabytes a second.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from passl.errors import DataError
 
 __all__ = ["open_table_file", "write_table_file"]
 
-_MAGIC = b"PASSLTB2"
+_MAGIC = b"PASSLTB3"
 _NUMBERS = struct.Struct("<QQ")  # length and CRC-32 of the header
 _START = len(_MAGIC) + _NUMBERS.size
 _ALIGN = 64
@@ -50,14 +52,19 @@ def write_table_file(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, n
     }
     entries, at = {}, 0
     for name, array in stored.items():
-        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": at}
+        entries[name] = {
+            "dtype": array.dtype.str,
+            "shape": list(array.shape),
+            "offset": at,
+            "crc32": zlib.crc32(_bytes_of(array)),
+        }
         at += -(-array.nbytes // _ALIGN) * _ALIGN
     header = json.dumps({"meta": dict(meta), "arrays": entries}).encode()
     header += b" " * (-(_START + len(header)) % _ALIGN)
     with atomic_file(path) as file:
         file.write(_MAGIC + _NUMBERS.pack(len(header), zlib.crc32(header)) + header)
         for array in stored.values():
-            file.write(array.tobytes())
+            file.write(_bytes_of(array))
             file.write(b"\0" * (-array.nbytes % _ALIGN))
 
 
@@ -99,4 +106,12 @@ def _mapped(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> np.n
         raise ValueError("it ends too early")
     if not num_bytes:
         return np.zeros(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if zlib.crc32(_bytes_of(array)) != entry["crc32"]:
+        raise ValueError("an array has another checksum")
+    return array
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8).data

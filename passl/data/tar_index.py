@@ -29,6 +29,7 @@ import numpy as np
 
 from passl.checkpoint.disk import human_size
 from passl.data.dataset import MissingDataError
+from passl.data.kept import Arrays, kept_arrays
 from passl.data.once import one_at_a_time, remove_left_overs
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
@@ -86,10 +87,19 @@ def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cache_dir {folder}: cannot be made ({error.strerror})") from error
-    with one_at_a_time(cache_file(path, cache_dir, "lock")):
-        readable = _plain(path, cache_dir)
-        index = cache_file(path, cache_dir, "index")
-        return _known(index, readable) or _made(index, readable)
+    readable = _plain(path, cache_dir)
+    stamp = _stamp(readable)
+    arrays = kept_arrays(
+        cache_file(path, cache_dir, "index"),
+        lambda: _stamp(readable),
+        lambda: _arrays(_looked_through(readable, stamp)),
+        worth_it=0,
+        advice="name a folder that can be written with dataset.cache_dir",
+    )
+    table = SampleTable(
+        arrays["names"], arrays["name_offsets"], np.zeros(len(arrays["offsets"]), np.int32)
+    )
+    return TarIndex(readable, table, arrays["offsets"], arrays["sizes"], stamp)
 
 
 def cache_file(path: Path, cache_dir: Optional[Path], ending: str) -> Path:
@@ -104,25 +114,17 @@ def cache_file(path: Path, cache_dir: Optional[Path], ending: str) -> Path:
     return cache_dir / f"{path.name}.{folder:08x}.{ending}"
 
 
-def _known(index: Path, path: Path) -> Optional[TarIndex]:
-    """The index on disk if it is of this archive as it is now."""
-    try:
-        meta, arrays = open_table_file(index)
-        if meta != _stamp(path):
-            return None
-        count = len(arrays["offsets"])
-        table = SampleTable(arrays["names"], arrays["name_offsets"], np.zeros(count, np.int32))
-        return TarIndex(path, table, arrays["offsets"], arrays["sizes"], meta)
-    except FileNotFoundError:
-        return None
-    except (DataError, OSError, KeyError) as error:
-        get_logger().warning(f"the index is made anew: {error}")
-        return None
+def _arrays(index: TarIndex) -> Arrays:
+    return {
+        "names": index.table.names,
+        "name_offsets": index.table.offsets,
+        "offsets": index.offsets,
+        "sizes": index.sizes,
+    }
 
 
-def _made(index: Path, path: Path) -> TarIndex:
-    get_logger().info(f"{path}: looking for its files, once ({human_size(path.stat().st_size)})")
-    stamp = _stamp(path)
+def _looked_through(path: Path, stamp: dict[str, int]) -> TarIndex:
+    get_logger().info(f"{path}: looking for its files, once ({human_size(stamp['size'])})")
     builder, offsets, sizes = TableBuilder(), array("q"), array("q")
     targets: dict[int, str] = {}  # of links, by row
     try:
@@ -140,22 +142,7 @@ def _made(index: Path, path: Path) -> TarIndex:
     found = TarIndex(
         path, builder.finish(), np.array(offsets, np.int64), np.array(sizes, np.int64), stamp
     )
-    found = _with_links(found, targets) if targets else found
-    arrays = {
-        "names": found.table.names,
-        "name_offsets": found.table.offsets,
-        "offsets": found.offsets,
-        "sizes": found.sizes,
-    }
-    try:
-        remove_left_overs(index)
-        write_table_file(index, stamp, arrays)
-    except OSError as error:
-        get_logger().warning(
-            f"{index}: the index cannot be kept ({error.strerror}), so every process makes its "
-            "own; name a folder that can be written with dataset.cache_dir"
-        )
-    return found
+    return _with_links(found, targets) if targets else found
 
 
 def _members(file: IO[bytes], path: Path) -> Iterator[tuple[str, tarfile.TarInfo, int]]:
@@ -238,6 +225,11 @@ def _plain(path: Path, cache_dir: Optional[Path]) -> Path:
             )
     if not head.startswith(_GZIP):
         return path
+    with one_at_a_time(cache_file(path, cache_dir, "lock")):
+        return _unpacked(path, cache_dir)
+
+
+def _unpacked(path: Path, cache_dir: Optional[Path]) -> Path:
     copy = cache_file(path, cache_dir, "unpacked")
     stamp, note = _stamp(path), cache_file(path, cache_dir, "unpacked.stamp")
     with suppress(OSError, DataError):
@@ -251,7 +243,7 @@ def _plain(path: Path, cache_dir: Optional[Path]) -> Path:
             shutil.copyfileobj(packed, unpacked, 4 << 20)
         beside.replace(copy)
         write_table_file(note, stamp, {})
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be unpacked to {copy} ({error}); unpack it yourself, or name a folder "
             "with room for it with dataset.cache_dir"

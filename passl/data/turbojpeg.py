@@ -4,7 +4,7 @@ A random crop covers half of a photograph on average.  The TurboJPEG API decodes
 columns of blocks that a region touches, stops below it, and writes into memory that is already
 there.  The pixels are those of a full decode, which the first image of a process is compared to.
 
-The library is an extra (``pip install 'passl[fast-jpeg]'``): taken from the package ``turbojpeg``,
+The library is optional: taken from the package ``turbojpeg`` (``pip install turbojpeg``),
 which brings it along, or from the system, where that has version 3.0 or later.  Without it
 everything is as it was, but slower.
 

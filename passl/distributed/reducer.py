@@ -46,15 +46,22 @@ class Gradients:
         return parameter.grad
 
     def put(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Let ``parameter.grad`` be ``gradient``, float32 whatever the parameter is in."""
+        """Let ``parameter.grad`` be a copy of ``gradient``, float32 whatever the parameter is in.
+
+        A copy, since a piece of a buffer may begin where no vector of a GPU's kernel may.
+        """
         there = parameter.grad
         if there is not None and there.dtype == gradient.dtype:
             # assign, as set_value of Paddle 2.6 goes through the host's memory.
             paddle.assign(gradient, output=there)
-            return
-        if there is not None:  # Paddle refuses another dtype unless it was cleared
-            parameter.clear_gradient(False)
-        parameter.grad = gradient
+        else:
+            self.hand_over(parameter, gradient.clone())
+
+    def hand_over(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Let ``parameter.grad`` be ``gradient`` itself, which nobody else may use then."""
+        parameter.clear_gradient(False)  # Paddle refuses another dtype unless it was cleared
+        # The setter of ``grad`` copies, on a GPU by a call that waits for all streams.
+        parameter.grad_ = gradient
 
 
 class GradientReducer:

@@ -22,6 +22,15 @@ __all__ = ["build_precision", "halve_for_evaluation", "halve_for_training", "why
 _LEAST_CAPABILITY = {"float16": 7, "bfloat16": 8}
 
 
+#: Names of operators that no layer runs any more -> what Paddle calls the operation in its lists,
+#: where a name that is not met does nothing.
+_RUNS_AS = {
+    "matmul": "matmul_v2", "mul": "matmul_v2", "sum": "reduce_sum", "mean": "reduce_mean",
+    "transpose": "transpose2", "expand": "expand_v2",
+    "lookup_table": "lookup_table_v2", "cross_entropy": "softmax_with_cross_entropy",
+}  # fmt: skip
+
+
 def why_not(device: str, dtype: str) -> Optional[str]:
     """Why Paddle cannot compute in ``dtype`` on ``device``; None if it can."""
     if device == "cpu":
@@ -77,6 +86,11 @@ def _check_operations(config: Config) -> None:
     known = _operations() if any(lists.values()) else set()
     for key, names in lists.items():
         for name in names:
+            if name in _RUNS_AS:
+                raise ConfigError(
+                    f"{config.origin(f'FP16.{key}')}: FP16.{key}: no layer runs an operation "
+                    f"{name!r}, and the entry would do nothing; write {_RUNS_AS[name]}"
+                )
             if name not in known:
                 raise ConfigError(
                     f"{config.origin(f'FP16.{key}')}: FP16.{key}: Paddle {paddle.__version__} has "

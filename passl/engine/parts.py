@@ -80,8 +80,7 @@ class Builder:
         self._precision: Optional[Precision] = None
 
     def build(self, loaders: Mapping[str, Loader]) -> Run:
-        """All parts of the mode, and the run they make."""
-        self.set_device()
+        """All parts of the mode, and the run they make; :meth:`set_device` comes first."""
         store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
         try:
             return self._build(loaders, store)
@@ -137,7 +136,10 @@ class Builder:
     # -- one builder a part ------------------------------------------------------------------
 
     def set_device(self) -> None:
-        """Choose the device: ``auto`` takes a GPU if there is one, anything else is an order."""
+        """Choose the device, and meet the other processes there.
+
+        ``auto`` takes a GPU if there is one, anything else is an order.
+        """
         wanted = self.config.Global.device
         device = choose_device(wanted, self.config.origin("Global.device"))
         if self.config.Global.flags:

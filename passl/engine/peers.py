@@ -10,6 +10,10 @@ lowest number: often a victim.  So every rank leaves two files in the run's fold
 and one that loses its peers looks there and tells the culprit's story as its own reason.  A killed
 process leaves no story, but its ``.ranks/N`` and no process of that number.  A thread looks too: a
 rank that hangs in a collective (NCCL waits for half an hour) ends after a few seconds of grace.
+
+Where the addresses of a job are fixed (``--ips``, an operator of Kubernetes), what a former start
+left looks like this one's.  So until all ranks have met, each having renewed its files, only those
+of the same launcher count.
 """
 
 from __future__ import annotations
@@ -45,12 +49,35 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class _Note:
-    """``.ranks/N``: a process, its host, and the job that it belongs to."""
+    """``.ranks/N``: a process and the job that it belongs to.
+
+    Attributes:
+        host: its name, for people.
+        place: where ``pid`` is the number of this process and of no other.
+        pid: of the process.
+        job: the same on all ranks, and for most launchers another one at the next start.
+        launch: which start of the launcher on this place.
+        log: what the launcher wrote of its output.
+    """
 
     host: str
+    place: str
     pid: int
     job: str
+    launch: str
     log: str
+
+    @classmethod
+    def of_this_process(cls, world: World, environ: Mapping[str, str]) -> _Note:
+        folder = Path(environ.get("PADDLE_LOG_DIR") or "log")
+        return cls(
+            host=socket.gethostname(),
+            place=_place(),
+            pid=os.getpid(),
+            job=_job_of(environ),
+            launch=f"{os.getppid()} {environ.get('POD_NAME', '')}",
+            log=str(folder / f"workerlog.{world.local_rank}"),
+        )
 
     @classmethod
     def read(cls, path: Path) -> Optional[_Note]:
@@ -74,7 +101,8 @@ class Peers:
     ) -> None:
         self.run_dir, self.world = run_dir, world
         self._environ = os.environ if environ is None else environ
-        self._job = _job_of(self._environ)
+        self._note = _Note.of_this_process(world, self._environ)
+        self._have_met = False
         self._over = threading.Event()
         self._error: Optional[TextIO] = None
         if not world.is_distributed or self._is_of_another_job():
@@ -83,11 +111,8 @@ class Peers:
             (run_dir / ".ranks").mkdir(exist_ok=True)
             # Emptied before the note: a note of this job vouches for the error beside it.
             self._error = open(self._error_path, "w", encoding="utf-8")  # noqa: SIM115
-            folder = Path(self._environ.get("PADDLE_LOG_DIR") or "log")
-            log = str(folder / f"workerlog.{world.local_rank}")
-            note = _Note(socket.gethostname(), os.getpid(), self._job, log)
             beside = self._note_path.with_suffix(".new")
-            beside.write_text(json.dumps(vars(note)), encoding="utf-8")
+            beside.write_text(json.dumps(vars(self._note)), encoding="utf-8")
             os.replace(beside, self._note_path)
 
     def watch(self) -> None:
@@ -100,6 +125,10 @@ class Peers:
             if self._error is not None:
                 faulthandler.enable(self._error)
             threading.Thread(target=self._watch, name="passl-peers", daemon=True).start()
+
+    def met(self) -> None:
+        """All ranks of this start are here, so what they left is of this start."""
+        self._have_met = True
 
     @contextmanager
     def failures(self, *, ends: bool = False) -> Iterator[None]:
@@ -156,8 +185,8 @@ class Peers:
         note = _Note.read(self._note_path)
         return (
             note is not None
-            and note.job != self._job
-            and note.host == socket.gethostname()
+            and (note.job, note.launch) != (self._note.job, self._note.launch)
+            and note.place == self._note.place
             and note.pid != os.getpid()
             and _runs(note.pid)
         )
@@ -172,14 +201,17 @@ class Peers:
     def _look(self) -> Optional[str]:
         limit = time.monotonic() + _LOOK_S
         while True:
-            story = first_failure(self.run_dir, self.world, self._job)
+            story = self._story()
             if story is not None or time.monotonic() >= limit:
                 return story
             time.sleep(0.1)
 
+    def _story(self) -> Optional[str]:
+        return first_failure(self.run_dir, self.world, self._note, have_met=self._have_met)
+
     def _watch(self) -> None:
         while not self._over.wait(_POLL_S):
-            story = first_failure(self.run_dir, self.world, self._job)
+            story = self._story()
             if story is None:
                 continue
             if self._over.wait(_POLL_S):  # it has noticed by itself, as a rule
@@ -187,22 +219,32 @@ class Peers:
             get_logger().error(f"ending within {_GRACE_S:g} s, as another process failed: {story}")
             if self._over.wait(_GRACE_S):
                 return
+            if self._story() is None:  # it was a former start's, which that rank has cleared away
+                get_logger().warning("no process has failed after all; the run goes on")
+                continue
             text = f"this process hung after another one had failed: {story}"
             Attempt.from_environment(self._environ).ended(EXIT_FAILED, text.splitlines()[0])
             os._exit(EXIT_FAILED)
 
 
-def first_failure(run_dir: Path, world: World, job: str) -> Optional[str]:
-    """The story of the rank of ``job`` that failed first, this one excepted; None if none did.
+def first_failure(run_dir: Path, world: World, own: _Note, *, have_met: bool) -> Optional[str]:
+    """The story of the rank of this job that failed first, this one excepted; None if none did.
 
     A rank with a traceback comes before one that vanished: it may have vanished after it.
+
+    Args:
+        run_dir: the run's folder.
+        world: this process among all.
+        own: the note of this process.
+        have_met: all ranks have begun; before that a note may be of a former start.
     """
     notes = {
         rank: note
         for rank in range(world.size)
         if rank != world.rank
         for note in [_Note.read(run_dir / ".ranks" / str(rank))]
-        if note is not None and note.job == job
+        if note is not None and note.job == own.job
+        if have_met or (note.place, note.launch) == (own.place, own.launch)
     }
     told = []
     for rank in notes:
@@ -215,7 +257,7 @@ def first_failure(run_dir: Path, world: World, job: str) -> Optional[str]:
         text = path.read_text(encoding="utf-8", errors="replace").rstrip()
         return f"process {rank} failed first ({path}):\n{text}"
     for rank, note in notes.items():
-        if note.host == socket.gethostname() and not _runs(note.pid):
+        if note.place == own.place and not _runs(note.pid):
             return (
                 f"process {rank} (pid {note.pid} on {note.host}) ended without a last word: it was "
                 "killed from outside, as the system does when memory runs out (see dmesg), or left "
@@ -238,6 +280,19 @@ def _runs(pid: int) -> bool:
     except OSError:  # it is there, and not ours
         return True
     return not Path("/proc/self/stat").exists()
+
+
+def _place() -> str:
+    """Host, its boot and the namespace of process numbers: two containers may share a name.
+
+    Source: proc_sys_kernel(5) (``random/boot_id``), pid_namespaces(7).
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def _job_of(environ: Mapping[str, str]) -> str:

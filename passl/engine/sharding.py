@@ -114,9 +114,9 @@ class ShardedOptimizer:
         mine = self._mine.state_dict()
         whole: dict[str, Any] = {_STEP: np.asarray(mine[_STEP].numpy())}
         for name, parameter in self.named_parameters:
-            for slot in self._mine.slot_names:
+            for slot, shape in self._mine.slot_shapes(parameter.shape).items():
                 key = f"{name}/{slot}"
-                value = mine[key] if key in mine else paddle.zeros(parameter.shape)
+                value = mine[key] if key in mine else paddle.zeros(shape)
                 self._collect(key, value, self._owner[name], whole)
             key = f"{name}/updates"
             value = mine[key] if key in mine else paddle.to_tensor(0, dtype="int64")

@@ -12,6 +12,7 @@ second signal never means "quit now".
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -38,14 +39,17 @@ __all__ = [
     "StopRequest",
     "StopWatch",
     "catching_signals",
+    "heeded_signals",
     "holding_signals",
     "process_age_s",
+    "stop_with_launcher",
 ]
 
 #: A file of this name in the run's folder asks it to stop; it is removed when that is done.
 STOP_FILE = "STOP"
 #: Signals that ask a run to stop.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 
 
 class RunStopped(PasslError):
@@ -154,7 +158,8 @@ class StopWatch:
 def catching_signals(request: StopRequest, *, ends_process: bool = False) -> Iterator[bool]:
     """Let :data:`STOP_SIGNALS` set ``request`` instead of ending the process.
 
-    Outside the main thread Python allows no handlers, and nothing is done.
+    Outside the main thread Python allows no handlers, and nothing is done.  A SIGHUP that is
+    ignored, as ``nohup`` has it, stays ignored.
 
     Args:
         request: what to set.
@@ -182,13 +187,37 @@ def catching_signals(request: StopRequest, *, ends_process: bool = False) -> Ite
                 text = f"{start}{name}: stopping after this step; the state is saved\n"
                 os.write(2, text.encode())
 
-    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, handle) for number in heeded_signals()}
     try:
         yield True
     finally:
         for number, handler in before.items():
             # None: not installed from Python, so Python cannot put it back.
             signal.signal(number, signal.SIG_IGN if ends_process else handler or signal.SIG_DFL)
+
+
+def heeded_signals() -> list[signal.Signals]:
+    """:data:`STOP_SIGNALS`, without SIGHUP where ``nohup`` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not ignored]
+
+
+def stop_with_launcher() -> None:
+    """If Paddle's launcher started this process, have SIGTERM sent when that dies, in any way.
+
+    The launcher gives each process a session of its own: neither a closed terminal nor SIGKILL to
+    the launcher reaches them, and they would go on, unseen, with the devices and the run's folder.
+    """
+    parent = os.getppid()
+    try:
+        command = Path(f"/proc/{parent}/cmdline").read_bytes()
+        if b"paddle.distributed.launch" not in command and b"fleetrun" not in command:
+            return
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    except (OSError, TypeError, AttributeError):  # not Linux
+        return
+    if os.getppid() != parent:  # it died in between
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

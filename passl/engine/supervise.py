@@ -25,11 +25,10 @@ from types import FrameType
 from typing import Callable, Optional
 
 from passl.engine.attempt import ATTEMPT_VARIABLE
+from passl.engine.stopping import heeded_signals
 from passl.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_STOPPED
 
 __all__ = ["AttemptEnd", "Supervisor", "read_attempt"]
-
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,10 @@ class Supervisor:
     def run(self) -> int:
         """Supervise to the end; returns the exit status for the caller of the job.
 
-        SIGTERM, SIGINT and SIGUSR1 are passed on to the job as SIGTERM, which every launcher
+        The signals of a stop are passed on to the job as SIGTERM, which every launcher
         understands; after one of them nothing is started again.
         """
-        before = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        before = {number: signal.signal(number, self._forward) for number in heeded_signals()}
         try:
             return self._run()
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -74,12 +75,18 @@ def store_in_half(layer: nn.Layer) -> None:
         for name, weight in list(part._parameters.items()):
             if weight is None or weight.dtype != paddle.float32:
                 continue
-            half = weight.detach().astype("float16")
+            half = _in_half(weight)
             del part._parameters[name]
             part.register_buffer(f"{name}_float16", half)
             halves[name] = f"{name}_float16"
         if halves:
             part.register_forward_pre_hook(_Widen(halves))
+
+
+def _in_half(weight: paddle.Tensor) -> paddle.Tensor:
+    """The nearest float16, by NumPy: Paddle's own cast on a CPU is not exact."""
+    with np.errstate(over="ignore"):  # the comparison with the live model refuses infinity
+        return paddle.to_tensor(weight.numpy().astype(np.float16))
 
 
 class _Widen:

@@ -143,13 +143,20 @@ class _Attention(nn.Layer):
         k_bnhd = k.reshape([-1, tokens, self.num_kv_heads, self.head_dim])
         v_bnhd = v.reshape([-1, tokens, self.num_kv_heads, self.head_dim])
         if has_flash_kernel(q, self.head_dim):
-            if self.group > 1:
-                k_bnhd = k_bnhd.repeat_interleave(self.group, axis=2)
-                v_bnhd = v_bnhd.repeat_interleave(self.group, axis=2)
+            k_bnhd, v_bnhd = self._repeated(k_bnhd), self._repeated(v_bnhd)
             mixed = F.scaled_dot_product_attention(q_bnhd, k_bnhd, v_bnhd, training=self.training)
         else:
             mixed = self._plain(q_bnhd, k_bnhd, v_bnhd)
         return self.wo(mixed.reshape([-1, tokens, q.shape[2]]))
+
+    def _repeated(self, x_bnhd: paddle.Tensor) -> paddle.Tensor:
+        """Keys or values once for each query head; ``repeat_interleave`` has no float16 kernel."""
+        if self.group == 1:
+            return x_bnhd
+        batch, tokens, heads, dim = x_bnhd.shape
+        one = x_bnhd.reshape([batch, tokens, heads, 1, dim])
+        wide = one.expand([batch, tokens, heads, self.group, dim])
+        return wide.reshape([batch, tokens, heads * self.group, dim])
 
     def _plain(
         self, q_bnhd: paddle.Tensor, k_bnhd: paddle.Tensor, v_bnhd: paddle.Tensor

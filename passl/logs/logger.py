@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Optional, Protocol, Union
 
 from passl.errors import PasslError
+from passl.logs.log_file import LogFile
 from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
 __all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging"]
@@ -171,8 +172,7 @@ def _fitting(record: logging.LogRecord, width: int) -> str:
 
 def _file_handler(path: Path) -> logging.Handler:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = LogFile(path)
     except OSError as error:
         raise PasslError(
             f"cannot write the log {path}: {error.strerror}. "

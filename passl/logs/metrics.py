@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Optional, TextIO, Union
 
 from passl.logs.curves import Curves, points_of
+from passl.logs.log_file import leads_to
 from passl.logs.logger import get_logger
 from passl.logs.writers.base import Writer
 
@@ -114,6 +115,8 @@ class MetricsWriter:
 
     def _write_line(self, line: str) -> None:
         try:
+            if self._file is not None and not leads_to(self.path, self._file):
+                self._forget_file()  # moved or deleted: the record begins a new file
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)

@@ -142,7 +142,8 @@ class ProgressBar:
 class CountProgress:
     """How far a count is, and how long it will take: live on a terminal, else a line now and then.
 
-    A context manager; call it with (done, total).
+    A context manager; call it with (done, total), and with how many of those done were known
+    before, if that shows on the way.
 
     Args:
         label: what is counted.
@@ -175,14 +176,21 @@ class CountProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def __call__(self, done: int, total: int) -> None:
+    def say(self, text: str) -> None:
+        """Print a line on stdout; a live line steps aside until it is drawn again."""
+        self._bar.clear()
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    def __call__(self, done: int, total: int, known: int = 0) -> None:
         """Tell how far it is."""
         now = self._clock()
-        if done <= self._known:
+        known = max(known, self._known)
+        if done <= known:
             self._started = now
             self._bar.update(label=self._label, done=done, total=total)
             return
-        speed = (done - self._known) / max(now - self._started, 1e-9)
+        speed = (done - known) / max(now - self._started, 1e-9)
         eta = (total - done) / max(speed, 1e-9)
         self._bar.update(
             label=self._label,

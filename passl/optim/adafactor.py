@@ -70,7 +70,8 @@ class Adafactor(Optimizer):
         self.weight_decay = weight_decay
         self.scale_parameter = scale_parameter
 
-    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+    def slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+        """Means over the last axis and over the one before it, or the whole average."""
         axes = list(shape)
         shapes = {"moment2": axes}
         if len(axes) >= 2:

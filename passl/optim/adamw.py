@@ -9,7 +9,8 @@ import paddle
 
 from passl.optim.base import Optimizer, ParamState, chunks, current_gradient, write_back
 from passl.optim.groups import ParamGroup
-from passl.optim.kernels import AdamWListKernel, AdamWScalars, adamw_kernel
+from passl.optim.kernel_choice import adamw_kernel
+from passl.optim.kernels import AdamWListKernel, AdamWScalars
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["AdamW"]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Callable, ClassVar, Optional
+from typing import Annotated, Callable, ClassVar, Optional
 
 import numpy as np
 import paddle
@@ -15,6 +15,7 @@ import paddle
 from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
 from passl.optim.parallel import map_tensors
+from passl.registry import Runtime
 
 __all__ = [
     "Optimizer",
@@ -81,7 +82,7 @@ class Optimizer(ABC):
     #: Names of the tensors of the parameter's shape that are remembered for each parameter.
     slot_names: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, groups: Sequence[ParamGroup]) -> None:
+    def __init__(self, groups: Annotated[Sequence[ParamGroup], Runtime()]) -> None:
         self.groups = groups
         self.num_steps = 0
         self._unsettled: list[list[ParamState]] = []
@@ -187,16 +188,16 @@ class Optimizer(ABC):
                 entry.num_updates = int(np.asarray(state[f"{entry.name}/updates"]).item())
         self.num_steps = int(np.asarray(state[_STEP]).item())
 
-    @abstractmethod
-    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
-        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
-
-    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+    def slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
         """Names and shapes of what is remembered for a parameter of ``shape``.
 
         Called by the constructor: an optimizer that overrides it sets what it reads before.
         """
         return {name: list(shape) for name in self.slot_names}
+
+    @abstractmethod
+    def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
+        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
 
     def _update_each(
         self,
@@ -235,7 +236,7 @@ class Optimizer(ABC):
         state = ParamState(name, param, group.weight_decay, group.lr_scale)
         if param.dtype != paddle.float32:
             state.master, state.saves_master = param.detach().astype("float32"), True
-        for slot, shape in self._slot_shapes(param.shape).items():
+        for slot, shape in self.slot_shapes(param.shape).items():
             state.slots[slot] = paddle.zeros(shape, dtype="float32")
         return state
 

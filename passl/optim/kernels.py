@@ -2,7 +2,7 @@
 
 Each update exists in several forms that compute the same thing: Paddle's fused kernels, which read
 and write every number once, and a composition of public operations for versions of Paddle whose
-kernels we do not know.  ``docs/optimization.md`` has the measurements behind the choice.
+kernels we do not know.  :mod:`passl.optim.kernel_choice` chooses.
 
 Bias correction is folded into the learning rate and epsilon in Python's double precision,
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
@@ -25,16 +24,17 @@ from typing import Callable, Optional
 import numpy as np
 import paddle
 
-from passl.optim.parallel import on_cpu, on_gpu
-
 __all__ = [
+    "ADAMW_FORMS",
+    "LAUNCH_CHUNK",
     "AdamWForm",
     "AdamWKernel",
     "AdamWListKernel",
     "AdamWScalars",
     "MomentumKernel",
-    "adamw_kernel",
-    "momentum_kernel",
+    "momentum_composed",
+    "momentum_fused",
+    "signatures",
 ]
 
 
@@ -93,7 +93,7 @@ MomentumKernel = Callable[
 _LARGE = 2**19
 
 #: Numbers that one block of a GPU updates in the multi-tensor kernel: 86 million fill 6 launches.
-_LAUNCH_CHUNK = 2**16
+LAUNCH_CHUNK = 2**16
 
 
 @dataclass(frozen=True)
@@ -113,29 +113,12 @@ class AdamWForm:
     update_list: Optional[AdamWListKernel] = None
 
 
-def adamw_kernel() -> AdamWForm:
-    """The fastest exact form for this Paddle and this machine."""
-    if _signatures() == "unknown":
-        return ADAMW_FORMS["composed"]
-    if not on_cpu():
-        listed = on_gpu() and hasattr(paddle._C_ops, "fused_adam_")
-        return ADAMW_FORMS["listed" if listed and _lists_agree() else "fused"]
-    # Paddle has a vectorised AdamW for AVX-512 only, a vectorised Adam for AVX as well; on AMD the
-    # latter is faster where it has both (Zen 4: 1.3 against 1.7 ns a number with one thread).
-    return ADAMW_FORMS["by_size" if _prefers_avx512() else "decay_then_adam"]
-
-
-def momentum_kernel() -> MomentumKernel:
-    """The fastest exact form for this Paddle."""
-    return _momentum_composed if _signatures() == "unknown" else _momentum_fused
-
-
 def _adamw_fused(
     param: paddle.Tensor, grad: paddle.Tensor, m: paddle.Tensor, v: paddle.Tensor, s: AdamWScalars
 ) -> None:
     """Paddle's AdamW kernel, with its own bias correction switched off (powers held at 0)."""
     zero = _zero()
-    max_v, amsgrad = ((None,), (False,)) if _signatures() == "3" else ((), ())
+    max_v, amsgrad = ((None,), (False,)) if signatures() == "3" else ((), ())
     paddle._C_ops.adamw_(
         param, grad, s.lr_tensor, m, v, *max_v, zero, zero, None, None,
         s.beta1, s.beta2, s.eps, 1.0, s.decay_per_lr, s.decay_per_lr != 0.0, False, 1000,
@@ -150,7 +133,7 @@ def _adamw_decay_then_adam(
     if s.decay:
         param.scale_(1.0 - s.decay)
     zero = [_zero()]
-    max_v, amsgrad = ((None,), (False,)) if _signatures() == "3" else ((), ())
+    max_v, amsgrad = ((None,), (False,)) if signatures() == "3" else ((), ())
     paddle._C_ops.merged_adam_(
         [param], [grad], [s.lr_tensor], [m], [v], *max_v, zero, zero, None,
         s.beta1, s.beta2, s.eps, False, True, *amsgrad,
@@ -173,10 +156,10 @@ def _adamw_listed(
     Source: the limits, fused_adam_kernel.cu of Paddle 3.
     """
     zeros = [_zero()] * len(params)
-    max_v, amsgrad = ((None,), (False,)) if _signatures() == "3" else ((), ())
+    max_v, amsgrad = ((None,), (False,)) if signatures() == "3" else ((), ())
     paddle._C_ops.fused_adam_(
         list(params), list(grads), s.lr_tensor, list(m), list(v), *max_v, zeros, zeros, None, None,
-        s.beta1, s.beta2, s.eps, _LAUNCH_CHUNK, s.decay_per_lr, True, False, True, *amsgrad,
+        s.beta1, s.beta2, s.eps, LAUNCH_CHUNK, s.decay_per_lr, True, False, True, *amsgrad,
     )  # fmt: skip
 
 
@@ -184,48 +167,6 @@ def _adamw_listed_one(
     param: paddle.Tensor, grad: paddle.Tensor, m: paddle.Tensor, v: paddle.Tensor, s: AdamWScalars
 ) -> None:
     _adamw_listed([param], [grad], [m], [v], s)
-
-
-@functools.lru_cache(maxsize=1)
-def _lists_agree() -> bool:
-    """Whether updating in a list gives, on the device at hand, what public operations give.
-
-    A guard for kernels of a Paddle or a device on which nobody tried it: asked once, when the
-    optimizer is built.  Warns where they do not.
-    """
-    problem = _difference_of_lists()
-    if problem:
-        warnings.warn(
-            f"Paddle's multi-tensor AdamW is not used on this device: {problem}; each parameter is "
-            "updated by itself",
-            stacklevel=3,
-        )
-    return not problem
-
-
-def _difference_of_lists() -> Optional[str]:
-    """What is wrong with the update of two small parameters in one call, None if nothing is."""
-    scalars = AdamWScalars.at(3, 1e-2, (0.9, 0.99), 1e-8, 0.1)
-    rng = np.random.default_rng(0)
-    ours: list[list[paddle.Tensor]] = [[], [], [], []]  # parameters, gradients, moments
-    theirs: list[list[paddle.Tensor]] = [[], [], [], []]
-    for shape in ([5], [3, 70]):
-        for kind in range(4):
-            values = rng.uniform(0.1, 1.0, shape).astype(np.float32)
-            ours[kind].append(paddle.to_tensor(values))
-            theirs[kind].append(paddle.to_tensor(values))
-    try:
-        with paddle.no_grad():
-            _adamw_listed(ours[0], ours[1], ours[2], ours[3], scalars)
-            for param, grad, m, v in zip(*theirs):
-                _adamw_composed(param, grad, m, v, scalars)
-    except Exception as error:  # whatever a kernel says about itself: the other form goes on
-        return f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"
-    for kind, name in ((0, "parameter"), (2, "first moment"), (3, "second moment")):
-        pairs = zip(ours[kind], theirs[kind])
-        if not all(np.allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-6) for a, b in pairs):
-            return f"the {name} it computes is wrong"
-    return None
 
 
 def _adamw_composed(
@@ -249,7 +190,7 @@ ADAMW_FORMS = {
 }
 
 
-def _momentum_fused(
+def momentum_fused(
     param: paddle.Tensor,
     grad: paddle.Tensor,
     velocity: paddle.Tensor,
@@ -258,12 +199,13 @@ def _momentum_fused(
     weight_decay: float,
     nesterov: bool,
 ) -> None:
+    """Paddle's kernel."""
     paddle._C_ops.momentum_(
         param, grad, velocity, lr, None, momentum, nesterov, "l2_decay", weight_decay, False, 1.0
     )
 
 
-def _momentum_composed(
+def momentum_composed(
     param: paddle.Tensor,
     grad: paddle.Tensor,
     velocity: paddle.Tensor,
@@ -272,13 +214,14 @@ def _momentum_composed(
     weight_decay: float,
     nesterov: bool,
 ) -> None:
+    """Public operations only."""
     grad = grad + param * weight_decay if weight_decay else grad
     velocity.scale_(momentum).add_(grad)
     param.subtract_((grad + velocity * momentum if nesterov else velocity) * lr)
 
 
 @functools.lru_cache(maxsize=1)
-def _signatures() -> str:
+def signatures() -> str:
     """Which argument lists the fused kernels have: ``3``, ``2.6`` or ``unknown``.
 
     Read from the version: calling a kernel with the wrong list can end the process (2.6.2 does).
@@ -294,13 +237,3 @@ def _signatures() -> str:
 def _zero() -> paddle.Tensor:
     """A shared, never written [1]; on the host, where the kernels read it without waiting."""
     return paddle.zeros([1], dtype="float32").cpu()
-
-
-@functools.lru_cache(maxsize=1)
-def _prefers_avx512() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            text = file.read()
-    except OSError:
-        return False
-    return " avx512f" in text and "AuthenticAMD" not in text

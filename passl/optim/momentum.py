@@ -9,7 +9,7 @@ import paddle
 
 from passl.optim.base import Optimizer, ParamState
 from passl.optim.groups import ParamGroup
-from passl.optim.kernels import momentum_kernel
+from passl.optim.kernel_choice import momentum_kernel
 from passl.registry import OPTIMIZERS, Range, Runtime
 
 __all__ = ["Momentum"]
@@ -45,6 +45,10 @@ class Momentum(Optimizer):
         self.use_nesterov = use_nesterov
         self._kernel = momentum_kernel()
 
+    def slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
+        """The velocity, which plain gradient descent has not."""
+        return {"velocity": list(shape)} if self.momentum else {}
+
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
         rates = {  # made here, once each, and only read by the threads below
             scale: paddle.full([1], lr * scale, dtype="float32")
@@ -67,9 +71,6 @@ class Momentum(Optimizer):
             )
 
         self._update_each(due, update)
-
-    def _slot_shapes(self, shape: Sequence[int]) -> dict[str, list[int]]:
-        return {"velocity": list(shape)} if self.momentum else {}
 
 
 OPTIMIZERS.variant("SGD", Momentum, momentum=0.0)

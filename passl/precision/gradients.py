@@ -65,4 +65,4 @@ class WideGradients(Gradients):
             if id(parameter) in self._sums or (there is not None and there.dtype != paddle.float32):
                 total = self.take(parameter)
                 assert total is not None
-                self.put(parameter, total)
+                self.hand_over(parameter, total)

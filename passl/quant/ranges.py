@@ -77,7 +77,10 @@ class Ranges:
     def see(self, name: str, x: Tensor) -> None:
         """Remember the ends of an input until :meth:`move`."""
         x = x.detach().astype("float32")
-        lowest, highest = x.min().reshape([1]), x.max().reshape([1])
+        # Infinities outlast whatever a minimum or an all-reduce makes of NaN: Paddle 2.6 skips it.
+        is_finite, infinity = paddle.isfinite(x).all(), paddle.full([1], np.inf)
+        lowest = paddle.where(is_finite, x.min().reshape([1]), infinity * -1.0)
+        highest = paddle.where(is_finite, x.max().reshape([1]), infinity)
         if name in self._seen:
             before = self._seen[name]
             lowest = paddle.minimum(lowest, before[0])

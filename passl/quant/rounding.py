@@ -26,6 +26,8 @@ Rounder = Callable[[Tensor], Tensor]
 
 #: Added and taken away again, it leaves a float64 below 2^51 a whole number, halves to even.
 _MAGIC = 1.5 * 2.0**52
+#: Half of the smallest fp16: it and what is below become 0.
+_TO_ZERO = 2.0**-25
 _LOWEST = -160
 #: 2^-160 to 2^160, looked up instead of computed.
 _POWERS = 2.0 ** np.arange(_LOWEST, -_LOWEST + 1, dtype=np.float64)
@@ -57,7 +59,9 @@ class Format:
                 beyond it.
         """
         if rounding == "ieee" and self is FP16 and _casts_exactly(str(x.place)):
-            return x.astype("float16").astype(x.dtype)
+            # A tensor of 0: with a number Paddle adds another 0, which ends the sign.
+            settled = paddle.where(x.abs() > _TO_ZERO, x, x * paddle.zeros([1], x.dtype))
+            return settled.astype("float16").astype(x.dtype)
         wide = x.astype("float64")
         step = self._step(wide)
         ratio = wide / step
@@ -70,8 +74,12 @@ class Format:
             result = paddle.sign(ratio) * paddle.floor(ratio.abs() + 0.5) * step
             largest = (2.0 - 2.0**-self.mantissa) * 2.0 ** min(self.max_exponent + 1, 127)
             result = paddle.clip(result, -largest, largest)
-        # Infinities and NaN have no binade.
-        return paddle.where(paddle.isfinite(wide), result, wide).astype(x.dtype)
+        one = paddle.ones([1], wide.dtype)
+        # The magic number and sign() lose the sign of what becomes 0.
+        result = result.abs() * paddle.where(wide < 0, -one, one)
+        # Infinities and NaN have no binade, and -0 is what it is. (To Paddle 1e-9 equals 0.)
+        has_binade = paddle.logical_and(paddle.isfinite(wide), wide.abs() > 0)
+        return paddle.where(has_binade, result, wide).astype(x.dtype)
 
     def _step(self, wide: Tensor) -> Tensor:
         """The distance of neighbours of the format around each number."""

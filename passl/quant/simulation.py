@@ -222,13 +222,13 @@ class Simulation:
         assert self._observed is not None
         if isinstance(layer, _NORMS):
             return
-        x = x.detach().astype("float32")
+        values = x.detach().astype("float32").numpy()
         if name in self._between:
             lowest, highest = self._between[name]
-            counts = np.histogram(x.numpy(), BINS, (lowest, max(highest, lowest + 1e-30)))[0]
+            counts = np.histogram(values, BINS, (lowest, max(highest, lowest + 1e-30)))[0]
             found = counts.astype(np.float64)
         else:
-            found = np.array([float(x.min()), float(x.max())])
+            found = np.array([values.min(), values.max()], np.float64)  # NaN, if one is there
         self._observed.setdefault(name, []).append(found)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Union
+from typing import Annotated, Union
+
+from passl.registry import Runtime
 
 __all__ = ["Schedule"]
 
@@ -43,8 +45,8 @@ class Schedule(ABC):
     def __init__(
         self,
         *,
-        total_steps: int,
-        steps_per_epoch: int,
+        total_steps: Annotated[int, Runtime()],
+        steps_per_epoch: Annotated[int, Runtime()],
         unit: str,
         warmup_steps: int = 0,
         warmup_epochs: float = 0.0,
@@ -72,6 +74,12 @@ class Schedule(ABC):
         self.warmup_end_lr = warmup_end_lr
         self.notes: list[str] = []
         self.warmup = self._warmup_in_units(warmup_steps, warmup_epochs)
+        if unit == "epoch" and self.warmup and not warmup_start_lr:
+            self.notes.append(
+                f"{name}: the rate is 0 for the whole first epoch, which trains nothing, as the "
+                "warm-up starts from 0 and moves once an epoch; write unit: step, or a "
+                "warmup_start_lr above 0"
+            )
         self._ramp = self.warmup - 1 if warmup_inclusive and self.warmup > 1 else self.warmup
 
     def __call__(self, step: int) -> float:

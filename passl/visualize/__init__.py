@@ -1,1 +1,1 @@
-"""Pictures of data and models, drawn with matplotlib (``pip install 'passl[visualize]'``)."""
+"""Pictures of data and models, drawn with matplotlib (``pip install matplotlib``)."""

@@ -31,6 +31,7 @@ __all__ = ["AttentionMaps", "draw_attention", "look", "save_arrays", "save_overl
 
 Style = Literal["multiply", "heat"]
 _COLUMNS, _CELL, _GAP = 7, 1.3, 0.1  # of the maps of layers and heads; inches
+_TALLEST = 1.4  # height over width of what is drawn; taller pictures are drawn narrower
 _CLASSES_WIDTH = 1.75  # inches
 # One patch often outshines all others (Darcet et al. 2024, "Vision Transformers Need Registers"):
 # maps in colour are cut here, so that the others can be seen.
@@ -198,10 +199,12 @@ def draw_attention(
     width = _COLUMNS * _CELL + 0.4
     has_classes = len(maps.probabilities) > 0
     side = (width - 0.4 - _CLASSES_WIDTH * has_classes) / len(shown)
-    large = (side - _GAP) * maps.seen.image.shape[0] / maps.seen.image.shape[1] + 0.45
+    tall = maps.seen.image.shape[0] / maps.seen.image.shape[1]
+    large = (side - _GAP) * min(tall, _TALLEST) + 0.45
     large = max(large, 2.1 if has_classes else 0.0)
     left, top, right, bottom = maps.seen.box
-    small = (_CELL - _GAP) * (bottom - top) / (right - left) + 0.32
+    shape = (bottom - top) / (right - left)
+    small = (_CELL - _GAP) * min(shape, _TALLEST) + 0.32
     rows = sum(math.ceil(len(images) / _COLUMNS) for _, images, _ in sections)
     height = 0.9 + large + rows * small + len(sections) * 0.35
     with new_figure(width, height) as figure:
@@ -217,7 +220,7 @@ def draw_attention(
         place.top -= large - 0.1
         for words, images, titles in sections:
             place.title(f"{words} (each map over its own 98th percentile)")
-            place.maps([scale(image, _PERCENTILE) for image in images], small, titles)
+            place.maps([scale(image, _PERCENTILE) for image in images], shape, small, titles)
         return save_figure(figure, path)
 
 
@@ -243,10 +246,14 @@ class _Rows:
         self.figure.text(0.2 / self.width, (self.top - 0.14) / self.height, text, weight="bold")
         self.top -= 0.35
 
-    def maps(self, maps: Sequence[np.ndarray], cell: float, titles: Sequence[str]) -> None:
+    def maps(
+        self, maps: Sequence[np.ndarray], shape: float, cell: float, titles: Sequence[str]
+    ) -> None:
+        width = min(_CELL - _GAP, (cell - 0.32) / shape)
         for number, (values, title) in enumerate(zip(maps, titles)):
             column = number % _COLUMNS
-            axes = self.axes(0.2 + column * _CELL, _CELL - _GAP, cell - 0.32)
+            left = 0.2 + column * _CELL + (_CELL - _GAP - width) / 2
+            axes = self.axes(left, width, cell - 0.32)
             show_image(axes, values, title, limits=(0, 1), fill=True)
             if column == _COLUMNS - 1 or number == len(maps) - 1:
                 self.top -= cell

@@ -17,6 +17,7 @@ from passl.visualize.figure import LINES, OKABE_ITO, add_heading, new_figure, sa
 __all__ = ["RunCurves", "draw_comparison", "read_runs", "summary_rows"]
 
 Axis = Literal["step", "epoch", "hours"]
+_MOST_SIDE_BY_SIDE, _MOST_LETTERS = 48, 110  # letters of a name in the legend
 _AXIS_WORDS = {
     "step": "optimizer steps",
     "epoch": "epochs",
@@ -29,7 +30,7 @@ class RunCurves:
     """What a run recorded.
 
     Attributes:
-        name: the shortest end of its path that no other run shares.
+        name: the part of its path by which it is told from the other runs.
         folder: of the run.
         train, eval: records in their order.
     """
@@ -52,6 +53,12 @@ class RunCurves:
             return None
         at = int(np.nanargmin(values) if least else np.nanargmax(values))
         return float(values[at]), int(steps[at])
+
+    def lost(self, kind: str, key: str, axis: Axis = "step") -> np.ndarray:
+        """Positions [n] where a number began to be NaN or infinite."""
+        x, y = self.curve(kind, key, axis)
+        bad = ~np.isfinite(y)
+        return x[bad & ~np.concatenate([[False], bad[:-1]])]
 
     def _position(self, record: dict[str, Any], axis: Axis) -> float:
         if axis == "hours":
@@ -97,10 +104,13 @@ def read_runs(paths: Sequence[str]) -> list[RunCurves]:
 
 def summary_rows(runs: Sequence[RunCurves]) -> list[list[str]]:
     """Header and a row a run: steps, last training loss, best accuracy, least evaluation loss."""
-    rows = [["run", "steps", "train loss", "best top1", "at step", "best eval loss", "at step"]]
+    measure = _measure(runs)
+    rows = [
+        ["run", "steps", "train loss", f"best {measure}", "at step", "best eval loss", "at step"]
+    ]
     for run in runs:
         steps, losses = run.curve("train", "loss")
-        accuracy, loss = run.best("top1"), run.best("loss", least=True)
+        accuracy, loss = run.best(measure), run.best("loss", least=True)
         last = max([*(int(s) for s in steps[-1:]), *(r["step"] for r in run.eval[-1:])])
         rows.append([
             run.name,
@@ -115,7 +125,9 @@ def summary_rows(runs: Sequence[RunCurves]) -> list[list[str]]:
 def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step") -> Path:
     """Loss of training and evaluation, top-1 and learning rate of all runs over one axis.
 
-    A panel is left out where no run has its number.  The best top-1 of a run carries a dot.
+    A panel is left out where no run has its number.  The best top-1 of a run carries a dot, and a
+    cross at the lower edge stands where a number began to be NaN or infinite.  Where no evaluation
+    has a top-1, its first metric is drawn.
 
     Args:
         runs: at least one.
@@ -127,22 +139,28 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
     """
     from matplotlib.ticker import MaxNLocator
 
+    measure = _measure(runs)
     panels = [
         panel
         for panel in (
             ("train", "loss", "training loss"),
             ("eval", "loss", "evaluation loss"),
-            ("eval", "top1", "evaluation top-1"),
+            ("eval", measure, "evaluation top-1" if measure == "top1" else f"evaluation {measure}"),
             ("train", "lr", "learning rate"),
         )
         if any(len(run.curve(panel[0], panel[1])[0]) for run in runs)
     ]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    legend = 0.2 * (-(-len(runs) // 2)) + 0.15
+    is_long = any(len(run.name) > _MOST_SIDE_BY_SIDE for run in runs)
+    side_by_side = 1 if is_long or columns == 1 else min(2, len(runs))
+    legend = 0.2 * (-(-len(runs) // side_by_side)) + 0.15
+    most = _MOST_LETTERS if is_long and columns > 1 else _MOST_SIDE_BY_SIDE
     width, height = 4.6 * columns + 0.2, 2.7 * rows + 0.6 + legend
     with new_figure(width, height) as figure:
-        used = add_heading(figure, f"{len(runs)} run{'s' * (len(runs) > 1)} compared")
+        crosses = any(len(run.lost(kind, key)) for run in runs for kind, key, _ in panels)
+        note = "crosses at the lower edge: NaN or infinite from here on" if crosses else ""
+        used = add_heading(figure, f"{len(runs)} run{'s' * (len(runs) > 1)} compared", note)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
         lines: list[Any] = []
         for axes, (kind, key, words) in zip(grid.flat, panels):
@@ -151,7 +169,7 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
             axes.set_title(words)
             axes.grid(True)
             axes.tick_params(labelbottom=True)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis != "hours"))
             if key == "top1":
                 axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         for axes in list(grid.flat)[len(panels) :]:
@@ -159,7 +177,7 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
         for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel(_AXIS_WORDS[axis])
         figure.legend(
-            lines, [_shortened(run.name) for run in runs], ncols=min(2, len(runs)),
+            lines, [_shortened(run.name, most) for run in runs], ncols=side_by_side,
             loc="upper left", bbox_to_anchor=(0.0, 1 - used / height), frameon=False,
         )
         figure.subplots_adjust(
@@ -175,13 +193,23 @@ def _draw_run(axes: Any, run: RunCurves, number: int, kind: str, key: str, axis:
     (drawn,) = axes.plot(
         x, y, color=colour, linestyle=line, linewidth=1.3, marker="." if len(x) == 1 else None
     )
-    if key == "top1" and np.isfinite(y).any():
-        at = int(np.nanargmax(y))
+    lost = run.lost(kind, key, axis)
+    edge = axes.get_xaxis_transform()
+    axes.plot(lost, [0.03] * len(lost), "x", color=colour, markersize=6, transform=edge)
+    if kind == "eval" and key != "loss" and np.isfinite(y).any():
+        at = int(np.nanargmax(np.where(np.isfinite(y), y, np.nan)))
         axes.plot(x[at], y[at], "o", color=colour, markersize=5)
     return drawn
 
 
-def _shortened(name: str, most: int = 48) -> str:
+def _measure(runs: Sequence[RunCurves]) -> str:
+    """``top1``, or ``metric``, the first of the config, where no evaluation has a top-1."""
+    records = [record for run in runs for record in run.eval]
+    has_other = any("metric" in record for record in records)
+    return "metric" if has_other and not any("top1" in one for one in records) else "top1"
+
+
+def _shortened(name: str, most: int) -> str:
     """Both ends of a long name: runs differ at either."""
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
@@ -205,8 +233,13 @@ def _metrics_file(path: str) -> Path:
 
 
 def _shortest_names(folders: Sequence[Path]) -> list[str]:
-    """The end of each path, of as many parts as it takes to tell them apart."""
+    """The end of each path, of as many parts as it takes to tell them apart.
+
+    Names that all end alike, with that of the model, say, are drawn without that end.
+    """
     parts = [folder.resolve().parts for folder in folders]
+    while len(set(parts)) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
     for length in range(1, max(len(part) for part in parts) + 1):
         names = [os.sep.join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):

@@ -151,8 +151,12 @@ def _draw_pairs(
 
     pairs = confusion.pairs()[:_PAIRS]
     totals = confusion.matrix.sum(axis=1)
-    width, height = 8.0, 1.4 + 0.24 * max(len(pairs), 1)
+    width, height = 8.0, 1.4 + 0.24 * len(pairs)
     with new_figure(width, height) as figure:
+        if not pairs:
+            add_heading(figure, title, note)
+            figure.text(0.5, 0.2, "no mistakes", ha="center")
+            return save_figure(figure, path)
         used = add_heading(figure, title, f"{note}; the {len(pairs)} most frequent confusions")
         axes = figure.add_axes(
             (4.1 / width, 0.5 / height, 3.4 / width, (height - used - 0.55) / height)

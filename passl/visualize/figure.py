@@ -95,7 +95,7 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "pictures need matplotlib, which is not installed: pip install 'passl[visualize]'"
+            "pictures need matplotlib, which is not installed: pip install matplotlib"
         ) from error
 
 

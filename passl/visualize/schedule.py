@@ -107,7 +107,11 @@ def plan_schedule(config: Config, steps_per_epoch: Optional[int] = None) -> RunS
             Curve(hook.setting, hook.setting.replace("_", " "), _over(steps, hook.value))
         )
     if config.EMA is not None:
-        curves.append(Curve("ema_decay", "1 - decay of the average", _ema(config, steps), True))
+        decays = _ema(config, steps)
+        if (decays == decays[0]).all():
+            constants["ema_decay"] = float(decays[0])
+        else:
+            curves.append(Curve("ema_decay", "1 - decay of the average", decays, True))
     return RunSchedule(
         steps, per_epoch, plan.last_step, curves, constants, list(getattr(rate, "notes", ()))
     )

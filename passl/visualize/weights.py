@@ -141,8 +141,10 @@ def draw_positions(similarity: np.ndarray, path: Path, *, title: str) -> Path:
     """
     grid = similarity.shape[:2]
     chosen = [_evenly(side, _MOST_POSITIONS) for side in grid]
+    mosaic, middles = _mosaic(similarity, *chosen)
     cell = min(0.9, max(0.5, 6.5 / max(len(part) for part in chosen)))
-    across, down = len(chosen[1]) * cell, len(chosen[0]) * cell
+    across = len(chosen[1]) * cell
+    down = across * mosaic.shape[0] / mosaic.shape[1]  # each tile has the shape of the grid
     width, height = max(across + 1.55, 5.0), down + 1.55
     note = f"grid of {grid[0]} x {grid[1]}"
     if any(len(part) < side for part, side in zip(chosen, grid)):
@@ -154,7 +156,6 @@ def draw_positions(similarity: np.ndarray, path: Path, *, title: str) -> Path:
         axes = figure.add_axes(
             (0.6 / width, (top - down) / height, across / width, down / height)
         )
-        mosaic, middles = _mosaic(similarity, *chosen)
         drawn = axes.imshow(mosaic, cmap=HEAT, vmin=least, vmax=1.0, interpolation="nearest")
         axes.set_yticks(middles[0], [str(row + 1) for row in chosen[0]])
         axes.set_xticks(middles[1], [str(column + 1) for column in chosen[1]])

@@ -30,11 +30,14 @@ from passl.errors import PasslError  # noqa: E402
 from passl.layers.init import init_seed  # noqa: E402
 from passl.layers.linear import Linear  # noqa: E402
 from passl.layers.recompute import run_blocks  # noqa: E402
+from passl.optim.adafactor import Adafactor  # noqa: E402
 from passl.optim.adamw import AdamW  # noqa: E402
 from passl.optim.groups import ParamGroup  # noqa: E402
+from passl.optim.momentum import Momentum  # noqa: E402
 
 WORLD = read_world()
 STEPS, PASSES = 4, 3
+OPTIMIZERS = (AdamW, Momentum, Adafactor)
 
 
 class Net(nn.Layer):
@@ -108,7 +111,9 @@ def late() -> str:
     return ""
 
 
-def trained(sharded: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def trained(
+    kind: Any, sharded: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Weights and optimizer state after a few steps, with a stop and a start in between."""
     net = Net()
     names = list(net.named_parameters())
@@ -117,8 +122,8 @@ def trained(sharded: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
 
     def make() -> Any:
         if sharded:
-            return ShardedOptimizer(groups, lambda some: AdamW(groups=some), WORLD)
-        return AdamW(groups=groups)
+            return ShardedOptimizer(groups, lambda some: kind(groups=some), WORLD)
+        return kind(groups=groups)
 
     def state_of(optimizer: Any) -> dict[str, np.ndarray]:
         if sharded:
@@ -163,10 +168,12 @@ def main() -> None:
         for recompute in (False, True):
             for name, value in gradients(overlap, recompute).items():
                 found[f"grad/{overlap}/{recompute}/{name}"] = value
-    for sharded in (False, True):
-        weights, state = trained(sharded)
-        found.update({f"weights/{sharded}/{n}": v for n, v in weights.items()})
-        found.update({f"state/{sharded}/{n}": v for n, v in state.items()})
+    for kind in OPTIMIZERS:
+        for sharded in (False, True):
+            weights, state = trained(kind, sharded)
+            where = f"{kind.__name__}/{sharded}"
+            found.update({f"weights/{where}/{n}": v for n, v in weights.items()})
+            found.update({f"state/{where}/{n}": v for n, v in state.items()})
     found["late"] = np.array(late())
     found["difference"] = np.array(difference())
     found["big"] = sum_integers(np.array([2**60 + WORLD.rank]), WORLD)

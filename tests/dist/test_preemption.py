@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,3 +131,20 @@ def test_any_rank_stops_both_at_the_same_step_and_they_continue_exactly(
     with job.start() as started:
         assert started.end() == 0, started.text
     assert_same_end(job.run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_ranks_whose_launcher_is_gone_stop_saved(make_run, repo, user_environment, number):
+    """It gives each a session of its own, so nothing else would tell them."""
+    job = Launched(make_run("orphans"), repo, user_environment)
+    with job.start(PAUSE) as started:
+        started.wait_until(job.is_training, "both ranks train")
+        ranks = [job.pid_of_rank(started, rank) for rank in range(2)]
+        started.send(number)
+        assert started.end(within_s=60) == -number
+        limit = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in ranks) and time.monotonic() < limit:
+            time.sleep(0.1)
+    assert job.exits() == [75, 75]
+    assert job.run.state()["step"] == job.steps()[0] < 18
+    assert "by SIGTERM; the state is saved" in job.run.log()

@@ -65,16 +65,25 @@ def test_a_gradient_that_grows_after_it_was_sent_is_refused(ranks):
         assert "DistributedStrategy.overlap=false" in str(rank["late"])
 
 
-def test_optimizer_state_in_parts_gives_the_same_weights_and_the_same_checkpoint(ranks):
+@pytest.mark.parametrize(
+    ("kind", "slot"),
+    [("AdamW", "moment2"), ("Momentum", "velocity"), ("Adafactor", "columns")],
+)
+def test_optimizer_state_in_parts_gives_the_same_weights_and_the_same_checkpoint(
+    ranks, kind, slot
+):
     for rank in ranks:
-        for key, value in rank.items():
-            if key.startswith("weights/False/"):
-                parts = rank[key.replace("False", "True", 1)]
-                np.testing.assert_array_equal(parts, value, err_msg=key)
-    whole = {k.partition("False/")[2]: v for k, v in ranks[0].items() if "state/False/" in k}
-    parts = {k.partition("True/")[2]: v for k, v in ranks[0].items() if "state/True/" in k}
+        weights = [key for key in rank if key.startswith(f"weights/{kind}/False/")]
+        assert len(weights) == 10
+        for key in weights:
+            parts = rank[key.replace("False", "True", 1)]
+            np.testing.assert_array_equal(parts, rank[key], err_msg=key)
+    whole, parts = (
+        {k.partition(start)[2]: v for k, v in ranks[0].items() if k.startswith(start)}
+        for start in (f"state/{kind}/False/", f"state/{kind}/True/")
+    )
     assert whole.keys() == parts.keys()
-    assert "last.weight/moment2" in whole
+    assert f"last.weight/{slot}" in whole
     for name, value in whole.items():
         np.testing.assert_array_equal(parts[name].reshape(value.shape), value, err_msg=name)
 

@@ -456,7 +456,8 @@ def test_evaluating_before_training(run_folder, capsys):
 def test_a_module_that_is_not_there(fails):
     assert fails("Global.imports=[nowhere.at.all]", status=2) == (
         "passl-train: -o Global.imports=[nowhere.at.all]: Global.imports: module 'nowhere.at.all' "
-        "is not found; is its folder on PYTHONPATH, or the package installed?"
+        "is not found, neither in the current folder nor on PYTHONPATH nor among the installed "
+        "packages; start where its folder is, or correct the name"
     )
 
 

@@ -66,6 +66,16 @@ def test_whole_data_gives_status_0_and_leaves_no_file(checked, capsys):
     assert not (checked.root / "out").exists()
 
 
+def test_missing_files_are_all_named_though_a_run_would_not_start(checked, tmp_path, capsys):
+    for number in (0, 150, 299):  # of 100 files that a run looks at are the first and the last
+        (tmp_path / "Train" / f"{number}.jpg").unlink()
+    assert check_data(checked) == 2
+    out = capsys.readouterr().out
+    assert "DataLoader.Train: 300 of 300 samples checked" in out
+    assert "3 missing" in out
+    assert "DataLoader.Eval: 20 of 20 samples checked" in out
+
+
 def test_the_report_names_everything_that_is_wrong(checked, tmp_path, capsys):
     train, report = tmp_path / "Train", tmp_path / "report.json"
     whole = (train / "7.jpg").read_bytes()
@@ -137,16 +147,30 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> N
         time.sleep(0.01)
 
 
+HANGING = """
+import sys, time
+from passl.cli import check
+from passl.data.dataset import FileDataset
+
+load = FileDataset.load
+
+def hanging(dataset, index):
+    if dataset.path_of(index).endswith("Train/251.jpg"):
+        time.sleep(3600)  # as a dead network disk does
+    return load(dataset, index)
+
+FileDataset.load = hanging
+sys.exit(check.main())
+"""
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_a_stopped_check_continues_where_it_was(
     checked, tmp_path, repo, user_environment, stop, capsys
 ):
-    state, hanging = tmp_path / "state", tmp_path / "Train/251.jpg"
-    content = hanging.read_bytes()
-    hanging.unlink()
-    os.mkfifo(hanging)  # reading it waits for ever, as a dead network disk does
+    state = tmp_path / "state"
     process = subprocess.Popen(
-        command(checked, repo, "--state", str(state)),
+        [sys.executable, "-c", HANGING, *command(checked, repo, "--state", str(state))[2:]],
         env=user_environment, cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: state.exists() and '"start": 128' in state.read_text(), process)
@@ -156,8 +180,6 @@ def test_a_stopped_check_continues_where_it_was(
         assert process.returncode == 130
         assert f"the same command continues from {state}" in err
         assert "Traceback" not in err
-    hanging.unlink()
-    hanging.write_bytes(content)
     secret = tmp_path / "Train/10.jpg"  # other bytes, same size and times: seen only if read again
     status = secret.stat()
     secret.write_bytes(b"x" * status.st_size)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+
 import yaml
 from docs_blocks import read_blocks
 
 from passl.cli import check
 
 
-def test_the_loss_and_the_hook_of_the_page_train_a_model(
+def test_the_loss_the_optimizer_and_the_hook_of_the_page_train_a_model(
     run_folder, repo, tmp_path, monkeypatch, capsys
 ):
     blocks = read_blocks(repo / "docs" / "extending.md", repo)
-    loss, hook = [block.text for block in blocks if block.language == "python"]
+    loss, optimizer, hook = [block.text for block in blocks if block.language == "python"]
     package = tmp_path / "my_project"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "losses.py").write_text(loss)
+    (package / "optimizers.py").write_text(optimizer)
     (package / "hooks.py").write_text(hook)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)  # the commands look there
 
     config = yaml.safe_load(run_folder.config_file.read_text())
     imports = []

@@ -6,6 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,44 @@ def test_csv_of_a_list_on_stdin_goes_to_a_file(trained, expected, monkeypatch, t
         assert int(row["label"]) == expected[index].argmax()
         assert row["name"] == NAMES[expected[index].argmax()]
         assert float(row["probability"]) == pytest.approx(expected[index].max(), abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_name_that_is_no_utf8_passes_through(trained, monkeypatch, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff \xe6\x95\xb0.png"  # 0xff is never UTF-8
+    shutil.copyfile(trained.pictures / "0.png", path)
+    for kind in ("table", "csv", "json"):
+        listed = io.TextIOWrapper(io.BytesIO(path + b"\r\n\n"), encoding="utf-8")  # strict
+        monkeypatch.setattr("sys.stdin", listed)
+        out = tmp_path / f"guesses.{kind}"
+        arguments = ["-", "--model", served(trained), "--format", kind, "--out", str(out)]
+        assert infer.main(arguments) == 0
+        if kind == "json":
+            assert os.fsencode(json.loads(out.read_text(encoding="utf-8"))["source"]) == path
+        else:
+            assert path in out.read_bytes()
+
+
+def test_json_stays_json_where_letters_cannot_be_written():
+    from passl.cli.infer import _JsonLines
+    from passl.export.predictor import Failure
+
+    file = io.BytesIO()
+    stream = io.TextIOWrapper(file, encoding="cp1252", errors="backslashreplace")
+    name = "\u00fc \u6570 \udcff"
+    _JsonLines(stream)(Failure(name, "no picture"))
+    stream.flush()
+    assert json.loads(file.getvalue().decode("ascii"))["source"] == name
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_sentence(trained, capsys):
+    picture = str(trained.pictures / "0.png")
+    assert infer.main([picture, "--model", served(trained), "--out", "/dev/full"]) == 1
+    errors = capsys.readouterr().err
+    assert "--out /dev/full: cannot be written further (No space left" in errors
+    with pytest.raises(CheckpointError, match=r"cannot write the sheet .*nowhere/sheet.png"):
+        infer._sheet(Path("/nowhere/sheet.png"), [])
 
 
 def test_a_config_and_weights_with_pictures_behind_the_overrides(trained, expected, capsys):

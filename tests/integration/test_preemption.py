@@ -73,6 +73,7 @@ def whole(tmp_path_factory) -> RunFolder:
         (18, signal.SIGTERM),
         (9, signal.SIGINT),
         (9, signal.SIGUSR1),
+        pytest.param(9, signal.SIGHUP, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -154,4 +154,4 @@ def test_an_image_of_another_size_is_named(run, tmp_path, capsys):
 def test_without_matplotlib_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["compare", "nowhere"]) == 2
-    assert "pip install 'passl[visualize]'" in capsys.readouterr().err
+    assert "pip install matplotlib" in capsys.readouterr().err

@@ -116,6 +116,24 @@ def test_a_users_component_may_not_take_a_name_of_ours(tmp_path, monkeypatch):
         import_user_modules(["my_clashing_losses"])
 
 
+def test_a_module_of_the_current_folder_is_found_behind_all_others(tmp_path, monkeypatch):
+    package = tmp_path / "my_folder"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text(USER_MODULE.format(name="LossOfTheFolder"))
+    monkeypatch.chdir(package)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    with pytest.raises(RegistryError, match="neither in the current folder nor on PYTHONPATH"):
+        import_user_modules(["my_folder.losses"])
+    assert str(package) not in sys.path
+    monkeypatch.chdir(tmp_path)
+    import_user_modules(["my_folder.losses"], execute=True)
+    from passl.registry import LOSSES
+
+    assert LOSSES.build({"name": "LossOfTheFolder"}).margin == 1.0
+    assert sys.path[-1] == str(tmp_path)
+
+
 def test_a_missing_module_is_named():
     with pytest.raises(RegistryError, match="module 'no_such_module_here' is not found"):
         import_user_modules(["no_such_module_here"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,52 @@ def test_a_variant_of_an_imported_class_is_declared_here_and_defined_there(tmp_p
     assert {param.name: param.default for param in far.params} == {"width": 8, "depth": 9}
     assert (far.module, far.defined_in, far.qualname) == ("module", "variant_target", "Far")
     assert far.where.endswith("module.py:2")
+
+
+def test_a_constructor_is_inherited_from_another_module_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "heirs"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text(
+        "_WIDTH = 8\n"
+        "class Base:\n"
+        '    """A base.\n\n    Args:\n        width: how wide.\n        depth: how deep.\n    """\n'
+        "    def __init__(self, width: int = _WIDTH, depth: int = 1): pass\n"
+    )
+    source = (
+        "from heirs.base import Base\nfrom .base import Base as Other\nfrom .base import Base\n"
+        "@MODELS.register()\n"
+        'class Heir(Base):\n    """An heir.\n\n    Args:\n        depth: deeper.\n    """\n'
+    )
+    (package / "heir.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    (heir,) = scan_files([package / "heir.py"], {"MODELS": "models"}, module="heirs.heir")
+    assert [(param.name, param.default, param.doc) for param in heir.params] == [
+        ("width", 8, "how wide."),
+        ("depth", 1, "deeper."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "runtime"),
+    [
+        ("passl.logs.writers.base.Writer", {"run_dir"}),
+        ("passl.optim.base.Optimizer", {"groups"}),
+        ("passl.schedules.base.Schedule", {"total_steps", "steps_per_epoch"}),
+    ],
+)
+def test_what_the_engine_gives_to_a_base_is_given_to_its_heirs(tmp_path, base, runtime):
+    module, _, name = base.rpartition(".")
+    source = f"from {module} import {name}\n@LOSSES.register()\nclass Heir({name}):\n    pass\n"
+    heir = scan(tmp_path, source)["Heir"]
+    assert {param.name for param in heir.params if param.runtime} == runtime
+
+
+def test_a_base_class_of_another_package_is_not_looked_for(tmp_path):
+    source = "from json.tool import Base\n@MODELS.register()\nclass Heir(Base):\n    pass\n"
+    before = set(sys.modules)
+    assert scan(tmp_path, source)["Heir"].params == ()
+    assert "json.tool" not in set(sys.modules) - before
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,10 @@ def paste_partners(images: np.ndarray, box: Box) -> np.ndarray:
 
 
 def draw_box(share: float, height: int, width: int, rng: np.random.Generator) -> Box:
-    """A rectangle of ``1 - share`` of the area, with a uniform centre, cut off at the border."""
+    """A rectangle of ``1 - share`` of the area, with a uniform centre, cut off at the border.
+
+    Its sides are even, as with CutMix, PASSL and timm 1.0.19; with timm 1.0.31 they may be odd.
+    """
     side = math.sqrt(1.0 - share)
     cut_height, cut_width = int(height * side), int(width * side)
     y, x = int(rng.integers(height)), int(rng.integers(width))

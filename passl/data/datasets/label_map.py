@@ -9,10 +9,11 @@ from typing import Annotated, Any, Optional
 
 from passl.data.class_names import label_by_name
 from passl.data.dataset import FileDataset, MissingDataError
+from passl.data.kept import kept_arrays, table_arrays, table_of
 from passl.data.names import read_names
-from passl.data.table import TableBuilder
+from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
-from passl.registry import DATASETS, Component, Range
+from passl.registry import DATASETS, Component, Range, Runtime
 
 _LAYOUT = (
     "Expected: a folder with images/CLASS/FILE, *_imagepaths.txt and label_map.json; "
@@ -20,9 +21,14 @@ _LAYOUT = (
 )
 
 
+_VERSION = 1  # of the table that is kept
+
+
 @DATASETS.register()
 class LabelMapDataset(FileDataset):
     """``images/<class>/<file>`` named in a text file, labels from a JSON map.
+
+    The table of a long list is kept beside it, in ``LIST.table``.
 
     Args:
         dataset_path: folder that paths are relative to.
@@ -31,6 +37,7 @@ class LabelMapDataset(FileDataset):
         label_map: JSON object of class name and label, relative to ``dataset_path``.
         class_num: number of classes; checked against the map.
         transform_ops: transforms applied to each image, in this order.
+        check_files: whether to look for 100 of the files.
 
     Source: myrtle-vision's classification data (the class is the second part of a path).
     """
@@ -43,30 +50,46 @@ class LabelMapDataset(FileDataset):
         label_map: str = "label_map.json",
         class_num: Optional[Annotated[int, Range(min=1)]] = None,
         transform_ops: Annotated[Sequence[Any], Component("transforms")] = (),
+        check_files: Annotated[bool, Runtime()] = True,
     ) -> None:
         root = Path(dataset_path)
         label_of = _read_map(_existing(root, label_map))
-        names = read_names(_existing(root, image_paths))
-        if not names:
-            raise DataError(f"{root / image_paths}: the list is empty")
         self.classes = sorted(label_of, key=label_of.__getitem__)
-        builder = TableBuilder()
-        source = str(root / image_paths)
-        for name, label in zip(names, label_by_name(_folders(names, source), self.classes, source)):
-            builder.append(name, label)
-        super().__init__(root, builder.finish(), transform_ops)
+        source = _existing(root, image_paths)
+        arrays = kept_arrays(
+            source.with_name(f"{source.name}.table"),
+            lambda: {"version": _VERSION, "list": _stamp(source), "classes": self.classes},
+            lambda: table_arrays(_read(source, self.classes)),
+        )
+        super().__init__(root, table_of(arrays), transform_ops)
         self.class_num = len(self.classes)
         if class_num is not None and class_num != self.class_num:
             raise DataError(
                 f"LabelMapDataset: {root / label_map} has {self.class_num} classes but "
                 f"dataset.class_num is {class_num}"
             )
-        missing = self.missing_of_sample()
+        missing = self.missing_of_sample() if check_files else []
         if missing:
             raise MissingDataError(
                 f"{source}: the image {self.path_of(missing[0])} does not exist ({len(missing)} of "
                 f"{min(len(self), 100)} files looked at are missing). {_LAYOUT}."
             )
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read(path: Path, classes: Sequence[str]) -> SampleTable:
+    """The images of a list, with the labels of their folders."""
+    names = read_names(path)
+    if not names:
+        raise DataError(f"{path}: the list is empty")
+    builder = TableBuilder()
+    for name, label in zip(names, label_by_name(_folders(names, str(path)), classes, str(path))):
+        builder.append(name, label)
+    return builder.finish()
 
 
 def _folders(names: Sequence[str], source: str) -> list[str]:

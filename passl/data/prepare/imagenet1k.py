@@ -15,11 +15,13 @@ Source: the readme of the ILSVRC2012 development kit: line ``k`` of
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +31,9 @@ from typing import IO, Callable, Optional
 import numpy as np
 
 from passl.checkpoint.disk import remove_tree
-from passl.data.names import list_name, names_text
+from passl.data.names import list_name, names_text, printable
 from passl.data.prepare.alone import alone_in
-from passl.data.prepare.listing import left_out, list_images
+from passl.data.prepare.listing import Excluded, left_out, list_images
 from passl.data.prepare.merge import write_bytes
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.tar_members import whole_members
@@ -44,6 +46,7 @@ TRAIN_TAR, VAL_TAR, DEVKIT = (
     "ILSVRC2012_img_val.tar",
     "ILSVRC2012_devkit_t12",
 )
+_NUM_CLASSES, _NUM_TRAIN, _NUM_VAL = 1_000, 1_281_167, 50_000
 TRAIN_LIST, VAL_LIST, CLASSES = "train_list.txt", "val_list.txt", "classes.txt"
 _IMAGE = re.compile(r"[\w.-]+\.JPEG")
 _VAL_NUMBER = re.compile(rb"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -51,7 +54,7 @@ _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]  # done, in all, done before
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _prepare(sources: Sources, say: Say, progress: Optional[Progress]) -> list[s
             _extract_val(_given(sources.val_tar, root, VAL_TAR, "val"), root, say, progress)
         say("listing the images")
         train = list_images(root, "train")
-        val = _label_validation(sources, train.classes, say)
+        val, excluded = _label_validation(sources, train.classes, say)
         lines = [
             _write(root / TRAIN_LIST, train.table),
             _write(root / VAL_LIST, val),
@@ -105,59 +108,68 @@ def _prepare(sources: Sources, say: Say, progress: Optional[Progress]) -> list[s
             f"{error.filename or root}: {error.strerror}; check the path, its rights and the free "
             "space"
         ) from error
-    except tarfile.TarError as error:
-        raise DataError(f"an archive is damaged ({error}); fetch it again") from error
-    lines += left_out(train.excluded)
-    if len(train.classes) != 1000:
-        lines.append(f"warning: {len(train.classes)} classes; ImageNet-1K has 1000")
+    lines += left_out([*train.excluded, *excluded])
+    if len(train.classes) != _NUM_CLASSES:
+        lines.append(f"warning: {len(train.classes)} classes; ImageNet-1K has {_NUM_CLASSES}")
+    else:
+        for part, found, wanted in (("train", len(train), _NUM_TRAIN), ("val", len(val), _NUM_VAL)):
+            if found != wanted:
+                lines.append(f"warning: {found:,} images in {part}/; ImageNet-1K has {wanted:,}")
     return lines
 
 
 # -- labels ----------------------------------------------------------------------------------------
 
 
-def _label_validation(sources: Sources, classes: list[str], say: Say) -> SampleTable:
-    """The validation images with their classes, from their folders or from the development kit."""
+def _label_validation(
+    sources: Sources, classes: list[str], say: Say
+) -> tuple[SampleTable, list[Excluded]]:
+    """The validation images with their classes, from their folders or from the development kit.
+
+    Also what is left out.
+    """
     root = sources.root
-    if any(entry.is_dir() for entry in (root / "val").iterdir()):
+    rank = {name: index for index, name in enumerate(classes)}
+    folders = [entry for entry in (root / "val").iterdir() if entry.is_dir()]
+    if any(not entry.name.startswith(".") for entry in folders):
         val = list_images(root, "val")
         strange = sorted(set(val.classes) - set(classes))
         if strange:
             raise DataError(
                 f"{root / 'val'}: {len(strange)} folders are no class of train/, such as "
-                f"{strange[0]}"
+                f"{printable(strange[0])}"
             )
-        rank = {name: index for index, name in enumerate(classes)}
         labels = np.array([rank[name] for name in val.classes], dtype=np.int32)[val.table.labels]
-        return SampleTable(val.table.names, val.table.offsets, labels)
+        return SampleTable(val.table.names, val.table.offsets, labels), val.excluded
     truth = _validation_classes(sources, say)
-    rank = {name: index for index, name in enumerate(classes)}
-    builder = TableBuilder()
+    builder, excluded = TableBuilder(), []
     for name in sorted(os.listdir(os.fsencode(root / "val"))):
+        path = f"val/{os.fsdecode(name)}"
         match = _VAL_NUMBER.fullmatch(name)
         if match is None:
+            excluded.append(Excluded(path, "not named as a validation image"))
             continue
         number = int(match[1])
         if not 1 <= number <= len(truth):
-            raise DataError(
-                f"val/{os.fsdecode(name)}: the development kit has labels for {len(truth)} images"
-            )
+            raise DataError(f"{path}: the development kit has labels for {len(truth)} images")
         wnid = truth[number - 1]
         if wnid not in rank:
-            raise DataError(f"val/{os.fsdecode(name)} is of class {wnid}, which train/ lacks")
-        builder.append(f"val/{os.fsdecode(name)}", rank[wnid])
+            raise DataError(f"{path} is of class {wnid}, which train/ lacks")
+        builder.append(path, rank[wnid])
     if len(builder) != len(truth):
         raise DataError(
             f"{root / 'val'}: {len(builder)} validation images, but the development kit has labels "
             f"for {len(truth)}"
         )
-    return builder.finish()
+    return builder.finish(), excluded
 
 
 def _validation_classes(sources: Sources, say: Say) -> list[str]:
     """WNID of each validation image, in the order of their numbers."""
+    if sources.devkit is not None and not sources.devkit.exists():
+        raise ConfigError(f"--devkit {sources.devkit}: there is no such file or folder")
     found = [sources.devkit] if sources.devkit else sorted(sources.root.glob(f"{DEVKIT}*"))
-    if not found or not found[0].exists():
+    if not found:
         raise ConfigError(
             f"{sources.root}: val/ has no class folders, so its labels are needed: put "
             f"{DEVKIT}.tar.gz there, or name it with --devkit"
@@ -179,7 +191,7 @@ def _devkit_files(path: Path) -> tuple[bytes, bytes]:
             for file in sorted(path.rglob(name)):
                 contents.setdefault(name, file.read_bytes())
     else:
-        with tarfile.open(path) as archive:
+        with _naming(path), tarfile.open(path) as archive:
             for member in archive:
                 name = os.path.basename(member.name)
                 stream = archive.extractfile(member) if name in (_TRUTH, _META) else None
@@ -203,7 +215,7 @@ def _wnids(meta: bytes, path: Path) -> dict[int, str]:
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # SciPy has many for a file that is damaged
         raise DataError(f"{path}: {_META} is not as expected ({error})") from error
 
 
@@ -214,7 +226,8 @@ def _extract_train(path: Path, root: Path, say: Say, progress: Optional[Progress
     say(f"extracting {path} to {root / 'train'}")
     target = root / "train.partial"
     target.mkdir(exist_ok=True)
-    with tarfile.open(path, "r:") as outer:
+    num_known = 0
+    with _naming(path), tarfile.open(path, "r:") as outer:
         members = [member for member in whole_members(outer, str(path)) if member.isfile()]
         for number, member in enumerate(members, start=1):
             match = _CLASS_TAR.fullmatch(os.path.basename(member.name))
@@ -223,29 +236,32 @@ def _extract_train(path: Path, root: Path, say: Say, progress: Optional[Progress
                     f"{path}: holds {member.name!r}; expected one tar a class, such as "
                     "n01440764.tar"
                 )
-            if not (target / match[1]).is_dir():
+            if (target / match[1]).is_dir():
+                num_known += 1
+            else:
                 stream = outer.extractfile(member)
                 assert stream is not None  # it is a regular file
-                _extract_images(stream, target / match[1])
+                _extract_images(stream, target / match[1], say)
             if progress is not None:
-                progress(number, len(members))
+                progress(number, len(members), num_known)
     target.rename(root / "train")
 
 
 def _extract_val(path: Path, root: Path, say: Say, progress: Optional[Progress]) -> None:
     say(f"extracting {path} to {root / 'val'}")
-    with path.open("rb") as stream:
-        _extract_images(stream, root / "val")
+    with _naming(path), path.open("rb") as stream:
+        _extract_images(stream, root / "val", say)
     if progress is not None:
-        progress(1, 1)
+        progress(1, 1, 0)
 
 
-def _extract_images(stream: IO[bytes], folder: Path) -> None:
+def _extract_images(stream: IO[bytes], folder: Path, say: Say) -> None:
     """The images of a tar into a folder, which appears when all are there.
 
     Only plain file names that look like an image's are written, so that no archive can write
     anywhere else.
     """
+    others: list[str] = []
     with _appearing(folder) as partial, tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in whole_members(archive, folder.name):
             name = os.path.basename(member.name)
@@ -254,6 +270,23 @@ def _extract_images(stream: IO[bytes], folder: Path) -> None:
             if source is not None:
                 with open(partial / name, "wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
+            elif not member.isdir():
+                others.append(member.name)
+    if others:
+        say(
+            f"warning: {folder.name}: {len(others):,} members of its archive are not extracted, "
+            f"since they are no files called NAME.JPEG, such as {printable(others[0])}"
+        )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of an archive name it."""
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(":")
+        raise DataError(f"{path}: is damaged, or no archive ({reason}); fetch it again") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ lists.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -20,9 +21,15 @@ import numpy as np
 
 from passl.checkpoint.disk import FileDigest
 from passl.checkpoint.manifest import json_bytes
-from passl.data.names import names_text
+from passl.data.names import names_text, printable
 from passl.data.prepare.alone import alone_in
-from passl.data.prepare.listing import Excluded, Listing, list_images
+from passl.data.prepare.listing import (
+    Excluded,
+    Listing,
+    folders_without_images,
+    left_out,
+    list_images,
+)
 from passl.data.prepare.md5 import hash_files
 from passl.data.prepare.md5_state import Md5State
 from passl.data.prepare.md5sum_file import excluded_text, read_md5sum, write_md5sum
@@ -51,11 +58,13 @@ _RELEASES = {
     10450: "ImageNet-21K-P of release winter21",
     1000: "ImageNet-1K",
 }
+_NEAR = 0.1  # a release with a tenth more or fewer classes is worth naming
+_EMPTY = np.frombuffer(hashlib.md5(b"", usedforsecurity=False).digest(), np.uint64)
 #: Images that a class of ImageNet-21K-P has at least.  Source: as above.
 SUBSET_MIN_IMAGES = 500
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,7 @@ class Summary:
         num_val: lines of the dummy validation list.
         class_counts: labels of each class in the list.
         excluded: files left out.
+        lost: folders of which all files are left out, so that they are no classes.
         seconds: wall time.
     """
 
@@ -103,6 +113,7 @@ class Summary:
     num_val: int
     class_counts: np.ndarray
     excluded: list[Excluded] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def describe(self) -> str:
@@ -119,8 +130,13 @@ class Summary:
                 f"{self.num_val:,} images in the dummy validation list; training has them as well"
             )
         if self.excluded:
-            lines.append(f"{len(self.excluded):,} files left out, see {EXCLUDED}:")
-            lines += [f"  {entry.name}: {entry.reason}" for entry in self.excluded[:5]]
+            lines += [*left_out(self.excluded), f"all that is left out is in {EXCLUDED}"]
+        if self.lost:
+            number = len(self.lost)
+            lines.append(
+                f"warning: {number:,} {'folders have' if number > 1 else 'folder has'} no image "
+                f"that can be used, such as {printable(self.lost[0])}; labels do not count them"
+            )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -133,6 +149,7 @@ class Summary:
             "images_with_several_labels": self.num_multi_label,
             "validation_images": self.num_val,
             "excluded_files": len(self.excluded),
+            "folders_without_images": self.lost,
             "labels_per_class": self.class_counts.tolist(),
         }
 
@@ -143,7 +160,7 @@ def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> 
     Args:
         options: what to do.
         say: called with a sentence at each stage.
-        progress: called with (files hashed, files in all).
+        progress: called with (files hashed, files in all, those of them that were known).
 
     Raises:
         ConfigError: a folder or file that cannot be used, or that another command works in.
@@ -154,21 +171,28 @@ def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> 
         raise ConfigError(
             f"{options.root}: there is no such folder; it should hold images/CLASS/IMAGE"
         )
+    if options.md5sum is not None and not options.md5sum.is_file():
+        raise ConfigError(f"--md5sum {options.md5sum}: there is no such file")
     _make_folder(options.out)
     with alone_in(options.out, _FILES):
         return _prepare(options, say, progress, started)
 
 
-def _prepare(
-    options: Options, say: Say, progress: Optional[Progress], started: float
-) -> Summary:
+def _prepare(options: Options, say: Say, progress: Optional[Progress], started: float) -> Summary:
     if options.md5sum is None:
         listing, digests, state = _hash(options, say, progress)
     else:
         listing, digests = _read(options.md5sum, options.root)
         say(f"{len(listing):,} files in {options.md5sum}, in its order")
+        empty = int((digests.view(np.uint64) == _EMPTY).all(axis=1).sum())
+        if empty:
+            say(
+                f"warning: {empty:,} of them are empty by their checksum, and no images; take "
+                "their lines out of the listing"
+            )
         state = None
     listing, digests = _choose_classes(listing, digests, options, say)
+    say(f"merging equal images and writing the lists to {options.out}")
     merged = merge_by_digest(digests, listing.table.labels)
     val = merged.first_single_label(options.num_val)
     summary = Summary(
@@ -179,9 +203,9 @@ def _prepare(
         num_val=len(val),
         class_counts=np.bincount(merged.labels, minlength=len(listing.classes)),
         excluded=listing.excluded,
+        lost=folders_without_images(listing),
         seconds=time.monotonic() - started,
     )
-    say(f"writing the lists to {options.out}")
     _write(options, listing, digests, merged, val, summary)
     if state is not None:
         state.remove()
@@ -192,8 +216,12 @@ def release_of(classes: list[str]) -> str:
     """Which ImageNet these class folders are, by their names and number."""
     if not all(_SYNSET.fullmatch(name) for name in classes):
         return "no ImageNet: not all classes are named like n01440764"
-    known = ", ".join(f"{number:,}: {name}" for number, name in _RELEASES.items())
-    return _RELEASES.get(len(classes), f"no complete release (known numbers of classes: {known})")
+    nearest = min(_RELEASES, key=lambda number: abs(number - len(classes)))
+    if nearest == len(classes):
+        return _RELEASES[nearest]
+    if abs(nearest - len(classes)) > _NEAR * nearest:
+        return "no release that is known by its number of classes"
+    return f"no complete release; the nearest, {_RELEASES[nearest]}, has {nearest:,}"
 
 
 # -- stages ----------------------------------------------------------------------------------------
@@ -204,14 +232,15 @@ def _hash(
 ) -> tuple[Listing, np.ndarray, Md5State]:
     root = options.root
     say(f"listing the images below {root}")
-    listing = list_images(root, "images" if (root / "images").is_dir() else "")
+    below = ["images"] if (root / "images").is_dir() else []
+    listing = list_images(root, *below, lists=options.out)
     if not len(listing):
         raise DataError(
             f"{root}: no images found; expected images/CLASS/IMAGE (or CLASS/IMAGE) with suffixes "
             "such as .JPEG, .jpg and .png"
         )
     try:
-        state = Md5State(options.out / _STATE, listing.table)
+        state = Md5State(options.out / _STATE, root, listing.table)
         say(
             f"{len(listing):,} files in {len(listing.classes):,} folders; hashing with "
             f"{options.num_workers} processes"
@@ -256,8 +285,11 @@ def _choose_classes(
         return listing, digests
     if not chosen.any():
         raise ConfigError("no class is left; lower --min-images or name more in --classes")
-    say(f"{int(chosen.sum()):,} of {len(listing.classes):,} classes are kept")
     wanted = chosen[listing.table.labels]
+    say(
+        f"{int(chosen.sum()):,} of {len(listing.classes):,} classes are kept, with "
+        f"{int(wanted.sum()):,} of {len(listing):,} files"
+    )
     return listing.keep(wanted), digests[wanted]
 
 
@@ -272,6 +304,9 @@ def _write(
     out = options.out
     files: dict[str, FileDigest] = {}
     try:
+        (out / MANIFEST).unlink(missing_ok=True)  # the last of an earlier run, whose files change
+        if not options.num_val:
+            (out / DUMMY_VAL_LIST).unlink(missing_ok=True)
         if options.md5sum is None:
             files[MD5SUM] = write_md5sum(out / MD5SUM, options.root, listing.table, digests)
         files[ALL_LIST] = write_list(out / ALL_LIST, listing.table, merged)
@@ -286,6 +321,7 @@ def _write(
             "root": str(options.root),
             "order": "sorted" if options.md5sum is None else str(options.md5sum),
             "min_images": options.min_images,
+            "num_val": options.num_val,
             "files": {name: vars(digest) for name, digest in files.items()},
         }
         write_bytes(out / MANIFEST, json_bytes(manifest))  # last: it vouches for the others

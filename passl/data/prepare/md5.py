@@ -39,15 +39,22 @@ _LAYOUT = struct.Struct("<16sqq")  # of a record
 _UNKNOWN = bytes(_LAYOUT.size)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a process found in a chunk: records, and (position in the chunk, reason) of faults."""
+    """What a process found in a chunk.
+
+    Attributes:
+        records: of its files.
+        faults: position in the chunk and reason.
+        num_known: files that were not read, since nothing has changed.
+    """
 
     records: np.ndarray
     faults: list[tuple[int, str]]
+    num_known: int
 
 
 def hash_files(
@@ -65,7 +72,8 @@ def hash_files(
         table: the files.
         state: of exactly this table.
         num_workers: processes; 1 works in this one.
-        progress: called with (files done, files in all) after every chunk.
+        progress: called after every chunk with the files done, those in all, and how many of those
+            done were known.
 
     Returns:
         The files that are empty or cannot be read; their records stay zero.
@@ -74,11 +82,13 @@ def hash_files(
         DataError: a process was killed.
     """
     excluded: list[Excluded] = []
+    num_known = 0
     for start, found in _chunks(os.fsencode(root), table, state.records, num_workers):
         state.records[start : start + len(found.records)] = found.records
         excluded += [Excluded(table.name(start + index), reason) for index, reason in found.faults]
+        num_known += found.num_known
         if progress is not None:
-            progress(start + len(found.records), len(table))
+            progress(start + len(found.records), len(table), num_known)
     return excluded
 
 
@@ -130,6 +140,7 @@ def _hash_chunk(root: bytes, names: list[bytes], known: np.ndarray) -> _Found:
     sizes, times = known["size"].tolist(), known["mtime_ns"].tolist()
     records = bytearray()
     faults: list[tuple[int, str]] = []
+    num_known = 0
     for index, name in enumerate(names):
         record = _UNKNOWN
         try:
@@ -138,12 +149,13 @@ def _hash_chunk(root: bytes, names: list[bytes], known: np.ndarray) -> _Found:
                 faults.append((index, "empty"))
             else:
                 digest, size, mtime_ns = fresh
+                num_known += digest is None
                 old = known["md5"][index].tobytes() if digest is None else digest
                 record = _LAYOUT.pack(old, size, mtime_ns)
         except OSError as error:
             faults.append((index, f"cannot be read ({error.strerror})"))
         records += record
-    return _Found(np.frombuffer(bytes(records), dtype=RECORD), faults)
+    return _Found(np.frombuffer(bytes(records), dtype=RECORD), faults, num_known)
 
 
 def _hash_file(path: bytes, size: int, mtime_ns: int) -> Optional[tuple[Optional[bytes], int, int]]:
@@ -155,13 +167,15 @@ def _hash_file(path: bytes, size: int, mtime_ns: int) -> Optional[tuple[Optional
             return None
         if mtime_ns == status.st_mtime_ns and size == status.st_size:
             return None, size, mtime_ns
-        # One read takes a photograph; the byte too many saves asking whether that was all.
+        # One read takes a photograph; the byte too many saves asking whether that was all.  A
+        # network's file system may give less than it has.
         wanted = min(status.st_size, _MOST_AT_ONCE) + 1
         piece = os.read(handle, wanted)
-        digest = hashlib.md5(piece, usedforsecurity=False)
-        while len(piece) == wanted:
+        digest, done = hashlib.md5(piece, usedforsecurity=False), len(piece)
+        while piece and (len(piece) == wanted or done < status.st_size):
             piece = os.read(handle, wanted)
             digest.update(piece)
+            done += len(piece)
     finally:
         os.close(handle)
     return digest.digest(), status.st_size, status.st_mtime_ns

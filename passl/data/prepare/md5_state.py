@@ -4,7 +4,7 @@ A folder with the sorted names of the files and one record of 32 bytes for each:
 and its time of change when it was read.  The names say which file of records is theirs, so records
 are never taken for those of other files.  Records are written in place through a memory map, so a
 killed process loses nothing.  When files come or go, what is known of the others stays known; a
-file counts as hashed only while its size and time are the same.
+file counts as hashed only while its size and time are the same, and below the same folder.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Md5State:
 
     Args:
         folder: of the state's files; made if needed.
+        root: what the files lie below.
         table: the files, in sorted order.
 
     Attributes:
@@ -42,8 +43,8 @@ class Md5State:
         num_known: files that were hashed before, if they have not changed since.
     """
 
-    def __init__(self, folder: Path, table: SampleTable) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, root: Path, table: SampleTable) -> None:
+        self.folder, self._root = folder, str(root.resolve())
         folder.mkdir(parents=True, exist_ok=True)
         found = self._old()
         if found is None or not _same_names(found[0], table):
@@ -52,13 +53,13 @@ class Md5State:
                 writing.write(_carried_over(table, found).tobytes())
             # A process that is killed before the next line leaves all as it was.
             arrays = {"names": table.names, "offsets": table.offsets}
-            write_table_file(folder / _NAMES, {"records": file.name}, arrays)
+            meta = {"root": self._root, "records": file.name}
+            write_table_file(folder / _NAMES, meta, arrays)
             for other in set(folder.glob(_RECORDS.format("*"))) - {file}:
                 other.unlink()
             found = table, _map(file, len(table))
-        known = found[1]
-        self.records = known
-        self.num_known = int(np.count_nonzero(self.records["mtime_ns"]))
+        self.records = found[1]
+        self.num_known = int(np.count_nonzero(self.records["size"]))
 
     def remove(self) -> None:
         """The work is done: forget it."""
@@ -71,16 +72,15 @@ class Md5State:
             meta, arrays = open_table_file(self.folder / _NAMES)
             table = SampleTable(arrays["names"], arrays["offsets"], np.zeros(0, np.int32))
             file = self.folder / str(meta["records"])
-            if file.stat().st_size != len(table) * RECORD.itemsize:
+            is_whole = file.stat().st_size == len(table) * RECORD.itemsize
+            if not is_whole or meta["root"] != self._root:
                 return None
             return table, _map(file, len(table))
         except (OSError, DataError, KeyError):
             return None
 
 
-def _carried_over(
-    table: SampleTable, old: Optional[tuple[SampleTable, np.ndarray]]
-) -> np.ndarray:
+def _carried_over(table: SampleTable, old: Optional[tuple[SampleTable, np.ndarray]]) -> np.ndarray:
     """Records for ``table``, known where an earlier listing had the same name."""
     records = np.zeros(len(table), dtype=RECORD)
     if old is None:

@@ -7,8 +7,10 @@ backslash.  Source: the manual of GNU coreutils, ``md5sum`` and "Escaped file na
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -60,7 +62,8 @@ def read_md5sum(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
 
     Args:
         path: the listing.
-        root: what its paths begin with; they become relative to it.
+        root: what its paths begin with, or where it was made with relative paths; they become
+            relative to it.
 
     Returns:
         The listing, and its hashes, uint8 [N, 16].
@@ -68,19 +71,17 @@ def read_md5sum(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
     Raises:
         DataError: the first line that is none of md5sum's or lies elsewhere, with its number.
     """
-    before = os.path.join(os.fsencode(root), b"")
+    before: Optional[bytes] = None
     builder, digests = ListingBuilder(), bytearray()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             try:
-                digest, name = _split(line.rstrip(b"\n"))
-                if not name.startswith(before):
-                    raise ValueError(
-                        f"the path does not begin with {os.fsdecode(before)!r}; give ROOT as the "
-                        "listing spells it"
-                    )
-                name = name[len(before) :].lstrip(b"/")
-                builder.append(name)
+                digest, name = _split(_without_end(line))
+                if before is None:
+                    before = _start_of_paths(name, root)
+                builder.append(_below(before, name))
             except ValueError as error:
                 shown = line[:200].decode("utf-8", "backslashreplace").rstrip("\n")
                 raise DataError(f"{path}:{number}: {error}\n  the line: {shown}") from error
@@ -89,6 +90,33 @@ def read_md5sum(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
     if not len(listing):
         raise DataError(f"{path}: the listing is empty")
     return listing, np.frombuffer(bytes(digests), dtype=np.uint8).reshape(-1, 16)
+
+
+def _start_of_paths(name: bytes, root: Path) -> bytes:
+    """What all paths begin with, by the first: ROOT as it is spelled, or that of paths below it.
+
+    A listing that was made in ROOT has ``./images/...`` or ``images/...``; ROOT has to be there.
+    """
+    spelled = os.path.join(os.fsencode(root), b"")
+    if not name.startswith((spelled, b"/")) and os.path.lexists(os.path.join(spelled, name)):
+        return b"./" if name.startswith(b"./") else b""
+    return spelled
+
+
+def _below(before: bytes, name: bytes) -> bytes:
+    """What follows ``before`` in the path ``name``."""
+    if not name.startswith(before) or (not before and name.startswith(b"/")):
+        start = f"does not begin with {os.fsdecode(before)!r}" if before else "is not relative"
+        raise ValueError(
+            f"the path {start}; give ROOT as the listing "
+            "spells it, or the folder that it was made in"
+        )
+    return name[len(before) :].lstrip(b"/")
+
+
+def _without_end(line: bytes) -> bytes:
+    r"""As md5sum --check reads it: a line may end with \r\n; in a name \r is escaped."""
+    return line.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

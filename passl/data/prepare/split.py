@@ -62,24 +62,24 @@ def make_lists(options: SplitOptions) -> list[str]:
         raise ConfigError(f"{options.root}: there is no such folder")
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: must not be negative")
-    given = sorted(name for name in _GIVEN if (options.root / name).is_dir())
-    if "train" in given:
-        listing = list_images(options.root, class_part=1)
+    given = _given(options.root)
+    if given:
+        listing = list_images(options.root, *given, deepest=False, lists=options.out)
         part_of = _given_parts(listing, given)
     else:
-        # myrtle's layout has the classes below images/.
-        has_images = options.style == "myrtle" and (options.root / "images").is_dir()
-        listing = list_images(
-            options.root, "images" if has_images else "", class_part=1 if has_images else 0
-        )
-        part_of = {name: np.zeros(0, np.int64) for name in options.parts}
-        _cut(listing, options, part_of)
+        images = _images_folder(options)
+        listing = list_images(options.root, *images, deepest=False, lists=options.out)
+        part_of = _cut(listing, options)
     if not len(listing):
         raise DataError(f"{options.root}: no images found; expected CLASS/.../IMAGE")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         with alone_in(options.out):
-            return [*_write(listing, part_of, options), *left_out(listing.excluded)]
+            return [
+                *_taken_as_split(given),
+                *_write(listing, part_of, options),
+                *left_out(listing.excluded),
+            ]
     except OSError as error:
         raise ConfigError(
             f"{options.out}: cannot be written ({error.strerror}); choose another folder with --out"
@@ -108,28 +108,72 @@ def parse_parts(text: str) -> dict[str, float]:
     return parts
 
 
+def _given(root: Path) -> list[str]:
+    """The parts of a tree that is split already: folders of these names with class folders in them.
+
+    Without those, ``train`` may as well be a class, beside ``bus`` and ``tram``.
+    """
+    try:
+        found = [
+            name
+            for name in sorted(_GIVEN)
+            if (root / name).is_dir() and any(entry.is_dir() for entry in (root / name).iterdir())
+        ]
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or root}: cannot be read ({error.strerror}); check its rights"
+        ) from error
+    return found if "train" in found else []
+
+
+def _images_folder(options: SplitOptions) -> list[str]:
+    """What the class folders lie in, if not right in the root: for myrtle ``images``."""
+    if options.style != "myrtle":
+        return []
+    if not (options.root / "images").is_dir():
+        raise ConfigError(
+            f"{options.root}: there is no folder images/; myrtle's lists have paths such as "
+            "images/CLASS/FILE, so move the class folders into it"
+        )
+    return ["images"]
+
+
+def _taken_as_split(given: Sequence[str]) -> list[str]:
+    """A sentence where the tree is split already."""
+    if not given:
+        return []
+    names = ", ".join(f"{name}/" for name in given)
+    return [f"{names} are taken as they are split; --split and --seed change nothing"]
+
+
 def _given_parts(listing: Listing, names: Sequence[str]) -> dict[str, np.ndarray]:
     first = [os.fsencode(listing.table.name(i)).partition(b"/")[0] for i in range(len(listing))]
     tops = np.array(first, dtype=object)
     return {name: np.flatnonzero(tops == name.encode()) for name in names}
 
 
-def _cut(listing: Listing, options: SplitOptions, part_of: dict[str, np.ndarray]) -> None:
-    """Fill ``part_of`` with the files of each part, in the order of the listing."""
+def _cut(listing: Listing, options: SplitOptions) -> dict[str, np.ndarray]:
+    """The files of each part, class by class, those of a class in the order of the listing."""
     labels = listing.table.labels
-    for label, name in enumerate(listing.classes):
-        files = np.flatnonzero(labels == label)
+    by_class = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=len(listing.classes)))
+    pieces: dict[str, list[np.ndarray]] = {part: [] for part in options.parts}
+    for name, files in zip(listing.classes, np.split(by_class, ends[:-1])):
         bounds = _bounds(len(files), list(options.parts.values()), options.style)
         if options.style == "passl":
             class_seed = zlib.crc32(os.fsencode(name))
             files = np.random.default_rng([options.seed, class_seed]).permutation(files)
         for part, begin, end in zip(options.parts, bounds, bounds[1:]):
-            part_of[part] = np.concatenate((part_of[part], np.sort(files[begin:end])))
+            pieces[part].append(np.sort(files[begin:end]))
+    part_of = {
+        part: np.concatenate([np.zeros(0, np.int64), *found]) for part, found in pieces.items()
+    }
     for part, files in part_of.items():
         if not len(files) and len(listing):
             raise DataError(
                 f"part {part!r} is empty: the classes have too few images for its share"
             )
+    return part_of
 
 
 def _bounds(count: int, shares: Sequence[float], style: str) -> list[int]:

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, ClassVar, NamedTuple, Union
+from typing import TYPE_CHECKING, Annotated, Callable, ClassVar, NamedTuple, Union
 
 from passl.errors import ConfigError
+from passl.registry import Runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +82,7 @@ class Writer(ABC):
     module: ClassVar[str]
     install: ClassVar[str]
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Annotated[Path, Runtime()]) -> None:
         self.run_dir = run_dir
 
     @classmethod

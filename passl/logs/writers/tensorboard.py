@@ -39,7 +39,7 @@ class TensorBoard(Writer):
 
     program = "TensorBoard"
     module = "tensorboardX"
-    install = "pip install 'passl[tensorboard]'"
+    install = "pip install tensorboardX tensorboard"
 
     def __init__(self, *, run_dir: Annotated[Path, Runtime()]) -> None:
         super().__init__(run_dir)

@@ -39,7 +39,7 @@ class WandB(Writer):
 
     program = "Weights & Biases"
     module = "wandb"
-    install = "pip install 'passl[wandb]'"
+    install = "pip install wandb"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from passl.checkpoint import lock as lock_module
+from passl.checkpoint import file_lock as lock_module
 from passl.checkpoint.lock import RunLock
 from passl.checkpoint.store import CheckpointStore
 from passl.errors import CheckpointError

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pickle
+import random
 import tarfile
 from pathlib import Path
 
@@ -165,3 +166,12 @@ def test_links_to_files_of_the_archive_are_files(
         assert len(dataset) == 4
     assert len(said) == 1
     assert "3 links lead to no file in the archive and are left out, such as" in said[0]
+
+
+def test_a_gzip_archive_with_damage_within_is_refused(tmp_path: Path) -> None:
+    """Python's gzip raises zlib's own error there, which is no OSError."""
+    packed = bytearray(gzip.compress(random.Random(0).randbytes(20_000)))
+    packed[10:400] = b"\xff" * 390
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        tar_index.index_tar(tmp_path / "a.tar.gz")

@@ -333,3 +333,45 @@ def test_a_data_set_of_ones_own_needs_len_and_load_only():
     assert Noise().collate_labels([label, 0]).tolist() == [2, 0]
     with pytest.raises(DataError, match=r"sample 7 \(Noise\[7\]\)"):
         Noise([lambda image, rng: None.missing]).sample(7, RNG)
+
+
+class Labelled(Dataset):
+    """Something of three classes."""
+
+    class_num = 3
+
+    def __init__(self, several: bool = False) -> None:
+        super().__init__()
+        self.multi_label = several
+
+
+def test_soft_labels_of_a_data_set_reach_the_loss_as_they_are():
+    shares = np.array([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]], np.float32)
+    for labels in (list(shares), shares.astype(np.float64).tolist()):
+        target = Labelled().collate_labels(labels)
+        assert target.dtype == np.float32
+        np.testing.assert_array_equal(target, shares)
+    assert Labelled().collate_labels([]).shape == (0,)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_label_that_is_no_class_is_refused_not_taken_for_another(several, wrong):
+    labels = [[0, wrong], [1]] if several else [0, wrong]
+    with pytest.raises(DataError, match=f"the label {wrong} is out of range; labels go .* to 2"):
+        Labelled(several=several).collate_labels([np.array(label) for label in labels])
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ([1.5, 2.0], "1.5 is no label"),
+        (["cat", "dog"], "'cat' is no label"),
+        ([[0, 1], [1, 2]], "is no label"),
+        ([[0.5, 0.5], [0.1, 0.1, 0.8]], "different lengths"),
+        ([[0.5, 0.5], [0.1, 0.9]], "2 values, but there are 3 classes"),
+    ],
+)
+def test_what_is_no_label_is_told_instead_of_rounded(labels, text):
+    with pytest.raises(DataError, match=text):
+        Labelled().collate_labels(labels)

@@ -107,6 +107,36 @@ def test_jpeg_without_its_last_byte_is_an_error_or_whole(photo, encode):
         np.testing.assert_array_equal(image, decode(data))  # only the end marker was missing
 
 
+@pytest.mark.parametrize("marker", [0x76, 0x8A, 0xA3, 0xC6])
+def test_a_marker_that_libjpeg_refuses_is_an_error_not_grey(photo, encode, marker):
+    data = bytearray(encode(photo, quality=90))
+    at = len(data) // 2
+    data[at : at + 2] = bytes((0xFF, marker))
+    with pytest.raises(OSError, match="broken data stream"):
+        by_pillow(bytes(data))
+    with pytest.raises(DataError, match="broken data stream"):
+        decode(bytes(data))
+
+
+def test_markers_in_a_profile_are_no_reason_to_leave_opencv(photo, encode, monkeypatch):
+    data = encode(photo[:64, :64].copy(), icc_profile=b"\xff\x76\xff\xc6" * 50, progressive=True)
+    expected = by_pillow(data)
+    monkeypatch.setattr("passl.data.images._decode_with_pillow", lambda _: None)
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize("side", [14000, 65500])
+def test_a_small_file_that_claims_to_be_gigabytes_is_refused_as_by_pillow(encode, side):
+    data = bytearray(encode(np.zeros((64, 64), np.uint8)))
+    at = data.find(b"\xff\xc0") + 5
+    data[at : at + 4] = 2 * side.to_bytes(2, "big")
+    with pytest.raises(Image.DecompressionBombError):
+        by_pillow(bytes(data))
+    assert jpeg_size(bytes(data)) is None  # so no faster way takes it either
+    with pytest.raises(DataError, match="refused as too large"):
+        decode(bytes(data))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP"])
 def test_other_truncated_files_are_errors(photo, encode, kind):
     mode = "P" if kind == "GIF" else ""

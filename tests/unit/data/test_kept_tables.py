@@ -13,8 +13,9 @@ import pytest
 
 from passl.data import kept
 from passl.data.dataset import Dataset
-from passl.data.datasets import image_folder, shards, tar_images
+from passl.data.datasets import image_folder, label_map, shards, tar_images
 from passl.data.datasets.image_folder import ImageFolder
+from passl.data.datasets.label_map import LabelMapDataset
 from passl.data.datasets.shards import ShardDataset
 from passl.data.datasets.tar_images import TarImageDataset
 from passl.errors import DataError
@@ -28,7 +29,7 @@ def makings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     monkeypatch.setattr(kept, "WORTH_IT", 0)
     for module, name in ((image_folder, "_arrays"), (shards, "_arrays"), (tar_images, "_by_folder"),
-                         (tar_images, "_listed")):  # fmt: skip
+                         (tar_images, "_listed"), (label_map, "_read")):  # fmt: skip
         original = getattr(module, name)
 
         def spy(*given: Any, original: Any = original, module: Any = module) -> Any:
@@ -76,7 +77,17 @@ def some_shards(root: Path) -> Build:
     return lambda: ShardDataset(shards=str(root / "s-{0..1}.tar"), class_num=5)
 
 
-KINDS = (a_folder, a_tar, a_listed_tar, some_shards)
+def a_labelled_list(root: Path) -> Build:
+    for number, name in enumerate(("images/a/1.jpg", "images/b/2.jpg")):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(b"x" * number)
+    (root / "label_map.json").write_text('{"b": 0, "a": 1}')
+    (root / "paths.txt").write_text("images/a/1.jpg\nimages/b/2.jpg\n")
+    return lambda: LabelMapDataset(dataset_path=str(root), image_paths="paths.txt")
+
+
+CACHES = (".samples", ".table", ".index")
+KINDS = (a_folder, a_tar, a_listed_tar, some_shards, a_labelled_list)
 
 
 def contents(dataset: Dataset) -> list[Any]:
@@ -138,3 +149,23 @@ def test_changed_labels_archives_and_options_are_read_anew(tmp_path, makings):
     assert [label for _, _, label in contents(build())] == [3, 0, 1]
     with pytest.raises(DataError, match=r"s-0.tar!0.jpg: the label 3 is out of range; class_num"):
         ShardDataset(shards=str(tmp_path / "s-{0..1}.tar"), class_num=2)
+    build = a_labelled_list(tmp_path)
+    assert [label for _, _, label in contents(build())] == [1, 0]
+    (tmp_path / "label_map.json").write_text('{"b": 1, "a": 0}')
+    assert [label for _, _, label in contents(build())] == [0, 1]
+    (tmp_path / "paths.txt").write_text("images/b/2.jpg\n")
+    assert [label for _, _, label in contents(build())] == [1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_in_a_kept_table_is_no_wrong_label(tmp_path, makings, kind):
+    build = kind(tmp_path)
+    expected = contents(build())
+    for cache in [path for path in tmp_path.iterdir() if path.suffix in CACHES]:
+        data = bytearray(cache.read_bytes())
+        start = 24 + int.from_bytes(data[8:16], "little")
+        for at in range(start, len(data), 64):  # every array begins at such a place
+            data[at] ^= 1
+        cache.write_bytes(data)
+    assert contents(build()) == expected
+    assert len(makings) == 2

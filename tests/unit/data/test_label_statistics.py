@@ -25,7 +25,7 @@ def test_the_numbers_of_an_uneven_data_set():
     }
     assert describe_balance(label_statistics(counts, 160)) == (
         "5 classes with 0 to 100 samples, 40.0 on average, median 40; the largest has 10.0 times "
-        "the smallest that has any, and the 1 largest hold half of all; 1.25 labels a sample"
+        "the smallest that has any, and half of all; 1.25 labels a sample"
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
+import mmap
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,10 @@ import pytest
 from process_parts import Acting, HoldsTheLock, Several, SlowToArrive
 
 from passl.data.datasets.imagenet import ImageNetDataset
+from passl.data.faults import FetchedSample, SampleFetcher
 from passl.data.loader import Loader
-from passl.data.process_worker import _is_closed
+from passl.data.process_worker import MAX_MESSAGE, REQUEST, _answer, _is_closed
+from passl.data.processes import _sample
 from passl.data.samplers import DistributedBatchSampler
 from passl.data.table_file import open_table_file, write_table_file
 from passl.data.transforms.decode import DecodeImage
@@ -108,6 +113,52 @@ def test_sets_of_labels_and_substitutes_come_through(tmp_path):
     threads, processes = ((tmp_path / f"{w}.txt").read_text() for w in ("threads", "processes"))
     assert threads == processes
     assert "/data/13.jpg" in threads
+
+
+class Labels(Acting):
+    """Acting with the label given."""
+
+    label: Any = 0
+
+    def load(self, index: int) -> tuple[np.ndarray, Any]:
+        return super().load(index)[0], self.label
+
+
+def answer_of(label: Any) -> FetchedSample:
+    """What a worker sends for a sample with that label; the worker is a thread here."""
+    dataset = Labels(side=5)
+    dataset.label = label
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        worker = threading.Thread(target=_answer, args=(SampleFetcher(dataset, 0), theirs))
+        worker.start()
+        ours.settimeout(10)
+        ours.sendall(REQUEST.pack(0, 3, 0))
+        message, rooms, _, _ = socket.recv_fds(ours, MAX_MESSAGE, 1)
+        ours.shutdown(socket.SHUT_RDWR)
+        worker.join(10)
+    assert not worker.is_alive()
+    memory = [mmap.mmap(room, 0) for room in rooms]
+    for room in rooms:
+        os.close(room)
+    return _sample(json.loads(message), memory[0] if memory else None)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [4, np.int32(4), np.array(4), np.array([7, 2], np.int32), np.linspace(0, 1, 30000)],
+    ids=["int", "numpy's", "no axis", "set", "soft, longer than a message"],
+)
+def test_any_label_comes_back_from_a_worker_as_it_was(label):
+    found = answer_of(label).label
+    np.testing.assert_array_equal(found, label)
+    assert np.asarray(found).dtype == np.asarray(label).dtype
+
+
+@pytest.mark.parametrize("label", [{1, 2}, np.array([None])], ids=["of Python", "objects"])
+def test_a_label_that_cannot_be_sent_is_an_error_not_the_end_of_the_worker(label):
+    with pytest.raises(DataError, match=r"set is not JSON|sample 3 holds objects of Python"):
+        answer_of(label)
 
 
 def test_the_processes_outlive_an_epoch_and_end_with_the_loader():

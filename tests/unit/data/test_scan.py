@@ -16,6 +16,7 @@ from passl.data.datasets.tar_images import TarImageDataset
 from passl.data.duplicates import find_duplicates
 from passl.data.scan import scan_dataset
 from passl.data.scan_state import ScanState, fingerprint
+from passl.errors import DataError
 
 
 @pytest.fixture
@@ -91,6 +92,54 @@ def test_labels_out_of_range_are_counted_and_named():
     ]
     assert report.empty_classes == [2, 3]
     assert "2 with a label out of range" in report.describe()
+
+
+def test_a_label_that_no_model_has_a_class_for_costs_no_memory():
+    dataset = Plain([0, 1, 999_999_999])
+    for class_num, largest in ((None, (1 << 24) - 1), (2, 1)):
+        report = scan_dataset(dataset, class_num=class_num)
+        assert report.class_counts.tolist() == [1, 1]
+        assert report.out_of_range[0].reason == f"the label 999999999 is not from 0 to {largest}"
+
+
+def test_what_is_no_regular_file_is_not_waited_for(image_tree):
+    cat = image_tree / "images/cat"
+    for number in range(3):
+        (cat / f"img {number}.jpg").unlink()
+    os.mkfifo(cat / "img 0.jpg")
+    (cat / "img 1.jpg").mkdir()
+    with open(cat / "img 2.jpg", "wb") as file:
+        file.truncate(1 << 40)  # sparse
+    dataset = ImageNetDataset(
+        image_root=str(image_tree / "images"),
+        cls_label_path=str(image_tree / "list.txt"),
+        check_files=False,
+    )
+    assert [fault.reason for fault in scan_dataset(dataset).unreadable] == [
+        "no regular file",
+        "it is a folder, not an image file",
+        "1.0 TB, too large for an image",
+    ]
+
+
+def test_no_memory_is_said_with_the_sample():
+    class Large(Plain):
+        def load(self, index: int) -> tuple[np.ndarray, int]:
+            raise MemoryError
+
+    with pytest.raises(DataError, match=r"no memory for sample 0 \(Large\[0\]\)"):
+        scan_dataset(Large([0]))
+
+
+def test_a_root_without_any_of_the_files_is_told(image_tree):
+    dataset = ImageNetDataset(
+        image_root=str(image_tree),  # and not images/
+        cls_label_path=str(image_tree / "list.txt"),
+        check_files=False,
+    )
+    report = scan_dataset(dataset)
+    assert len(report.missing) == 12
+    assert report.warnings == [f"no file is there; paths are relative to {image_tree}"]
 
 
 def test_an_error_of_a_users_own_data_set_is_a_fault_of_its_sample():

@@ -104,6 +104,12 @@ def test_resizing_floats_is_refused(photo, rng):
         ResizeImage(size=8)(photo.astype(np.float32), rng)
 
 
+@pytest.mark.parametrize("resizer", [ResizeImage(resize_short=256), Resize(size=256)])
+def test_a_line_of_pixels_is_not_blown_up_to_gigabytes(rng, resizer):
+    with pytest.raises(DataError, match="would become 256 x 15360000"):
+        resizer(np.zeros((1, 60000, 3), np.uint8), rng)
+
+
 # -- crops ---------------------------------------------------------------------------------------
 
 

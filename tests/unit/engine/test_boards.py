@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import types
 
 import numpy as np
@@ -18,6 +19,14 @@ from passl.engine.writers import build_writers, check_writers
 from passl.errors import ConfigError
 from passl.logs.writers.base import Writer
 from passl.precision.amp import Precision
+
+
+def without_writers(monkeypatch):
+    """As if the packages of all writers were missing, and these only."""
+    found, missing = importlib.util.find_spec, {"visualdl", "tensorboardX", "wandb"}
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in missing else found(name)
+    )
 
 
 def softmax(logits):
@@ -105,12 +114,12 @@ def test_settings_are_what_the_config_says_and_no_default(run_folder):
 
 @pytest.mark.parametrize("name", ["tensorboard", "TensorBoard", "wandb", "WandB"])
 def test_a_missing_package_is_a_sentence_before_anything_is_built(run_folder, monkeypatch, name):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    without_writers(monkeypatch)
     config = load(run_folder, f"Logging.writers=[{name}]")
     with pytest.raises(ConfigError) as caught:
         check_writers(config)
-    extra = name.lower()
-    assert f"type pip install 'passl[{extra}]', or leave" in str(caught.value)
+    packages = {"tensorboard": "tensorboardX tensorboard", "wandb": "wandb"}[name.lower()]
+    assert f"type pip install {packages}, or leave" in str(caught.value)
     assert f"-o Logging.writers=[{name}]: Logging.writers: " in str(caught.value)
     with pytest.raises(ConfigError):
         passl.build_run(config)
@@ -128,14 +137,14 @@ def test_a_writer_that_is_listed_twice_is_refused(run_folder, names, twice):
 
 
 def test_passl_check_says_that_a_package_is_missing(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    without_writers(monkeypatch)
     options = ["-c", str(run_folder.config_file), "-o", "Logging.writers=[wandb]"]
     assert check.main(options) == 2
     assert "Weights & Biases needs the package wandb" in capsys.readouterr().err
 
 
 def test_visualdl_that_nobody_asked_for_may_be_missing(run_folder, monkeypatch, caplog):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    without_writers(monkeypatch)
     config = load(run_folder, "Global.use_visualdl=true")
     check_writers(config)
     assert build_writers(config, run_folder.dir) == []

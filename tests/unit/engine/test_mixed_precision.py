@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 import passl
@@ -78,13 +79,42 @@ def test_a_run_says_what_runs_instead_or_is_refused(run_folder, monkeypatch, lev
          "fp16_custom_white_list: Paddle .* has no operation 'gleu'; did you mean .*'gelu'"),
         (["FP16.fp16_custom_white_list=[gelu]", "FP16.fp16_custom_black_list=[gelu]"],
          "'gelu' is in fp16_custom_black_list as well; keep one"),
+        (["FP16.fp16_custom_black_list=[matmul]"],
+         "no layer runs an operation 'matmul', and the entry would do nothing; write matmul_v2"),
     ],
-    ids=["black", "white", "both"],
+    ids=["black", "white", "both", "old"],
 )  # fmt: skip
 def test_an_operation_that_paddle_does_not_have_is_refused(run_folder, options, message):
     config = passl.load_config(run_folder.config_file, ["FP16.level=O1", *options])
     with pytest.raises(ConfigError, match=message):
         passl.build_run(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("matmul", lambda x: x @ x),
+        ("mul", lambda x: paddle.mm(x, x)),
+        ("sum", lambda x: x.sum()),
+        ("mean", lambda x: x.mean(axis=0)),
+        ("transpose", lambda x: x.transpose([1, 0])),
+        ("expand", lambda x: x.expand([2, 2, 2])),
+        ("lookup_table", lambda x: F.embedding(paddle.to_tensor([1]), x)),
+        ("cross_entropy", lambda x: F.cross_entropy(x, paddle.to_tensor([0, 1]))),
+    ],
+)
+def test_what_paddle_calls_an_operation_in_its_lists(name, run):
+    """Paddle counts what it runs under the names that its automatic casts look for."""
+    core, flag, x = paddle.base.core, "FLAGS_low_precision_op_list", paddle.ones([2, 2])
+    core.clear_low_precision_op_list()
+    paddle.set_flags({flag: 1})
+    try:
+        run(x)
+    finally:
+        paddle.set_flags({flag: 0})
+    seen = core.get_low_precision_op_list()
+    assert mixed_precision._RUNS_AS[name] in seen
+    assert name not in seen
 
 
 def test_the_names_of_paddles_own_lists_are_taken(run_folder):

@@ -33,6 +33,29 @@ def test_the_first_wish_counts_and_handlers_come_back():
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
+@pytest.fixture
+def _hangup():
+    """The handler of SIGHUP comes back."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_hangup")
+def test_a_closed_terminal_stops_a_run_unless_nohup_was_asked_for():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    request = StopRequest()
+    with catching_signals(request):
+        signal.raise_signal(signal.SIGHUP)
+    assert request.reason == "SIGHUP"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    request = StopRequest()
+    with catching_signals(request):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.raise_signal(signal.SIGHUP)
+    assert request.reason is None
+
+
 def test_what_arrives_while_signals_are_held_is_delivered_to_pythons_handler():
     request = StopRequest()
     with catching_signals(request):

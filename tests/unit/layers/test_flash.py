@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import paddle
 import pytest
 
@@ -99,3 +100,23 @@ def test_a_llama_block_asks_with_the_size_of_its_heads(monkeypatch):
     block = LlamaBlocks(LlamaSizes(32, 4, 2, 8, 1e-6), 1)
     block(paddle.ones([1, 3, 32]))
     assert asked == [8]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_heads_that_share_keys_mean_the_same_in_the_fused_kernel(monkeypatch, kv_heads):
+    block = LlamaBlocks(LlamaSizes(32, 4, kv_heads, 8, 1e-6), 1)
+    for index, parameter in enumerate(block.parameters()):
+        draw = np.random.default_rng(index)
+        parameter.set_value(draw.normal(size=parameter.shape).astype("float32"))
+    x = paddle.to_tensor(np.random.default_rng(9).normal(size=[2, 3, 32]).astype("float32"))
+    written_out = block(x).numpy()
+    monkeypatch.setattr("passl.layers.llama_block.has_flash_kernel", lambda *_: True)
+    np.testing.assert_allclose(block(x).numpy(), written_out, rtol=1e-4, atol=1e-5)
+
+
+def test_float16_keys_are_repeated_by_what_has_a_float16_kernel():
+    attention = LlamaBlocks(LlamaSizes(32, 4, 2, 8, 1e-6), 1).layers[0].attention
+    keys = paddle.arange(12, dtype="float32").reshape([1, 3, 2, 2])
+    found = attention._repeated(keys.astype("float16"))
+    assert found.dtype == paddle.float16
+    np.testing.assert_array_equal(found.numpy(), np.repeat(keys.numpy(), 2, axis=2))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +150,42 @@ def test_forced_colours_paint_good_news_in_a_pipe_too(monkeypatch, capsys):
     assert good.startswith("\033[32m[")
     assert good.endswith("best so far\033[0m")
     assert "\033" not in plain
+
+
+def test_a_log_that_is_moved_or_deleted_goes_on_in_a_new_file(tmp_path, capsys):
+    logger = setup_logging(tmp_path)
+    path = tmp_path / "train.log"
+    logger.info("one")
+    path.rename(tmp_path / "train.log.1")
+    logger.info("two")
+    path.unlink()
+    logger.info("three")
+    assert (tmp_path / "train.log.1").read_text().endswith("one\n")
+    assert path.read_text().endswith("three\n")
+    assert path.read_text().count("\n") == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_whose_folder_is_gone_makes_it_anew(tmp_path):
+    logger = setup_logging(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    logger.info("still here")
+    assert (tmp_path / "run" / "train.log").read_text().endswith("still here\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_costs_lines_and_one_warning_until_there_is_room(tmp_path, capsys):
+    logger = setup_logging(tmp_path)
+    path = tmp_path / "train.log"
+    path.unlink()
+    path.symlink_to("/dev/full")
+    for number in range(3):
+        logger.info("line %d", number)
+    screen = capsys.readouterr()
+    assert screen.err == ""
+    assert screen.out.count("the log is not written") == 1
+    assert "No space left on device. Training goes on." in screen.out
+    assert [f"line {number}" in screen.out for number in range(3)] == [True] * 3
+    path.unlink()
+    logger.info("room again")
+    assert path.read_text().endswith("room again\n")

@@ -257,6 +257,17 @@ def test_a_full_disk_costs_one_warning_and_not_the_run(tmp_path, monkeypatch, ca
     assert steps(writer.path) == [1, 4]
 
 
+def test_a_file_that_is_moved_is_begun_anew(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for step in range(3):
+        writer.append({"kind": "train", "step": step, "epoch": 1})
+        if step == 1:
+            (tmp_path / "metrics.jsonl").rename(tmp_path / "moved.jsonl")
+    assert [record["step"] for record in read_metrics(tmp_path / "moved.jsonl")] == [0, 1]
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [2]
+    writer.close()
+
+
 def test_a_tag_may_have_a_percent_sign(tmp_path):
     writer = with_curves(tmp_path)
     writer.append(train(1, **{"top1 %": 50.0}))

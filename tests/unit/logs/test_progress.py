@@ -10,7 +10,7 @@ import sys
 import pytest
 from terminal import on_terminal
 
-from passl.logs.progress import ProgressBar
+from passl.logs.progress import CountProgress, ProgressBar
 
 RUN = """
 from passl.logs.logger import setup_logging
@@ -112,3 +112,23 @@ def test_the_line_leaves_room_for_what_a_terminal_shows_of_ctrl_c(columns, monke
     bar.update(label="epoch 1/60", done=17, total=22, loss=2.3, lr=4e-4, ips=776.5, eta_s=107.0)
     line = stream.getvalue().replace("\r\033[K", "")
     assert len(line + "^C") < columns
+
+
+def test_what_a_command_says_stands_on_lines_of_its_own():
+    screen, _ = on_terminal("""
+from passl.logs.progress import CountProgress
+with CountProgress("hashing", unit="files") as progress:
+    progress(1, 1)
+    progress.say("writing the lists")
+print("done")
+""")
+    assert [line for line in screen.lines if line] == ["writing the lists", "done"]
+
+
+def test_what_was_known_tells_nothing_of_the_speed():
+    """1000 files known in a second, then 10 a second: 90 that are left take 9 seconds."""
+    now, stream = 0.0, io.StringIO()
+    progress = CountProgress("hashing", unit="files", stream=stream, every_s=0, clock=lambda: now)
+    for now, done, known in ((1.0, 1000, 1000), (2.0, 1010, 1000)):
+        progress(done, 1100, known)
+    assert stream.getvalue() == "hashing: 1,010 of 1,100 files, 10 a second, eta 0:00:09\n"

@@ -169,7 +169,7 @@ def test_a_run_that_starts_over_shows_nothing_of_the_former(tmp_path):
 def accumulated(run_dir):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
-        reason="TensorBoard is not installed: pip install 'passl[tensorboard]'",
+        reason="TensorBoard is not installed: pip install tensorboardX tensorboard",
     )
     everything = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
     return accumulator.EventAccumulator(str(run_dir / "tensorboard"), everything).Reload()
@@ -178,7 +178,7 @@ def accumulated(run_dir):
 @pytest.fixture
 def _tensorboard():
     pytest.importorskip(
-        "tensorboardX", reason="tensorboardX is not installed: pip install 'passl[tensorboard]'"
+        "tensorboardX", reason="tensorboardX is not installed: pip install tensorboardX tensorboard"
     )
 
 

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from passl.errors import CheckpointError
-from passl.optim import kernels, parallel
+from passl.optim import kernel_choice, kernels, parallel
 from passl.optim.adamw import AdamW
 from passl.optim.clip import ClipGradByGlobalNorm
 from passl.optim.groups import ParamGroup
@@ -60,7 +60,7 @@ def test_adamw_follows_pytorch_step_for_step(form, clip, monkeypatch):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("form", [kernels._momentum_fused, kernels._momentum_composed])
+@pytest.mark.parametrize("form", [kernels.momentum_fused, kernels.momentum_composed])
 def test_momentum_follows_pytorch_step_for_step(form, clip, monkeypatch):
     monkeypatch.setattr("passl.optim.momentum.momentum_kernel", lambda: form)
     weights, bias = golden_run(Momentum, 1e-2, 3e-2, bias_decays=True, clip=clip)
@@ -90,7 +90,7 @@ def test_adamw_equals_the_formula_in_double_precision(form, monkeypatch):
     np.testing.assert_allclose(weight.numpy(), p, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", [kernels._momentum_fused, kernels._momentum_composed])
+@pytest.mark.parametrize("form", [kernels.momentum_fused, kernels.momentum_composed])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum_equals_the_formula(form, nesterov, monkeypatch):
     monkeypatch.setattr("passl.optim.momentum.momentum_kernel", lambda: form)
@@ -289,8 +289,8 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
 
 
 def test_the_kernels_of_this_paddle_are_known():
-    # A new Paddle falls back on slow public operations; extend _signatures after trying it.
-    assert kernels._signatures() in ("3", "2.6")
+    # A new Paddle falls back on slow public operations; extend signatures after trying it.
+    assert kernels.signatures() in ("3", "2.6")
 
 
 @pytest.mark.parametrize("optimizer", [AdamW, Momentum])
@@ -366,33 +366,76 @@ def test_adamw_in_lists_is_adamw_one_by_one(monkeypatch):
 )
 def test_lists_are_for_gpus(device, form, monkeypatch):
     monkeypatch.setattr(paddle.device, "get_device", lambda: device)
-    assert kernels.adamw_kernel().name == form
+    assert kernel_choice.adamw_kernel().name == form
 
 
 def test_without_the_operator_for_lists_parameters_go_one_by_one(monkeypatch):
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.delattr(paddle._C_ops, "fused_adam_")
-    assert kernels.adamw_kernel().name == "fused"
+    assert kernel_choice.adamw_kernel().name == "fused"
 
 
-@pytest.mark.skipif(kernels._signatures() == "unknown", reason="needs Paddle 2.6 or 3.x")
-def test_the_update_in_lists_is_tried_before_it_is_used(monkeypatch):
-    monkeypatch.setattr(kernels, "on_cpu", lambda: False)
-    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
-    kernels._lists_agree.cache_clear()
-    assert kernels.adamw_kernel().name == "listed"
+def is_not_there(*_):
+    raise RuntimeError("no kernel for this device")
 
-    real = kernels._adamw_listed
 
-    def forgets_the_second(params, grads, m, v, scalars):
-        real(params[:1], grads[:1], m[:1], v[:1], scalars)
+def forgets_all_but_60(params, grads, m, v, scalars):
+    kernels._adamw_listed(params[:60], grads[:60], m[:60], v[:60], scalars)
 
-    def is_not_there(*_):
-        raise RuntimeError("no kernel for this device")
 
-    for broken, reason in ((forgets_the_second, "parameter"), (is_not_there, "no kernel")):
-        monkeypatch.setattr(kernels, "_adamw_listed", broken)
-        kernels._lists_agree.cache_clear()
-        with pytest.warns(UserWarning, match=reason):
-            assert kernels.adamw_kernel().name == "fused"
-    kernels._lists_agree.cache_clear()
+def forgets_the_second_chunk(params, grads, m, v, scalars):
+    wanted = [(param.clone(), first.clone(), second.clone())
+              for param, first, second in zip(params, m, v)]  # fmt: skip
+    kernels._adamw_listed(params, grads, m, v, scalars)
+    for (param, first, second), *ours in zip(wanted, params, m, v):
+        for tensor, before in zip(ours, (param, first, second)):
+            kept = paddle.concat([tensor[: kernels.LAUNCH_CHUNK], before[kernels.LAUNCH_CHUNK :]])
+            paddle.assign(kept, output=tensor)
+
+
+@pytest.fixture
+def forget_what_works():
+    kernel_choice._works.cache_clear()
+    yield
+    kernel_choice._works.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("update_list", "reason"),
+    [
+        (is_not_there, "failed with RuntimeError: no kernel"),
+        (forgets_all_but_60, "the parameter it computes is wrong"),
+        (forgets_the_second_chunk, "the parameter it computes is wrong"),
+    ],
+)
+def test_lists_that_do_not_work_on_a_gpu_are_left_alone(
+    update_list, reason, monkeypatch, forget_what_works
+):
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    broken = dataclasses.replace(kernels.ADAMW_FORMS["listed"], update_list=update_list)
+    monkeypatch.setitem(kernels.ADAMW_FORMS, "listed", broken)
+    with pytest.warns(UserWarning, match=reason):
+        assert kernel_choice.adamw_kernel().name == "fused"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu:0", "xpu:0"])
+def test_kernels_that_want_other_numbers_give_way_to_public_operations(
+    device, monkeypatch, forget_what_works
+):
+    """As those of later Paddle, which read the learning rate in double precision."""
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    for name in ("adamw_", "merged_adam_", "fused_adam_", "momentum_"):
+        monkeypatch.setattr(paddle._C_ops, name, is_not_there)
+    with pytest.warns(UserWarning, match="no kernel"):
+        assert kernel_choice.adamw_kernel().name == "composed"
+    with pytest.warns(UserWarning, match="no kernel"):
+        assert kernel_choice.momentum_kernel() is kernels.momentum_composed
+
+
+def test_a_momentum_that_computes_something_else_is_not_used(monkeypatch, forget_what_works):
+    def is_always_nesterov(param, grad, velocity, lr, momentum, decay, _nesterov):
+        kernels.momentum_composed(param, grad, velocity, lr, momentum, decay, True)
+
+    monkeypatch.setattr(kernel_choice, "momentum_fused", is_always_nesterov)
+    with pytest.warns(UserWarning, match="the parameter it computes is wrong"):
+        assert kernel_choice.momentum_kernel() is kernels.momentum_composed

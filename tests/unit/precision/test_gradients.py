@@ -92,6 +92,35 @@ def test_gradients_of_one_step_do_not_reach_the_next():
         weight.clear_gradient(False)
 
 
+def test_the_wide_gradient_is_handed_over_and_not_copied():
+    weight, made = parameter(3, "float16"), []
+
+    class Seen(WideGradients):
+        def take(self, parameter):
+            total = super().take(parameter)
+            made.append(total.data_ptr())
+            return total
+
+    gradients = Seen([("weight", weight)])
+    for _ in range(2):  # also after the gradient of the step before was dropped
+        (weight.astype("float32") * 2.0).sum().backward()
+        gradients.finish()
+        assert weight.grad.numpy().tolist() == [2.0, 2.0, 2.0]
+        assert weight.grad.data_ptr() == made[-1]
+        weight.clear_gradient(False)
+
+
+def test_a_sum_of_the_processes_is_copied_out_of_their_buffer():
+    weight = parameter(3, "float16")
+    gradients = WideGradients([("weight", weight)])
+    leave(weight, np.ones(3))
+    buffer = paddle.arange(3, dtype="float32")
+    gradients.put(weight, buffer)
+    assert weight.grad.data_ptr() != buffer.data_ptr()
+    weight.clear_gradient(False)
+    assert buffer.numpy().tolist() == [0.0, 1.0, 2.0]
+
+
 def test_a_gradient_is_taken_once():
     weight = parameter(1, "float16")
     gradients = WideGradients([("weight", weight)])

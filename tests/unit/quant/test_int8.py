@@ -135,10 +135,12 @@ def test_a_step_that_is_left_out_moves_no_range(accepted):
     assert ranges.to_dict() == {"a": [-1.0, 2.0]}
 
 
-def test_what_is_not_finite_moves_no_range():
+@pytest.mark.parametrize("values", [[np.nan, np.inf], [1.0, np.nan, 3.0], [-np.inf, 0.0]])
+def test_what_is_not_finite_moves_no_range(values):
     ranges = Ranges(["a"])
     ranges.set({"a": (-1.0, 2.0)})
-    ranges.see("a", paddle.to_tensor([float("nan"), float("inf")]))
+    ranges.see("a", paddle.to_tensor(values, dtype="float32"))
+    ranges.see("a", paddle.to_tensor([5.0]))
     ranges.move(0.5, True, highest)
     assert ranges.to_dict() == {"a": [-1.0, 2.0]}
 

@@ -21,8 +21,10 @@ def interesting() -> np.ndarray:
     near = [np.nextafter(between, np.float32(way)) for way in (-np.inf, np.inf)]
     exponents = rng.integers(-30, 20, 20000).astype(np.float32)
     anything = rng.normal(size=20000).astype(np.float32) * np.float32(2) ** exponents
+    tiny = rng.normal(size=4000).astype(np.float32) * np.float32(2) ** rng.integers(-126, -24, 4000)
     edges = np.float32([65504, 65519.99, 65520, 65536, 131008, 1e6, 3e38, 0.0, -0.0])
-    return np.concatenate([HALVES, between, *near, anything, edges, -edges]).astype(np.float32)
+    parts = [HALVES, between, *near, anything, tiny, edges, -edges]
+    return np.concatenate(parts).astype(np.float32)
 
 
 @pytest.fixture(params=["cast", "arithmetic"])
@@ -40,6 +42,8 @@ def test_fp16_is_numpys_on_every_half_and_between():
     found = FP16.round(paddle.to_tensor(x)).numpy()
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, wanted)
+    told = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(found)[told], np.signbit(wanted)[told])
 
 
 def test_tf32_cuts_thirteen_bits_half_to_even():

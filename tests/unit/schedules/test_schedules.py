@@ -231,6 +231,16 @@ def test_a_warm_up_longer_than_the_run_rises_to_its_end_and_says_so():
     ]
 
 
+def test_a_first_epoch_without_a_rate_is_told():
+    name, once = "Cosine", {"learning_rate": 1.0, "warmup_epochs": 2, "unit": "epoch"}
+    schedule = build(name, 100, per_epoch=10, **once)
+    assert [schedule(k) for k in (0, 9, 10)] == [0.0, 0.0, 0.5]
+    assert len(schedule.notes) == 1
+    assert "Cosine: the rate is 0 for the whole first epoch" in schedule.notes[0]
+    for other in ({"warmup_start_lr": 1e-6}, {"unit": "step"}, {"warmup_epochs": 0}):
+        assert build(name, 100, per_epoch=10, **{**once, **other}).notes == []
+
+
 def test_the_rate_does_not_depend_on_what_was_asked_before():
     asked = build("Cosine", 100, learning_rate=1.0, warmup_steps=10)
     list(map(asked, range(100)))

@@ -90,7 +90,7 @@ def test_a_failure_keeps_its_status_and_says_where_the_reason_is(shell):
     assert "the reason is in" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_launcher_as_sigterm_and_ends_with_75(shell, tmp_path, number):
     ready, got = tmp_path / "ready", tmp_path / "got"
     launcher = f"trap 'touch {got}; exit 15' TERM; touch {ready}; while :; do sleep 0.05; done"

@@ -18,6 +18,7 @@ from passl.models.deit import DistilledVisionTransformer
 from passl.models.illama import ILlama
 from passl.models.vision_transformer import VisionTransformer
 from passl.models.vit_llama import ViTLlama
+from passl.visualize import attention_sheet
 from passl.visualize.attention import attention_layers, attention_of
 from passl.visualize.attention_sheet import draw_attention, look
 from passl.visualize.inputs import Picture
@@ -150,6 +151,28 @@ def test_the_rollout_passes_llamas_block_on_request(tmp_path):
     assert beyond.heads(-1).shape == (4, 2, 4)
     image = cv2.imread(str(draw_attention(beyond, tmp_path / "x.png", title="model")))
     assert image.std() > 10
+
+
+def test_a_tall_picture_makes_a_sheet_of_usual_shape_and_keeps_its_own(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        attention_sheet, "save_figure", lambda figure, path: seen.append(figure) or path
+    )
+    model = create_model("VisionTransformer", **{**SMALL, "img_size": [80, 16]})
+    model.eval()
+    picture = Picture("x", "x.png", np.full([80, 16, 3], 90, np.uint8))
+    chain = [lambda image, rng: image.astype(np.float32).transpose(2, 0, 1) / 255]
+    draw_attention(look(model, picture, chain), tmp_path / "x.png", title="model")
+    (figure,) = seen
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    assert height < 1.2 * width
+    shown = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    assert len(shown) == 3 + 2 + 5  # pictures, layers, the mean of the heads and the heads
+    for box in shown:
+        assert box.height / box.width == pytest.approx(5, rel=0.02)
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
 
 
 def test_the_forward_pass_is_the_same_bit_for_bit_and_hooks_are_gone_afterwards():

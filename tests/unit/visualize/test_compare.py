@@ -31,7 +31,7 @@ def _run(folder: Path, tops: list[float], *, lr: float = 0.1) -> str:
 
 def test_runs_of_one_model_are_told_apart_by_their_folders(tmp_path):
     runs = read_runs([_run(tmp_path / name / "ViT", [0.5]) for name in ("a", "b")])
-    assert [run.name for run in runs] == ["a/ViT", "b/ViT"]
+    assert [run.name for run in runs] == ["a", "b"]
     (alone,) = read_runs([str(tmp_path / "a" / "ViT" / "metrics.jsonl")])
     assert alone.name == "ViT"
 
@@ -75,17 +75,62 @@ def test_a_folder_without_a_run_is_refused_with_those_below_it(tmp_path):
         read_runs([str(tmp_path)])
 
 
-def test_long_names_stay_different_and_no_label_leaves_the_picture(tmp_path, monkeypatch):
+@pytest.fixture
+def figures(monkeypatch):
+    """Figures in the place of files."""
     seen = []
     monkeypatch.setattr(compare, "save_figure", lambda figure, path: seen.append(figure) or path)
+    return seen
+
+
+def test_long_names_stay_different_and_no_label_leaves_the_picture(tmp_path, figures):
     common = "of the same " * 6
     runs = read_runs([_run(tmp_path / f"{common}{end}", [0.1, 0.2]) for end in "ab"])
     draw_comparison(runs, tmp_path / "c.png", axis="hours")
-    (figure,) = seen
+    (figure,) = figures
     figure.draw_without_rendering()
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(set(names)) == 2
-    assert max(map(len, names)) <= 48
-    for axes in figure.axes:
-        box = axes.get_tightbbox()
+    assert names == [f"{common}a", f"{common}b"]  # one below the other, there is room for all of it
+    for box in [figure.legends[0].get_window_extent(), *(a.get_tightbbox() for a in figure.axes)]:
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_names_beyond_all_room_keep_both_ends():
+    name = f"first{'x' * 200}last"
+    assert compare._shortened(name, 48).startswith("firstx")
+    assert compare._shortened(name, 48).endswith("xlast")
+    assert len(compare._shortened(name, 48)) <= 48
+
+
+def test_a_loss_that_becomes_nan_is_marked_where_it_did(tmp_path, figures):
+    path = _run(tmp_path / "a", [0.2, 0.3])
+    with open(Path(path) / "metrics.jsonl", "a", encoding="utf-8") as file:
+        for step in (25, 30):
+            file.write(f'{{"kind": "train", "step": {step}, "epoch": 3, "loss": null, "time": 1, '
+                       '"nonfinite": {"loss": "nan"}}\n')
+    draw_comparison(read_runs([path]), tmp_path / "c.png")
+    losses = figures[0].axes[0]
+    (cross,) = [line for line in losses.lines if line.get_marker() == "x"]
+    assert list(cross.get_xdata()) == [25]
+    assert any("crosses" in text.get_text() for text in figures[0].texts)
+
+
+def test_a_metric_of_another_name_is_compared_where_there_is_no_top1(tmp_path, figures):
+    path = Path(_run(tmp_path / "a", [0.2, 0.3]))
+    file = path / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if "top1" in line:
+            line["recall"] = line["metric"] = line.pop("top1")
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = read_runs([str(path)])
+    assert summary_rows(runs)[0][3] == "best metric"
+    assert summary_rows(runs)[1][3:5] == ["0.3000", "20"]
+    draw_comparison(runs, tmp_path / "c.png")
+    assert "evaluation metric" in [axes.get_title() for axes in figures[0].axes]
+
+
+def test_epochs_are_counted_in_whole_numbers(tmp_path, figures):
+    draw_comparison(read_runs([_run(tmp_path / "a", [0.1] * 6)]), tmp_path / "c.png", axis="epoch")
+    ticks = figures[0].axes[0].get_xticks()
+    assert all(float(tick).is_integer() for tick in ticks), ticks

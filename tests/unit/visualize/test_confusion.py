@@ -101,6 +101,17 @@ def test_mistakes_are_drawn_and_their_absence_is_said(confusion, tmp_path):
     assert cv2.imread(str(draw_mistakes(none, _Rows(), None, tmp_path / "n.png", title="x"))).any()
 
 
+def test_a_perfect_model_of_many_classes_has_no_empty_axes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        confusion_sheet, "save_figure", lambda figure, path: seen.append(figure) or path
+    )
+    none = Confusion(np.eye(60, dtype=np.int64), [], 60)
+    draw_confusion(none, None, tmp_path / "c.png", title="x")
+    assert seen[0].axes == []
+    assert [text.get_text() for text in seen[0].texts][-1] == "no mistakes"
+
+
 def test_long_names_leave_room_for_the_probabilities(confusion, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

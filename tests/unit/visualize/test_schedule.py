@@ -46,6 +46,13 @@ def test_every_curve_is_the_one_of_training(tmp_path):
     assert schedule.constants == {"weight_decay": 0.05, "beta1": 0.9, "beta2": 0.999}
 
 
+def test_a_decay_that_stays_is_a_number_and_no_curve(tmp_path):
+    config = load_config(_config(tmp_path), ["EMA={decay: 0.99996, warmup: false}"], mode="train")
+    schedule = plan_schedule(config)
+    assert "ema_decay" not in [curve.name for curve in schedule.curves]
+    assert schedule.constants["ema_decay"] == 0.99996
+
+
 @pytest.mark.slow
 def test_the_rates_are_those_that_a_run_logs(run_folder):
     assert run_folder.train() == 0

@@ -8,6 +8,7 @@ import pytest
 
 from passl.errors import ConfigError
 from passl.models import create_model
+from passl.visualize import weights
 from passl.visualize.weights import (
     draw_filters,
     draw_positions,
@@ -72,6 +73,17 @@ def test_similarity_is_of_the_patches_and_not_of_other_tokens(name, arguments, f
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert found[0, 1, 1, 2] == pytest.approx(cosine, abs=1e-6)
     np.testing.assert_allclose(found.reshape(8, 8).diagonal(), 1.0)
+
+
+def test_tiles_of_a_wide_grid_fill_their_axes_beside_a_scale_as_tall(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(weights, "save_figure", lambda figure, path: seen.append(figure) or path)
+    grid = np.random.default_rng(0).uniform(-1, 1, [4, 8, 4, 8])
+    draw_positions(grid, tmp_path / "p.png", title="model")
+    (figure,) = seen
+    given = [axes.get_position(original=True).bounds for axes in figure.axes]
+    for before, axes in zip(given, figure.axes):
+        np.testing.assert_allclose(axes.get_position().bounds, before, atol=1e-3)
 
 
 def test_pictures_of_weights_are_drawn(tmp_path):

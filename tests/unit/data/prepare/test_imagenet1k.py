@@ -11,6 +11,7 @@ import pytest
 
 from passl.cli.data import main
 from passl.data.lists import read_list
+from passl.data.prepare import imagenet1k
 from passl.data.prepare.imagenet1k import Sources, prepare
 from passl.errors import ConfigError, DataError
 
@@ -92,7 +93,7 @@ def test_an_interrupted_extraction_goes_on_with_the_missing_classes(tmp_path: Pa
     make_archives(tmp_path)
     calls = 0
 
-    def stop_at_second(done: int, total: int) -> None:
+    def stop_at_second(done: int, total: int, _known: int) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -171,4 +172,47 @@ def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.parent.iterdir()} == before
     assert sorted(path.name for path in (tmp_path / "val").iterdir()) == [
         f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 5)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_a_damaged_development_kit_is_named(tmp_path: Path, damage: str) -> None:
+    make_archives(tmp_path)
+    kit = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    content = kit.read_bytes()
+    kit.write_bytes(content[: len(content) // 2] if damage == "cut" else b"garbage")
+    with pytest.raises(DataError, match=f"{kit}: is damaged, or no archive .*; fetch it again"):
+        prepare(Sources(tmp_path), lambda _: None)
+    with pytest.raises(ConfigError, match="--devkit nowhere: there is no such file"):
+        prepare(Sources(tmp_path, devkit=Path("nowhere")), lambda _: None)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"MATLAB 5.0 MAT-file" + bytes(500)])
+def test_damaged_meta_data_are_named(content: bytes) -> None:
+    pytest.importorskip("scipy.io", reason="scipy reads the development kit's meta.mat")
+    with pytest.raises(DataError, match=r"kit: meta\.mat is not as expected"):
+        imagenet1k._wnids(content, Path("kit"))
+
+
+def test_an_image_beside_the_class_folders_changes_no_label(tmp_path: Path) -> None:
+    make_archives(tmp_path)
+    prepare(Sources(tmp_path), lambda _: None)
+    before = (tmp_path / "train_list.txt").read_text()
+    (tmp_path / "train/0.JPEG").write_bytes(b"x")
+    (tmp_path / "val/0.JPEG").write_bytes(b"x")
+    (tmp_path / "val/.cache").mkdir()
+    said = prepare(Sources(tmp_path), lambda _: None)
+    assert (tmp_path / "train_list.txt").read_text() == before
+    assert "left out: train/0.JPEG: it lies in no class folder" in said
+    assert "left out: 2 such as val/.cache: not named as a validation image" in said
+
+
+def test_what_is_not_extracted_is_told(tmp_path: Path) -> None:
+    make_archives(tmp_path)
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "a") as archive:
+        add(archive, "x.jpg", b"x")
+    said: list[str] = []
+    prepare(Sources(tmp_path), said.append)
+    assert [line.partition(" of its")[0] for line in said if "warning" in line] == [
+        "warning: val: 1 members"
     ]

@@ -106,7 +106,7 @@ def test_a_killed_run_continues_without_hashing_again(
     class Killed(Exception):
         pass
 
-    def kill_at_half(done: int, total: int) -> None:
+    def kill_at_half(done: int, total: int, _known: int) -> None:
         if done >= total // 2:
             raise Killed
 
@@ -218,15 +218,15 @@ def test_a_start_that_is_killed_never_mixes_up_what_was_hashed(
     def kill(*_: object) -> None:
         raise Killed
 
-    state = Md5State(tmp_path, table("a/1", "a/3"))
+    state = Md5State(tmp_path, tmp_path, table("a/1", "a/3"))
     state.records["md5"] = [[1] * 16, [3] * 16]
     state.records["mtime_ns"] = state.records["size"] = 7  # all of one size and time
     part = "atomic_file" if killed_before == "records" else "write_table_file"
     with monkeypatch.context() as patch:
         patch.setattr(md5_state, part, kill)
         with pytest.raises(Killed):
-            Md5State(tmp_path, table("a/2", "a/3"))  # as many files, but others
-    again = Md5State(tmp_path, table("a/0", "a/3"))
+            Md5State(tmp_path, tmp_path, table("a/2", "a/3"))  # as many files, but others
+    again = Md5State(tmp_path, tmp_path, table("a/0", "a/3"))
     assert again.records["md5"][:, 0].tolist() == [0, 3]
     assert again.num_known == 1
     assert len(list(tmp_path.glob("records-*"))) == 1
@@ -299,10 +299,10 @@ def test_an_io_error_of_one_file_does_not_end_the_run(
     bad = os.fsencode(sorted((root / "images").rglob("*.JPEG"))[3])
     real_open = os.open
 
-    def failing(path: bytes, flags: int) -> int:
+    def failing(path: bytes, *options: int) -> int:
         if path == bad:
             raise OSError(5, "Input/output error")
-        return real_open(path, flags)
+        return real_open(path, *options)
 
     monkeypatch.setattr(md5.os, "open", failing)
     summary = run(root, tmp_path / "out", num_workers=1)
@@ -356,7 +356,9 @@ def test_release_is_recognised_by_its_classes(count: int, release: str) -> None:
 
 
 def test_other_folders_are_no_release() -> None:
-    assert "no complete release" in release_of(["n00000001"])
+    assert release_of([f"n{number:08d}" for number in range(19166)]) == (
+        "no complete release; the nearest, ImageNet-21K, release winter21, has 19,167"
+    )
     assert "no ImageNet" in release_of(["cat", "dog"])
 
 
@@ -377,6 +379,103 @@ def test_a_bad_listing_is_refused_with_its_line(tmp_path: Path, text: str, messa
     assert not (tmp_path / "out" / imagenet21k.ALL_LIST).exists()
 
 
+@pytest.mark.parametrize("spelled", ["{root}/", "", "./"])
+def test_a_listing_may_have_been_made_anywhere_above_the_images(
+    tree: Path, tmp_path: Path, spelled: str
+) -> None:
+    listing = passl_scripts.md5sum_of(tree)
+    text = listing.replace(f"{tree}/", spelled.format(root=tree))
+    (tmp_path / "md5sum.txt").write_text(text, encoding="utf-8")
+    run(tree, tmp_path / "out", md5sum=tmp_path / "md5sum.txt")
+    assert read(tmp_path / "out/image_all_list.txt") == passl_scripts.all_list(listing, f"{tree}/")
+
+
+def test_a_listing_may_come_from_windows(tree: Path, tmp_path: Path) -> None:
+    listing = passl_scripts.md5sum_of(tree)
+    content = b"\xef\xbb\xbf" + listing.replace("\n", "\r\n").replace("  ", " *").encode()
+    (tmp_path / "md5sum.txt").write_bytes(content)
+    run(tree, tmp_path / "out", md5sum=tmp_path / "md5sum.txt")
+    assert read(tmp_path / "out/image_all_list.txt") == passl_scripts.all_list(listing, f"{tree}/")
+
+
+def test_empty_files_of_a_listing_are_told_of(tmp_path: Path) -> None:
+    empty = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+    (tmp_path / "md5sum.txt").write_text(f"{empty}  {tmp_path}/images/n00000001/0.JPEG\n")
+    said: list[str] = []
+    prepare(Options(tmp_path, tmp_path, md5sum=tmp_path / "md5sum.txt"), said.append)
+    assert said[1].startswith("warning: 1 of them are empty by their checksum")
+
+
+def test_a_missing_listing_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such file"):
+        run(tmp_path, tmp_path / "out", md5sum=tmp_path / "md5sum.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_beside_the_class_folders_is_no_class(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", 30)
+    before = run(root, tmp_path / "before", num_workers=1)
+    (root / "images/stray.JPEG").write_bytes(b"x")
+    after = run(root, tmp_path / "after", num_workers=1)
+    assert after.class_counts.tolist() == before.class_counts.tolist()
+    assert [entry.reason for entry in after.excluded] == ["it lies in no class folder"]
+
+
+def test_lists_below_root_are_not_listed(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", 30) / "images"  # class folders right in ROOT
+    run(root, root / "lists", num_workers=1)
+    first = read(root / "lists/manifest.json")
+    run(root, root / "lists", num_workers=1)
+    assert read(root / "lists/manifest.json") == first
+    assert read(root / "lists/excluded.txt") == ""
+
+
+def test_nothing_of_an_earlier_run_remains_that_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = make_tree(tmp_path / "data", 30), tmp_path / "out"
+    run(root, out, num_workers=1)
+    run(root, out, num_workers=1, num_val=0)
+    assert not (out / imagenet21k.DUMMY_VAL_LIST).exists()
+    monkeypatch.setattr(imagenet21k, "write_list", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, out, num_workers=1)
+    assert not (out / imagenet21k.MANIFEST).exists(), "it vouches for files that are being changed"
+
+
+def test_a_folder_that_loses_all_its_images_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = make_tree(tmp_path / "data", 30), tmp_path / "out"
+    (root / "images/n00000099").mkdir()
+    (root / "images/n00000099/0.JPEG").write_bytes(b"")
+    assert main(["imagenet21k", str(root), "--out", str(out)]) == 0
+    assert "1 folder has no image that can be used, such as n00000099" in capsys.readouterr().out
+    assert json.loads(read(out / imagenet21k.STATISTICS))["folders_without_images"] == ["n00000099"]
+
+
+def test_what_was_hashed_below_another_folder_does_not_count(tmp_path: Path) -> None:
+    builder = TableBuilder()
+    builder.append("a/1", 0)
+    table = builder.finish()
+    state = Md5State(tmp_path / "state", tmp_path / "one", table)
+    state.records["size"] = 7
+    state.records["md5"] = 1
+    assert Md5State(tmp_path / "state", tmp_path / "two", table).num_known == 0
+
+
+def test_a_file_system_that_gives_a_piece_at_a_time_is_read_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 8
+    (tmp_path / "x").write_bytes(content)
+    real = os.read
+    monkeypatch.setattr(md5.os, "read", lambda handle, count: real(handle, min(count, 1000)))
+    found = md5._hash_file(os.fsencode(tmp_path / "x"), 0, 0)
+    assert found is not None
+    assert found[0] == hashlib.md5(content, usedforsecurity=False).digest()
+
+
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         run(tmp_path / "nowhere", tmp_path / "out")
@@ -390,7 +489,7 @@ def test_command_says_what_it_did(
 ) -> None:
     assert main(["imagenet21k", str(tree), "--out", str(tmp_path), "--num-val", "0"]) == 0
     said = capsys.readouterr().out
-    assert "40 classes: no complete release" in said
+    assert "40 classes: no release that is known" in said
     assert "5,000 files" in said
     assert not (tmp_path / imagenet21k.DUMMY_VAL_LIST).exists()
     assert main(["imagenet21k", str(tmp_path / "nowhere")]) == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from passl.cli.data import main
+from passl.data.names import read_names
 from passl.data.prepare.split import MYRTLE_PARTS, SplitOptions, make_lists, parse_parts
 from passl.errors import ConfigError, DataError
 
@@ -102,20 +104,23 @@ def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path)
     root = make_tree(tmp_path / "data", {"cat": 20, "dog": 2, "owl": 0})
     (root / "cat/link.jpg").symlink_to("nowhere")
     said = make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
+    (root / "dog/link.jpg").symlink_to("nowhere")
     assert [line.partition(": ")[2] for line in said] == [
         "18 images of 2 classes",
         "4 images of only 1 of the 2 classes",
         "2 classes",
-        "a link that leads to no file",
+        "cat/link.jpg: a link that leads to no file",
+        "owl/: an empty folder, and no class",
     ]
-    assert said[-1].startswith("2 files are left out, such as cat/link.jpg: ")
+    said = make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
+    assert "left out: 2 such as cat/link.jpg: a link that leads to no file" in said
 
 
 def test_hidden_folders_are_no_classes_and_a_second_time_is_like_the_first(tmp_path: Path) -> None:
     root = make_tree(tmp_path, {"cat": 10, ".ipynb_checkpoints": 3, "dog": 10, "dog/.cache": 2})
     said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
     assert (root / "classes.txt").read_text() == "cat\ndog\n"
-    assert said[-1] == "1 file is left out, such as dog/.cache: a hidden folder"
+    assert said[-1] == "left out: dog/.cache: a hidden folder"
     before = {path.name: path.read_bytes() for path in root.glob("*.txt")}
     assert make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2})) == said
     assert {path.name: path.read_bytes() for path in root.glob("*.txt")} == before
@@ -132,3 +137,55 @@ def test_too_few_images_for_a_part_are_refused(tmp_path: Path) -> None:
         make_lists(SplitOptions(root, tmp_path, {"train": 0.9, "val": 0.1}))
     with pytest.raises(DataError, match="no images found"):
         make_lists(SplitOptions(make_tree(tmp_path / "empty", {"cat": 0}), tmp_path, {"train": 1}))
+
+
+def test_folders_beside_given_parts_change_no_labels(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"train/cat": 2, "train/dog": 2, "val/dog": 1, "extra/aardvark": 3})
+    (root / "train/stray.jpg").write_bytes(b"x")
+    said = make_lists(SplitOptions(root, root, {"train": 1.0}))
+    assert (root / "classes.txt").read_text() == "cat\ndog\n"
+    assert lines(root / "val_list.txt") == ["val/dog/0000.jpg 1"]
+    assert said[0] == "train/, val/ are taken as they are split; --split and --seed change nothing"
+    assert said[-1] == "left out: train/stray.jpg: it lies in no class folder"
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"bus": 5, "train": 5})
+    make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert (root / "classes.txt").read_text() == "bus\ntrain\n"
+    assert len(lines(root / "train_list.txt")) == 8
+
+
+def test_lists_below_the_class_folders_are_no_class(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 5, "dog": 5})
+    options = SplitOptions(root, root / "lists", {"train": 0.8, "val": 0.2})
+    first = make_lists(options)
+    assert make_lists(options) == first
+    assert not [line for line in first if "left out" in line]
+
+
+def test_myrtles_lists_need_its_layout(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 10})
+    with pytest.raises(ConfigError, match="there is no folder images/"):
+        make_lists(SplitOptions(root, root, MYRTLE_PARTS, style="myrtle"))
+
+
+def test_a_link_to_itself_is_left_out(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 5})
+    (root / "cat/loop.jpg").symlink_to("loop.jpg")
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert said[-1].startswith("left out: cat/loop.jpg: cannot be looked at (")
+
+
+def test_class_names_with_blanks_around_them_are_read_back(tmp_path: Path) -> None:
+    names = {" cat": 2, "dog ": 2, "tab\t": 2, "owl": 2}
+    root = make_tree(tmp_path, names)
+    make_lists(SplitOptions(root, root, {"train": 0.5, "val": 0.5}))
+    assert read_names(root / "classes.txt") == sorted(names)
+
+
+def test_messages_hold_no_codes_of_a_terminal(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 5})
+    open(os.fsencode(root) + b"/cat/\xff\x1b[31m\n.txt", "w").close()
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert said[-1] == r"left out: cat/\xff\x1b[31m\n.txt: no image by its suffix"
