@@ -80,8 +80,8 @@ class Run:
         Args:
             stop: set it to end the run after the current step, from a thread or a handler of your
                 own; ``Global.max_time`` counts from its making.
-            handle_signals: let SIGTERM, SIGINT, SIGUSR1 and SIGHUP do the same meanwhile, if this is
-                the main thread and ``stop`` is not given.
+            handle_signals: let SIGTERM, SIGINT, SIGUSR1 and SIGHUP do the same meanwhile, if this
+                is the main thread and ``stop`` is not given.
 
         Raises:
             RunStopped: it was asked to stop and did; the state is saved.

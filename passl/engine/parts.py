@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-import paddle
-
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
@@ -17,6 +15,7 @@ from passl.distributed.collectives import broadcast_parameters, check_equal, ini
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.compiled import compile_model
+from passl.engine.device import use_device
 from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.mixed_precision import (
@@ -140,17 +139,7 @@ class Builder:
 
         ``auto`` takes a GPU if there is one, anything else is an order.
         """
-        wanted = self.config.Global.device
-        device = choose_device(wanted, self.config.origin("Global.device"))
-        if self.config.Global.flags:
-            try:
-                paddle.set_flags(dict(self.config.Global.flags))
-            except (ValueError, TypeError) as error:
-                where = self.config.origin("Global.flags")
-                raise ConfigError(
-                    f"{where}: Global.flags: Paddle refuses these flags: {error}"
-                ) from error
-        paddle.set_device(device)
+        device = use_device(self.config)
         self.reporter.device = device
         init_world(self.world)
 
@@ -463,32 +452,3 @@ class Builder:
         if self._precision is None:
             self._precision = build_precision(self.config, self.reporter)
         return self._precision
-
-
-def choose_device(wanted: str, where: str) -> str:
-    """The device to compute on.
-
-    Args:
-        wanted: ``auto``, ``cpu``, ``gpu``, ``xpu`` or ``npu``.
-        where: origin of the wish, for the message.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if wanted == "auto":
-        return "gpu" if has_gpu else "cpu"
-    if wanted == "gpu" and not has_gpu:
-        built = paddle.device.is_compiled_with_cuda()
-        why = "no GPU is visible" if built else "this Paddle is built for CPUs only"
-        raise ConfigError(
-            f"{where}: Global.device: a GPU is asked for, but {why}; use -o Global.device=auto to "
-            "take what there is, or install paddlepaddle-gpu"
-        )
-    if wanted == "xpu" and not paddle.device.is_compiled_with_xpu():
-        raise ConfigError(
-            f"{where}: Global.device: this Paddle is not built for XPUs; use auto or cpu"
-        )
-    if wanted == "npu" and "npu" not in paddle.device.get_all_custom_device_type():
-        raise ConfigError(f"{where}: Global.device: this Paddle knows no NPU; use auto or cpu")
-    return wanted

@@ -1,8 +1,8 @@
 """The file of a log that runs for days: others move it, and its disk fills.
 
-Where the file was moved or deleted, by ``logrotate`` or by a person, the next line begins a new one.
-A disk that is full or gone costs lines and one warning, never the run; when there is room again the
-log goes on.
+Where the file was moved or deleted, by ``logrotate`` or by a person, the next line begins a new
+one.  A disk that is full or gone costs lines and one warning, never the run; when there is room
+again the log goes on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LogFile(logging.FileHandler):
     def _follow(self) -> None:
         if self.stream is not None and leads_to(Path(self.baseFilename), self.stream):
             return
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         if stream is not None:
             with suppress(OSError):
                 stream.close()
