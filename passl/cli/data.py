@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -104,7 +105,7 @@ def _imagenet21k(arguments: argparse.Namespace) -> int:
         min_images=max(arguments.min_images, SUBSET_MIN_IMAGES if arguments.subset else 0),
         classes=_names(arguments.classes),
     )
-    with CountProgress("hashing", unit="files") as progress:
+    with _going_on_later(), CountProgress("hashing", unit="files") as progress:
         summary = prepare(options, progress.say, progress)
     print(summary.describe())
     print(f"done in {summary.seconds:.1f} s; the lists are in {options.out}")
@@ -136,7 +137,7 @@ def _imagenet1k(arguments: argparse.Namespace) -> int:
             for path in (arguments.train_tar, arguments.val_tar, arguments.devkit)
         ),
     )
-    with CountProgress("extracting", unit="archives") as progress:
+    with _going_on_later(), CountProgress("extracting", unit="archives") as progress:
         lines = prepare(sources, progress.say, progress)
     print("\n".join(lines))
     return EXIT_OK
@@ -179,6 +180,16 @@ def _lists(arguments: argparse.Namespace) -> int:
     )
     print("\n".join(make_lists(options)))
     return EXIT_OK
+
+
+@contextmanager
+def _going_on_later() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("passl-data: not finished; the same command goes on where it was", file=sys.stderr)
+        raise
 
 
 def _names(path: Optional[str]) -> Optional[list[str]]:

@@ -179,8 +179,9 @@ class CountProgress:
     def say(self, text: str) -> None:
         """Print a line on stdout; a live line steps aside until it is drawn again."""
         self._bar.clear()
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):  # nobody reads it any more; the work goes on
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def __call__(self, done: int, total: int, known: int = 0) -> None:
         """Tell how far it is."""

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -179,8 +179,10 @@ def prepare(options: Options, say: Say, progress: Optional[Progress] = None) -> 
 
 
 def _prepare(options: Options, say: Say, progress: Optional[Progress], started: float) -> Summary:
+    state: Optional[Md5State] = None
+    lost: list[str] = []
     if options.md5sum is None:
-        listing, digests, state = _hash(options, say, progress)
+        listing, digests, state, lost = _hash(options, say, progress)
     else:
         listing, digests = _read(options.md5sum, options.root)
         say(f"{len(listing):,} files in {options.md5sum}, in its order")
@@ -190,8 +192,7 @@ def _prepare(options: Options, say: Say, progress: Optional[Progress], started: 
                 f"warning: {empty:,} of them are empty by their checksum, and no images; take "
                 "their lines out of the listing"
             )
-        state = None
-    listing, digests = _choose_classes(listing, digests, options, say)
+        listing, digests = _only(_choose_classes(listing, options, say), listing, digests)
     say(f"merging equal images and writing the lists to {options.out}")
     merged = merge_by_digest(digests, listing.table.labels)
     val = merged.first_single_label(options.num_val)
@@ -203,7 +204,7 @@ def _prepare(options: Options, say: Say, progress: Optional[Progress], started: 
         num_val=len(val),
         class_counts=np.bincount(merged.labels, minlength=len(listing.classes)),
         excluded=listing.excluded,
-        lost=folders_without_images(listing),
+        lost=lost,
         seconds=time.monotonic() - started,
     )
     _write(options, listing, digests, merged, val, summary)
@@ -229,16 +230,19 @@ def release_of(classes: list[str]) -> str:
 
 def _hash(
     options: Options, say: Say, progress: Optional[Progress]
-) -> tuple[Listing, np.ndarray, Md5State]:
+) -> tuple[Listing, np.ndarray, Md5State, list[str]]:
+    """Files and hashes of the wanted classes, and folders that are none for lack of images."""
     root = options.root
     say(f"listing the images below {root}")
     below = ["images"] if (root / "images").is_dir() else []
-    listing = list_images(root, *below, lists=options.out)
-    if not len(listing):
+    found = list_images(root, *below, lists=options.out)
+    if not len(found):
         raise DataError(
             f"{root}: no images found; expected images/CLASS/IMAGE (or CLASS/IMAGE) with suffixes "
             "such as .JPEG, .jpg and .png"
         )
+    listing = found.keep(_choose_classes(found, options, say))  # before all others are hashed
+    not_wanted = set(found.classes) - set(listing.classes)
     try:
         state = Md5State(options.out / _STATE, root, listing.table)
         say(
@@ -254,11 +258,22 @@ def _hash(
             f"{options.out}: cannot be written ({error.strerror}); choose another folder with --out"
         ) from error
     sound = np.asarray(state.records["size"] > 0)
-    digests = np.asarray(state.records["md5"])[sound]
     listing.excluded += faults
     if not sound.any():
         raise DataError(f"{root}: not one image can be read; the first: {faults[0].reason}")
-    return (listing if sound.all() else listing.keep(sound)), digests, state
+    listing, digests = _only(sound, listing, np.asarray(state.records["md5"]))
+    lost = [name for name in folders_without_images(listing) if name not in not_wanted]
+    if faults:  # some classes may be too small now
+        wanted = _choose_classes(listing, replace(options, classes=None), say)
+        listing, digests = _only(wanted, listing, digests)
+    return listing, digests, state, lost
+
+
+def _only(
+    wanted: np.ndarray, listing: Listing, digests: np.ndarray
+) -> tuple[Listing, np.ndarray]:
+    """The files with a true entry in ``wanted`` (bool [N])."""
+    return (listing, digests) if wanted.all() else (listing.keep(wanted), digests[wanted])
 
 
 def _read(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
@@ -268,29 +283,27 @@ def _read(path: Path, root: Path) -> tuple[Listing, np.ndarray]:
         raise ConfigError(f"--md5sum {path}: cannot be read ({error.strerror})") from error
 
 
-def _choose_classes(
-    listing: Listing, digests: np.ndarray, options: Options, say: Say
-) -> tuple[Listing, np.ndarray]:
-    """Only classes that are large enough and wanted."""
+def _choose_classes(listing: Listing, options: Options, say: Say) -> np.ndarray:
+    """Which files are of classes that are large enough and wanted: bool [N]."""
     counts = np.bincount(listing.table.labels, minlength=len(listing.classes))
     chosen = counts >= options.min_images
     if options.classes is not None:
         unknown = sorted(set(options.classes) - set(listing.classes))
         if unknown:
             raise ConfigError(
-                f"--classes names {len(unknown)} folders that are not there, such as {unknown[0]}"
+                f"--classes names {len(unknown)} folders that are not there, such as "
+                f"{printable(unknown[0])}"
             )
         chosen &= np.isin(np.array(listing.classes), options.classes)
-    if chosen.all():
-        return listing, digests
     if not chosen.any():
         raise ConfigError("no class is left; lower --min-images or name more in --classes")
     wanted = chosen[listing.table.labels]
-    say(
-        f"{int(chosen.sum()):,} of {len(listing.classes):,} classes are kept, with "
-        f"{int(wanted.sum()):,} of {len(listing):,} files"
-    )
-    return listing.keep(wanted), digests[wanted]
+    if not chosen.all():
+        say(
+            f"{int(chosen.sum()):,} of {len(listing.classes):,} classes are kept, with "
+            f"{int(wanted.sum()):,} of {len(listing):,} files"
+        )
+    return wanted
 
 
 def _write(

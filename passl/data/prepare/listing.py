@@ -53,6 +53,8 @@ class Listing:
 
     def keep(self, wanted: np.ndarray) -> Listing:
         """The files with a true entry in ``wanted`` (bool [N]); classes left empty go as well."""
+        if wanted.all():
+            return self
         table = _select(self.table, np.flatnonzero(wanted))
         used = np.unique(table.labels)
         rank = np.full(len(self.classes), -1, dtype=np.int32)
@@ -176,6 +178,7 @@ def _take(builder: ListingBuilder, folder: bytes, files: Sequence[tuple[bytes, s
             leave_out(name, str(error))
 
 
+_DEEPEST = 200  # folders in folders: no data set, and Python's functions nest no deeper than 1000
 _Identity = tuple[int, int]  # device and number of a folder
 
 
@@ -190,6 +193,11 @@ def _walk(
     here = _identity(folder)
     if here in seen:  # such as a link to a folder above
         return
+    if len(seen) > _DEEPEST:
+        raise ConfigError(
+            f"{os.fsdecode(folder)[:200]}...: lies more than {_DEEPEST} folders deep; is this the "
+            "right folder?"
+        )
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -241,7 +249,7 @@ def left_out(excluded: Sequence[Excluded]) -> list[str]:
     for entry in excluded:
         by_reason.setdefault(entry.reason, []).append(entry.name)
     return [
-        f"left out: {f'{len(names):,} such as ' if len(names) > 1 else ''}{printable(names[0])}: "
+        f"left out: {f'{len(names):,}, such as ' if len(names) > 1 else ''}{printable(names[0])}: "
         f"{reason}"
         for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from passl.errors import ConfigError, DataError
 __all__ = ["MYRTLE_PARTS", "SplitOptions", "make_lists", "parse_parts"]
 
 _GIVEN = ("train", "val", "valid", "validation", "test")
+_CLASSES = {"passl": "classes.txt", "myrtle": "label_map.json"}
 #: The parts of myrtle-vision's NWPU-RESISC45.
 MYRTLE_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
@@ -74,11 +76,14 @@ def make_lists(options: SplitOptions) -> list[str]:
         raise DataError(f"{options.root}: no images found; expected CLASS/.../IMAGE")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        with alone_in(options.out):
+        names = [_list_name(part, options.style) for part in part_of]
+        with alone_in(options.out, [*names, _CLASSES[options.style]]):
             return [
                 *_taken_as_split(given),
                 *_write(listing, part_of, options),
+                *_of_another_split(options, names),
                 *left_out(listing.excluded),
+                *_alike(listing.classes),
             ]
     except OSError as error:
         raise ConfigError(
@@ -146,6 +151,35 @@ def _taken_as_split(given: Sequence[str]) -> list[str]:
     return [f"{names} are taken as they are split; --split and --seed change nothing"]
 
 
+def _list_name(part: str, style: str) -> str:
+    return f"{part}_imagepaths.txt" if style == "myrtle" else f"{part}_list.txt"
+
+
+def _of_another_split(options: SplitOptions, written: Sequence[str]) -> list[str]:
+    """A sentence for each list that was not written now: it may share images with those."""
+    found = sorted(path.name for path in options.out.glob(_list_name("*", options.style)))
+    return [
+        f"warning: {options.out / name} is of another split, and may hold images of these lists; "
+        "remove it if it is not needed"
+        for name in found
+        if name not in written
+    ]
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A sentence for each two classes that look the same: accents can be composed in two ways."""
+    seen: dict[str, str] = {}
+    said = []
+    for name in classes:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if other != name:
+            said.append(
+                f"warning: classes {other!a} and {name!a} differ only in case, blanks or "
+                "how letters are composed; are they one?"
+            )
+    return said
+
+
 def _given_parts(listing: Listing, names: Sequence[str]) -> dict[str, np.ndarray]:
     first = [os.fsencode(listing.table.name(i)).partition(b"/")[0] for i in range(len(listing))]
     tops = np.array(first, dtype=object)
@@ -192,19 +226,21 @@ def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptio
     for part, files in part_of.items():
         names = [list_name(os.fsencode(table.name(int(index)))) for index in files]
         if options.style == "myrtle":
-            path, content = out / f"{part}_imagepaths.txt", b"\n".join(names)
+            content = b"\n".join(names)
         else:
             labels = table.labels[files].tolist()
             lines = [b"%s %d\n" % pair for pair in zip(names, labels)]
-            path, content = out / f"{part}_list.txt", b"".join(lines)
+            content = b"".join(lines)
+        path = out / _list_name(part, options.style)
         write_bytes(path, content)
         present, known = len(np.unique(table.labels[files])), len(listing.classes)
         classes = f"{known}" if present == known else f"only {present} of the {known}"
         said.append(f"{path}: {len(files):,} images of {classes} classes")
     if options.style == "myrtle":
         label_map = {name: index for index, name in enumerate(listing.classes)}
-        path, content = out / "label_map.json", json.dumps(label_map, indent=2).encode()
+        content = json.dumps(label_map, indent=2).encode()
     else:
-        path, content = out / "classes.txt", names_text(listing.classes)
+        content = names_text(listing.classes)
+    path = out / _CLASSES[options.style]
     write_bytes(path, content)
     return [*said, f"{path}: {len(listing.classes)} classes"]

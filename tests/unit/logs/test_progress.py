@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -127,8 +128,23 @@ print("done")
 
 def test_what_was_known_tells_nothing_of_the_speed():
     """1000 files known in a second, then 10 a second: 90 that are left take 9 seconds."""
-    now, stream = 0.0, io.StringIO()
-    progress = CountProgress("hashing", unit="files", stream=stream, every_s=0, clock=lambda: now)
-    for now, done, known in ((1.0, 1000, 1000), (2.0, 1010, 1000)):  # noqa: B007  the clock reads it
-        progress(done, 1100, known)
+    clock, stream = iter([0.0, 1.0, 2.0]), io.StringIO()
+    progress = CountProgress(
+        "hashing", unit="files", stream=stream, every_s=0, clock=lambda: next(clock)
+    )
+    progress(1000, 1100, 1000)
+    progress(1010, 1100, 1000)
     assert stream.getvalue() == "hashing: 1,010 of 1,100 files, 10 a second, eta 0:00:09\n"
+
+
+def test_work_goes_on_when_the_reader_of_its_output_has_left(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        progress = CountProgress("hashing")
+        progress.say("listing")
+        progress.say("x" * 100_000)
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+    assert stdout.closed

@@ -204,7 +204,7 @@ def test_an_image_beside_the_class_folders_changes_no_label(tmp_path: Path) -> N
     said = prepare(Sources(tmp_path), lambda _: None)
     assert (tmp_path / "train_list.txt").read_text() == before
     assert "left out: train/0.JPEG: it lies in no class folder" in said
-    assert "left out: 2 such as val/.cache: not named as a validation image" in said
+    assert "left out: 2, such as val/.cache: not named as a validation image" in said
 
 
 def test_what_is_not_extracted_is_told(tmp_path: Path) -> None:

@@ -335,6 +335,31 @@ def test_classes_are_chosen_by_names_with_blanks(tmp_path: Path) -> None:
     assert read(out / "classes.txt") == "big cat\ncat\n"
 
 
+def test_only_wanted_classes_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for class_name, count in (("n00000001", 3), ("n00000002", 6), ("n00000003", 7)):
+        folder = tmp_path / "data" / class_name
+        folder.mkdir(parents=True)
+        (folder / "readme.txt").write_text("no image")
+        for number in range(count):
+            (folder / f"{number}.jpg").write_bytes(f"{class_name} {number}".encode())
+    (tmp_path / "data/n00000002/5.jpg").write_bytes(b"")
+    read_files: list[bytes] = []
+    real = md5._hash_file
+
+    def counting(path: bytes, *known: int) -> object:
+        read_files.append(path)
+        return real(path, *known)
+
+    monkeypatch.setattr(md5, "_hash_file", counting)
+    with pytest.raises(ConfigError, match=r"names 1 folders that are not there, such as cat"):
+        run(tmp_path / "data", tmp_path, classes=["cat"])
+    assert not read_files, "a mistake is told before hours of hashing"
+    summary = run(tmp_path / "data", tmp_path, min_images=6)
+    assert len(read_files) == 13
+    assert summary.class_counts.tolist() == [7], "one of the six is empty"
+    assert summary.lost == [], "those that are too small are not lost"
+
+
 def test_manifest_vouches_for_every_file(tree: Path, tmp_path: Path) -> None:
     run(tree, tmp_path)
     manifest = json.loads(read(tmp_path / imagenet21k.MANIFEST))
@@ -474,6 +499,14 @@ def test_a_file_system_that_gives_a_piece_at_a_time_is_read_to_the_end(
     found = md5._hash_file(os.fsencode(tmp_path / "x"), 0, 0)
     assert found is not None
     assert found[0] == hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def test_ctrl_c_is_told_that_nothing_is_lost(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(imagenet21k, "hash_files", lambda *_, **__: _interrupt())
+    assert main(["imagenet21k", str(tree), "--out", str(tmp_path)]) == 130
+    assert "not finished; the same command goes on where it was" in capsys.readouterr().err
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path)
         "owl/: an empty folder, and no class",
     ]
     said = make_lists(SplitOptions(root, tmp_path, {"train": 0.8, "val": 0.2}))
-    assert "left out: 2 such as cat/link.jpg: a link that leads to no file" in said
+    assert "left out: 2, such as cat/link.jpg: a link that leads to no file" in said
 
 
 def test_hidden_folders_are_no_classes_and_a_second_time_is_like_the_first(tmp_path: Path) -> None:
@@ -189,3 +189,31 @@ def test_messages_hold_no_codes_of_a_terminal(tmp_path: Path) -> None:
     open(os.fsencode(root) + b"/cat/\xff\x1b[31m\n.txt", "w").close()
     said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
     assert said[-1] == r"left out: cat/\xff\x1b[31m\n.txt: no image by its suffix"
+
+
+def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cat"
+    for _ in range(220):
+        folder = folder / "d"
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="lies more than 200 folders deep"):
+        make_lists(SplitOptions(tmp_path, tmp_path, {"train": 1.0}))
+
+
+def test_classes_that_look_the_same_are_told(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"caf\u00e9": 2, "cafe\u0301": 2, "tea": 2})
+    said = make_lists(SplitOptions(root, root, {"train": 0.5, "val": 0.5}))
+    assert said[-1].startswith(r"warning: classes 'cafe\u0301' and 'caf\xe9' differ only in case")
+    assert len([line for line in said if "warning" in line]) == 1
+
+
+def test_a_list_of_an_earlier_split_is_warned_of(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {"cat": 10})
+    make_lists(SplitOptions(root, root, {"train": 0.6, "val": 0.2, "test": 0.2}))
+    (root / ".val_list.txt.tmp-12345").write_bytes(b"of a killed command")
+    said = make_lists(SplitOptions(root, root, {"train": 0.8, "val": 0.2}))
+    assert [line for line in said if "warning" in line] == [
+        f"warning: {root / 'test_list.txt'} is of another split, and may hold images of these "
+        "lists; remove it if it is not needed"
+    ]
+    assert not (root / ".val_list.txt.tmp-12345").exists()
