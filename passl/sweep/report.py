@@ -105,11 +105,6 @@ class Results:
         """The factors without the seed, unless that is all that varies."""
         return tuple(key for key in self.keys if key != SEED_KEY) or self.keys
 
-    @property
-    def has_repeats(self) -> bool:
-        """There are settings with several seeds."""
-        return len(self.setting_keys) < len(self.keys)
-
     def settings(self) -> list[Setting]:
         """Finished runs by setting, the best first."""
         groups: dict[tuple[str, ...], list[Outcome]] = {}

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 from started import start_training
 
 import passl
@@ -21,12 +21,6 @@ from passl.engine.changes import config_changes
 from passl.engine.resume import labels_digest, read_state
 from passl.errors import CheckpointError
 
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
-
 
 def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
     assert_same_arrays(stopped.weights(), whole.weights())
@@ -35,11 +29,18 @@ def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
     assert stopped.state()["samples_seen"] == whole.state()["samples_seen"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunFolder:
+    """A run that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("resume") / "whole")
+    assert run.train() == 0
+    return run
+
+
 # 1438 training digits in batches of 256: 6 steps an epoch, the last one ragged (158 samples).
 @pytest.mark.parametrize("stops", [(1,), (4,), (6,), (9, 14), (29,)], ids=str)
-def test_stopping_after_any_step_changes_nothing(make_run, stops):
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train() == 0
+def test_stopping_after_any_step_changes_nothing(make_run, whole, stops):
+    stopped = make_run("stopped")
     for step in stops:
         assert stopped.train(f"Global.max_train_step={step}") == 0
         assert stopped.state()["step"] == step
@@ -71,16 +72,26 @@ MIXED = (
 )
 
 
+@pytest.fixture(scope="module")
+def whole_mixed(tmp_path_factory) -> RunFolder:
+    """A run with mixed batches that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("mixed") / "whole")
+    assert run.train(*MIXED) == 0
+    return run
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_random_batches_continue_exactly_with_any_number_of_workers(make_run, workers):
+def test_random_batches_continue_exactly_with_any_number_of_workers(
+    make_run, whole_mixed, workers
+):
     """Dropout and drop path are on in the small config, Mixup and CutMix here."""
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train(*MIXED) == 0
+    stopped = make_run("stopped")
     for step in (3, 5, 13):
         assert stopped.train(*MIXED, f"Global.max_train_step={step}") == 0
     assert stopped.train(*MIXED, f"DataLoader.Train.loader.num_workers={workers}") == 0
-    assert_same_run(stopped, whole)
-    assert without_times(stopped.records("train")) == without_times(whole.records("train"))
+    assert_same_run(stopped, whole_mixed)
+    mine, theirs = stopped.records("train"), whole_mixed.records("train")
+    assert without_times(mine) == without_times(theirs)
 
 
 def test_a_resume_reads_no_image_of_the_batches_that_are_done(run_folder, monkeypatch):
@@ -292,6 +303,16 @@ def test_lists_of_components_are_compared_item_by_item(run_folder):
     other = passl.load_config(run_folder.config_file, [f"{key}=[1.0]"])
     assert [str(change) for change in config_changes(config.to_dict(), other)] == [
         "DataLoader.Train.dataset.transform_ops.0.std was [0.5] and is [1.0]"
+    ]
+
+
+def test_true_is_not_one(run_folder):
+    one, true = (
+        passl.load_config(run_folder.config_file, [f"Global.flags={{FLAGS_benchmark: {value}}}"])
+        for value in ("1", "true")
+    )
+    assert [str(change) for change in config_changes(one.to_dict(), true)] == [
+        "Global.flags.FLAGS_benchmark was 1 and is True"
     ]
 
 

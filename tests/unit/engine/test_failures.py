@@ -7,19 +7,14 @@ import math
 import numpy as np
 import paddle
 import pytest
-from small_run import assert_same_arrays
+from small_run import assert_same_arrays, built
 
-import passl
 from passl.checkpoint.files import read_arrays
 from passl.engine.evaluator import EvalResult
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.hooks.early_stop import EarlyStop
 from passl.errors import PasslError
 from passl.precision.amp import LossScaler, Precision
-
-
-def built(run_folder, *overrides: str):
-    return passl.build_run(passl.load_config(run_folder.config_file, list(overrides)))
 
 
 class SpoilGradients(Hook):
