@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import paddle
+
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
