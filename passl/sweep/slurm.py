@@ -39,12 +39,12 @@ _SCRIPT = """\
 {options}set -euo pipefail
 cd -- {folder}
 
-{command} --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} &
-run=$!
 # Only what Slurm itself has not ended goes back into the queue: scancel means it.
 only=Incomplete
-trap 'only=; kill -TERM "$run" 2>/dev/null || true' USR1
-trap 'kill -TERM "$run" 2>/dev/null || true' TERM
+trap 'only=; kill -TERM "${{!:-}}" 2>/dev/null || true' USR1
+trap 'kill -TERM "${{!:-}}" 2>/dev/null || true' TERM
+{command} --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} &
+run=$!
 
 status=0
 wait "$run" || status=$?
