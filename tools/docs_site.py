@@ -13,11 +13,14 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Optional
 
-__all__ = ["anchor", "on_config", "on_files", "on_page_markdown", "site_path"]
+__all__ = ["anchor", "on_config", "on_files", "on_page_content", "on_page_markdown", "site_path"]
 
 _REPO = Path(__file__).resolve().parents[1]
 _FOLDER = "repository/"
 _LINK = re.compile(r"\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+_CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+_CODE = re.compile(r"<code>(.*?)</code>")
+_BETWEEN_WORDS = re.compile(r"(?<=[a-zA-Z_\])*][./=])(?=[\w\[{*])|(?<=\w,)(?=[a-z])")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".sbatch": "bash"}
 
 
@@ -114,3 +117,15 @@ def _content(source: str) -> str:
         return text
     language = _LANGUAGES.get(Path(source).suffix, "text")
     return f"# {source}\n\n````{language}\n{text.rstrip()}\n````\n"
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let keys in tables be broken after dots, slashes and equal signs, and flags not at all."""
+    return _CELL.sub(lambda cell: _CODE.sub(_breakable, cell[0]), html)
+
+
+def _breakable(code: re.Match[str]) -> str:
+    text = code[1]
+    if re.fullmatch(r"--?[\w-]+", text):
+        return f'<code class="flag">{text}</code>'
+    return f"<code>{_BETWEEN_WORDS.sub('<wbr>', text)}</code>"

@@ -34,8 +34,8 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
 
     Raises:
         CheckpointError: a file is damaged, has other tensors than the first, or one that is not
-            finite; whole numbers that differ between them; ``output`` belongs to a checkpoint.
-            Nothing is written then.
+            finite; whole numbers that differ between them; ``output`` belongs to a checkpoint or
+            is one of the files.  Nothing is written then.
     """
     if not paths:
         raise CheckpointError("there is nothing to average: name at least one checkpoint")
@@ -51,7 +51,9 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
     for path in paths:
         resolved = resolve_checkpoint(path)
         resolved.verify(only_weights=True)
-        arrays = read_arrays(resolved.weights)
+        if Path(output).resolve() == Path(resolved.weights).resolve():
+            raise CheckpointError(f"{output}: is one of the files to average; write to another")
+        arrays = {name: _widened(each) for name, each in read_arrays(resolved.weights).items()}
         if files:
             _refuse_others(sums, arrays, files[0], resolved.weights)
         for name, array in arrays.items():
@@ -65,9 +67,11 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
     return files
 
 
+def _widened(array: np.ndarray) -> np.ndarray:
+    return bfloat16_to_float32(array) if array.dtype == np.uint16 else array
+
+
 def _add(sums: dict[str, np.ndarray], name: str, array: np.ndarray, file: Path) -> None:
-    if array.dtype == np.uint16:
-        array = bfloat16_to_float32(array)
     if array.dtype.kind != "f":
         if not np.array_equal(sums.setdefault(name, array), array):
             raise CheckpointError(f"{file}: the whole numbers of {name} differ from the first's")
@@ -83,13 +87,14 @@ def _add(sums: dict[str, np.ndarray], name: str, array: np.ndarray, file: Path) 
 def _refuse_others(
     sums: dict[str, np.ndarray], arrays: dict[str, np.ndarray], first: Path, file: Path
 ) -> None:
-    shapes = {name: value.shape for name, value in sums.items()}
-    found = {name: value.shape for name, value in arrays.items()}
+    shapes = {name: (value.shape, value.dtype.kind == "f") for name, value in sums.items()}
+    found = {name: (value.shape, value.dtype.kind == "f") for name, value in arrays.items()}
     different = sorted(
         name for name in {*shapes, *found} if shapes.get(name) != found.get(name)
     )
     if different:
+        named = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
         raise CheckpointError(
-            f"{file} and {first} are of different models: {len(different)} tensors differ in name "
-            f"or shape ({', '.join(different[:5])}{', ...' if len(different) > 5 else ''})"
+            f"{file} and {first} are of different models: {len(different)} tensors differ in name, "
+            f"shape or kind of number ({named})"
         )

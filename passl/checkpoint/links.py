@@ -15,7 +15,7 @@ from typing import Optional
 from passl.checkpoint.disk import atomic_file, os_errors_become_sentences, sync_folder
 from passl.errors import CheckpointError
 
-__all__ = ["follow_link", "set_link"]
+__all__ = ["follow_link", "refuse_folder", "set_link"]
 
 _TEXT_LINK = b"passl link to "
 #: How file systems say that they have no symbolic links.
@@ -29,10 +29,7 @@ def set_link(link: Path, target: Path) -> None:
     Raises:
         CheckpointError: something that is no link has the name, or the operating system refused.
     """
-    if link.is_dir() and not link.is_symlink():
-        raise CheckpointError(
-            f"{link}: is a folder, but PASSL needs the name for a link. Move it away."
-        )
+    refuse_folder(link)
     relative = os.path.relpath(target, link.parent)
     with os_errors_become_sentences("set link", link):
         try:
@@ -42,6 +39,20 @@ def set_link(link: Path, target: Path) -> None:
                 raise
             with atomic_file(link) as file:
                 file.write(_TEXT_LINK + relative.encode("utf-8") + b"\n")
+
+
+def refuse_folder(link: Path) -> None:
+    """See to it that ``link`` is free for a link, or is one.
+
+    Raises:
+        CheckpointError: it is a folder.
+    """
+    if link.is_dir() and not link.is_symlink():
+        raise CheckpointError(
+            f"{link}: is a folder, but PASSL needs the name for a link. Move it away. (Copies that "
+            "follow links, such as cp -L or an object store, make folders of them; what a link of "
+            "a run leads to is among its checkpoints too.)"
+        )
 
 
 def follow_link(path: Path) -> Optional[Path]:

@@ -206,7 +206,7 @@ def load_arrays(
     if finetune:
         _give_up_head(model, report, keep_head)
     _refuse_misfits(report, allow_missing, finetune)
-    _refuse_non_finite(values, report)
+    _refuse_non_finite(values, targets, report)
     for name in report.loaded:
         _copy(values[name], targets[name])
     if hasattr(model, "weights_were_loaded"):
@@ -354,14 +354,26 @@ def _refuse_other_heads(model: nn.Layer, num_heads: Optional[int], origin: str) 
             )
 
 
-def _refuse_non_finite(values: Mapping[str, np.ndarray], report: LoadReport) -> None:
+def _refuse_non_finite(
+    values: Mapping[str, np.ndarray], targets: Mapping[str, paddle.Tensor], report: LoadReport
+) -> None:
     for name in report.loaded:
         value = values[name]
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        if value.dtype.kind != "f":
+            continue
+        if not np.isfinite(value).all():
             count = int(value.size - np.isfinite(value).sum())
             raise CheckpointError(
                 f"{report.origin}: {name} has {count} NaN or infinite values of {value.size}; "
                 "the run that wrote it had diverged. Use an earlier checkpoint."
+            )
+        kept = "float16" if _dtype_name(targets[name]) == "float16" else "float32"
+        with np.errstate(over="ignore"):
+            is_kept = np.isfinite(value.astype(kept, copy=False)).all()
+        if not is_kept:
+            raise CheckpointError(
+                f"{report.origin}: {name}: {float(np.abs(value).max()):g} is too large for {kept}, "
+                "in which the model keeps it."
             )
 
 

@@ -11,6 +11,9 @@ weights of its own step.
 A write that fails is tried again where that can help, in files of their own: a file whose fsync
 failed is never trusted.  Then it is given up with a sentence, training goes on, and the checkpoints
 and links from before stay.  Only :meth:`Saver.finish`, the end of a run, insists.
+
+A disk that neither writes nor fails, such as a network mount whose server is gone, blocks the
+thread for as long as it likes.  Nothing can end that from here, but it is told.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Callable, Optional
 
 from passl.checkpoint.store import CheckpointStore, Part
 from passl.errors import CheckpointError
+from passl.logs.logger import get_logger
 
 __all__ = ["SaveResult", "Saver"]
 
@@ -34,6 +38,9 @@ __all__ = ["SaveResult", "Saver"]
 _PAUSES_S = (0.5, 2.0)
 #: Seconds that a run which failed waits for its newest checkpoint.
 _PATIENCE_S = 5.0
+#: Seconds of one write, and of waiting for it at the end, between two warnings that it takes long.
+_LONG_S = 300.0
+_LONG_AT_END_S = 30.0
 #: What may have gone away at the next try.
 _PASSING = frozenset(
     getattr(errno, name)
@@ -101,6 +108,7 @@ class Saver:
         self._thread: Optional[threading.Thread] = None
         self._is_at_work = False
         self._writing: Optional[_Snapshot] = None
+        self._began_s = self._told_s = 0.0
         self._waiting: list[_Snapshot] = []
         self._results: list[SaveResult] = []
         self._newest: Optional[SaveResult] = None
@@ -157,6 +165,7 @@ class Saver:
         """
         for result in self._ended():
             self._hear(result)
+        self._tell_of_long_write(_LONG_S)
 
     def finish(self) -> None:
         """Wait for everything that is to be written; the newest checkpoint must be whole.
@@ -190,8 +199,31 @@ class Saver:
 
     def _join(self, timeout_s: Optional[float] = None) -> None:
         thread = self._thread
-        if thread is not None:
+        if thread is None:
+            return
+        if timeout_s is not None:
             thread.join(timeout_s)
+            return
+        while thread.is_alive():
+            thread.join(_LONG_AT_END_S)
+            self._tell_of_long_write(_LONG_AT_END_S)
+
+    def _tell_of_long_write(self, every_s: float) -> None:
+        """A warning for every so many seconds that a write takes."""
+        now = time.monotonic()
+        with self._lock:
+            writing = self._writing
+            is_due = writing is not None and now - max(self._began_s, self._told_s) >= every_s
+            if is_due:
+                self._told_s = now
+        if is_due and writing is not None:
+            get_logger().warning(
+                "the checkpoint of step %d has been written to %s for %.0f s and is not complete: "
+                "the disk is slow or does not answer; those before it are kept",
+                writing.step,
+                self._store.folder,
+                now - self._began_s,
+            )
 
     def _ended(self) -> list[SaveResult]:
         with self._lock:
@@ -215,6 +247,7 @@ class Saver:
                     self._is_at_work = False
                     return
                 snapshot = self._writing
+                self._began_s = time.monotonic()
             result = self._write(snapshot)
             with self._lock:
                 self._results.append(result)

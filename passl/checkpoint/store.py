@@ -32,10 +32,10 @@ from passl.checkpoint.disk import (
     sync_folder,
 )
 from passl.checkpoint.files import stream_arrays
-from passl.checkpoint.links import follow_link, set_link
+from passl.checkpoint.links import follow_link, refuse_folder, set_link
 from passl.checkpoint.lock import RunLock
 from passl.checkpoint.manifest import MANIFEST_NAME, Manifest, json_bytes
-from passl.checkpoint.resolve import ResolvedCheckpoint, resolve_checkpoint
+from passl.checkpoint.resolve import BEST_EMA, ResolvedCheckpoint, resolve_checkpoint
 from passl.errors import CheckpointError
 
 __all__ = ["CheckpointStore", "Part", "SkippedCheckpoint"]
@@ -46,6 +46,8 @@ Part = Union[Mapping[str, np.ndarray], Mapping[str, Any]]
 #: A second whole checkpoint is kept whatever the config says: the newest may be the one a disk
 #: damages.
 _MIN_KEPT = 2
+#: Links of a training; a folder in the place of one would let every save fail.
+LINK_NAMES = ("latest", "best", BEST_EMA)
 _SUFFIXES = (".pdparams", ".pdopt", ".json")
 _STEP_FOLDER = re.compile(r"step_(\d{8,})")
 _BUILDING = re.compile(r"\.step_\d+\.tmp-\d+")
@@ -74,8 +76,12 @@ class CheckpointStore:
     """
 
     def __init__(self, run_dir: Union[str, Path], keep_latest: int = 1) -> None:
+        #: As messages show them.
         self.run_dir = Path(run_dir)
         self.folder = self.run_dir / "checkpoints"
+        # Where they are, even if the code of a user changes the working folder.
+        self._run_dir = self.run_dir.absolute()
+        self._folder = self.folder.absolute()
         self.keep_latest = max(keep_latest, _MIN_KEPT)
         #: What the last call of :meth:`latest` passed over.
         self.skipped: list[SkippedCheckpoint] = []
@@ -88,11 +94,14 @@ class CheckpointStore:
             Why the folder cannot be locked, if its file system has no locks.
 
         Raises:
-            CheckpointError: nothing can be written there, or another run does.
+            CheckpointError: nothing can be written there, another run does, or a folder has the
+                name of a link.
         """
         with os_errors_become_sentences("use the run folder", self.run_dir):
             self.folder.mkdir(parents=True, exist_ok=True)
         unlocked = self._lock.acquire()
+        for name in LINK_NAMES:
+            refuse_folder(self.run_dir / name)
         with os_errors_become_sentences("use the run folder", self.run_dir):
             for entry in sorted(self.folder.iterdir()):
                 replaced = _REPLACED.fullmatch(entry.name)
@@ -128,8 +137,8 @@ class CheckpointStore:
             CheckpointError: it could not be written; earlier checkpoints and links are as before.
         """
         _refuse_bad_names(parts)
-        final = self.folder / f"step_{step:08d}"
-        building = self.folder / f".{final.name}.tmp-{os.getpid()}"
+        final = self._folder / f"step_{step:08d}"
+        building = self._folder / f".{final.name}.tmp-{os.getpid()}"
         self._refuse_small_disk(final, parts)
         try:
             with os_errors_become_sentences("write checkpoint", final):
@@ -140,9 +149,9 @@ class CheckpointStore:
         finally:
             remove_tree(building)  # there only if something failed
         for name in links:
-            set_link(self.run_dir / name, final)
+            set_link(self._run_dir / name, final)
         self._prune(final)
-        return final
+        return self.folder / final.name
 
     def latest(self) -> Union[Path, None]:
         """The checkpoint saved last of those whose files are as they were written, or None.
@@ -150,7 +159,8 @@ class CheckpointStore:
         Those passed over are in :attr:`skipped`, with reasons.
         """
         self.skipped = []
-        for path in self._newest_first():
+        for name in [path.name for path in self._newest_first()]:
+            path = self.folder / name
             try:
                 self.verify(path)
             except CheckpointError as error:
@@ -178,7 +188,7 @@ class CheckpointStore:
     def _publish(self, building: Path, final: Path) -> None:
         """Make a complete folder visible; an older one of the same step gives way only then."""
         sync_folder(building)
-        replaced = self.folder / f".{final.name}.old-{os.getpid()}"
+        replaced = self._folder / f".{final.name}.old-{os.getpid()}"
         remove_tree(replaced)
         if final.exists():
             final.rename(replaced)
@@ -188,11 +198,11 @@ class CheckpointStore:
             if replaced.exists():
                 replaced.rename(final)
             raise
-        sync_folder(self.folder)
+        sync_folder(self._folder)
         remove_tree(replaced)
 
     def _prune(self, saved: Path) -> None:
-        linked = {self._target(entry) for entry in self.run_dir.iterdir()}
+        linked = {self._target(entry) for entry in self._run_dir.iterdir()}
         whole = [path for path in self._newest_first() if _is_readable(path)]
         for path in whole[self.keep_latest :]:
             if path.resolve() not in linked and path != saved:
@@ -203,7 +213,7 @@ class CheckpointStore:
 
         What cannot be deleted stays: the one just saved is safe, and that is what matters.
         """
-        hidden = self.folder / f".{path.name}.tmp-{os.getpid()}"
+        hidden = self._folder / f".{path.name}.tmp-{os.getpid()}"
         with suppress(OSError):
             path.rename(hidden)
             remove_tree(hidden)
@@ -215,9 +225,9 @@ class CheckpointStore:
 
     def _newest_first(self) -> list[Path]:
         """Checkpoint folders by sequence; those without a readable manifest come first."""
-        if not self.folder.is_dir():
+        if not self._folder.is_dir():
             return []
-        paths = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
+        paths = [path for path in self._folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
         return sorted(paths, key=lambda path: (_sequence(path), path.name), reverse=True)
 
     def _next_sequence(self) -> int:
@@ -228,8 +238,8 @@ class CheckpointStore:
         """Say so before writing for minutes, when the arrays alone do not fit."""
         num_bytes = sum(_num_bytes(part) for part in parts.values())
         with os_errors_become_sentences("write checkpoint", final):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            self._folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
         if num_bytes > free:
             raise CheckpointError(
                 f"cannot write checkpoint {final}: it needs {human_size(num_bytes)}, the disk has "

@@ -127,8 +127,7 @@ class _InertUnpickler(pickle.Unpickler):
     """Knows eight names.
 
     Python's own types among them cannot be changed, and the rest are bound methods, on which a
-    file cannot set
-    attributes: one file cannot prepare the ground for the next.
+    file cannot set attributes: one file cannot prepare the ground for the next.
     """
 
     def __init__(self, file: BinaryIO) -> None:

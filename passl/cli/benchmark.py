@@ -79,14 +79,18 @@ def _run(arguments: argparse.Namespace) -> int:
         print(load_from_args(arguments, "train").to_yaml(origins=True), end="")
         return EXIT_OK
     before = read_report(files[0]) if files else None
+    kept = arguments.json
+    if kept is not None and (kept.is_dir() or not kept.parent.is_dir()):
+        why = "is a folder" if kept.is_dir() else f"there is no folder {kept.parent}"
+        raise ConfigError(f"--json {kept}: {why}; name a file that can be written")
     report = _measure(arguments)
     if arguments.override:
         report.about["overrides"] = " ".join(arguments.override)
     if not read_world().is_main:
         return EXIT_OK
     print(report.text())
-    if arguments.json is not None:
-        write_report(report, arguments.json)
+    if kept is not None:
+        write_report(report, kept)
     if before is not None:
         print(f"\n{compare(before, report)}")
     return EXIT_OK

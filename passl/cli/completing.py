@@ -142,7 +142,7 @@ def _values(
         return _beginning_with(current, _configs()), Hints()
     if action.dest == "override" and command.name == "convert":
         return _arguments_of_model(current, line.given.get("model", []))
-    if action.dest == "override":
+    if action.dest == "override" or what in ("sweep.grid", "sweep.random"):
         named = line.given.get("config") or line.given.get("base") or [""]
         return _keys_of_config(current, named[-1])
     if what == "config.keys":
@@ -211,7 +211,7 @@ def _positional(parser: argparse.ArgumentParser, place: int) -> Optional[argpars
 
 
 def _text(help_text: Optional[str]) -> str:
-    first = " ".join((help_text or "").split()).partition(";")[0]
+    first = " ".join((help_text or "").split()).partition("; ")[0]
     return first.replace("%(default)s", "default").replace("%%", "%")
 
 

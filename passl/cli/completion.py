@@ -64,7 +64,7 @@ _passl() {
             (*) found+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
         esac
     done < <("$passl" completion zsh --words "${(@Q)words[1,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)
-    (( $#found )) && _describe PASSL found $end
+    (( $#found )) && _describe PASSL found "${end[@]}"
     [[ -n $files ]] && _files
     return 0
 }

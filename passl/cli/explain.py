@@ -12,7 +12,7 @@ from passl.config import Config, load_config
 from passl.config.dump import emit
 from passl.config.keys import Key
 from passl.config.lookup import look_up, written_in
-from passl.errors import EXIT_OK
+from passl.errors import EXIT_OK, ConfigError
 from passl.registry import import_user_modules
 
 __all__ = ["add_explain"]
@@ -43,8 +43,16 @@ def _explain(arguments: argparse.Namespace) -> int:
     config = None
     if arguments.config is not None:  # first: its imports make components known
         config = load_config(arguments.config, arguments.override)
-    texts = [_one(name, config) for name in arguments.keys]
-    print("\n\n".join(texts))
+    texts, unknown = [], []
+    for name in arguments.keys:
+        try:
+            texts.append(_one(name, config))
+        except ConfigError as error:
+            unknown.append(str(error))
+    if texts:
+        print("\n\n".join(texts))
+    if unknown:
+        raise ConfigError("\n".join(unknown))
     return EXIT_OK
 
 

@@ -130,7 +130,7 @@ def _classify(
 ) -> int:
     """Write a result a picture; returns how many could not be used."""
     from passl.export.predictor import Failure
-    from passl.export.sheet import THUMBNAIL_PX
+    from passl.export.sheet import MAX_PICTURES, THUMBNAIL_PX
     from passl.logs.progress import CountProgress
 
     write = _WRITERS[arguments.format](stream)
@@ -148,14 +148,14 @@ def _classify(
                 if isinstance(result, Failure):
                     failed += 1
                     print(f"passl-infer: skipped {result.reason}", file=sys.stderr)
-                elif arguments.sheet is not None:
-                    kept.append(result)
+                elif arguments.sheet is not None and len(kept) < MAX_PICTURES:
+                    kept.append(result)  # the others' thumbnails would fill the memory
                 if tell is not None:
                     tell(done, max(done, len(paths)))
     finally:
         stream.flush()
     if kept:
-        _sheet(Path(arguments.sheet), kept)
+        _sheet(Path(arguments.sheet), kept, done - failed)
     if failed:
         print(f"passl-infer: {failed} of {done} pictures could not be used", file=sys.stderr)
     return failed
@@ -169,15 +169,15 @@ def _opened(paths: Sequence[str], every: int) -> Iterator[Picture]:
         yield from pictures_of(path, every)
 
 
-def _sheet(path: Path, kept: Sequence[Prediction]) -> None:
+def _sheet(path: Path, kept: Sequence[Prediction], classified: int) -> None:
     from passl.checkpoint.disk import os_errors_become_sentences
-    from passl.export.sheet import MAX_PICTURES, write_sheet
+    from passl.export.sheet import write_sheet
 
     with os_errors_become_sentences("write the sheet", path):
         write_sheet(path, kept)
-    if len(kept) > MAX_PICTURES:
+    if classified > len(kept):
         print(
-            f"passl-infer: {path} shows the first {MAX_PICTURES} of {len(kept)} pictures",
+            f"passl-infer: {path} shows the first {len(kept)} of {classified} pictures",
             file=sys.stderr,
         )
 

@@ -33,7 +33,10 @@ def add_preview(
     parser.add_argument("--num", type=int, default=24, metavar="N", help="images (default: 24)")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="which data set")
     parser.add_argument("--epoch", type=int, default=0, metavar="E", help="counted from 0")
-    parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
+    parser.add_argument(
+        "--classes", metavar="FILE",
+        help="names of the classes, one a line (default: those that the data set knows)",
+    )
     parser.set_defaults(act=_preview)
 
 
@@ -47,10 +50,12 @@ def _preview(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.config} has no DataLoader.{name}")
 
     from passl.data.class_names import read_class_names
+    from passl.export.live import class_names
     from passl.visualize.augment import draw_sheet, parts_of_target, visible
 
     names = read_class_names(arguments.classes) if arguments.classes else None
     loader = _loader(config, name, arguments.num)
+    names = names or class_names(config, loader.dataset)
     try:
         batch = next(loader.epoch(arguments.epoch))
     finally:

@@ -192,7 +192,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
         config = load_config(arguments.config, [*arguments.override, *first])
     except ConfigError:  # the plan will say all that is wrong
         return Path("output") / f"sweep_{Path(arguments.config).stem}"
-    return Path(config.Global.output_dir) / f"sweep_{Path(arguments.config).stem}"
+    return Path(config.Global.output_dir).expanduser() / f"sweep_{Path(arguments.config).stem}"
 
 
 def _transform_check() -> Callable[[Config], None]:

@@ -21,6 +21,7 @@ from passl.config.compat_actions import (
     drop_argument,
     dynamic_axes,
     ema_eval,
+    ignore,
     lift,
     loop,
     normalize_scale,
@@ -117,7 +118,12 @@ RULES: tuple[Rule, ...] = (
     Rule("Global.distributed", "dropped", "the launcher's environment decides", drop),
     Rule("Global.rank", "dropped", "the launcher's environment decides", drop),
     Rule("Global.world_size", "dropped", "the launcher's environment decides", drop),
-    Rule("Global.flags", "accepted", "set before the first operation", accept),
+    Rule(
+        "Global.flags",
+        "accepted",
+        "set before the first operation; those of GPUs only where Paddle has them",
+        accept,
+    ),
     Rule("profiler_options", "dropped", "PASSL never reads it", drop),
     Rule("FP16: null", "no mixed precision", "PASSL stops with an assertion", accept),
     Rule(
@@ -328,7 +334,7 @@ RULES: tuple[Rule, ...] = (
         "DataLoader.*.loader.collate_fn",
         "accepted and ignored",
         "there is one way to stack samples",
-        accept,
+        ignore("default_collate_fn"),
     ),
     Rule("Export.input_shape", "'None' in quotes is null", "a size that is free", dynamic_axes),
 )

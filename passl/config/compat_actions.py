@@ -20,6 +20,7 @@ __all__ = [
     "drop_argument",
     "dynamic_axes",
     "ema_eval",
+    "ignore",
     "lift",
     "loop",
     "normalize_scale",
@@ -72,6 +73,15 @@ Action = Callable[[Spot], bool]
 def accept(_spot: Spot) -> bool:
     """Nothing to do: the key is read, or kept, as it is."""
     return False
+
+
+def ignore(*usual: str) -> Action:
+    """Keep the key, which nothing reads; a value of somebody's own is told to have no effect."""
+
+    def action(spot: Spot) -> bool:
+        return spot.value is not None and spot.value not in usual
+
+    return action
 
 
 def drop(spot: Spot) -> bool:
@@ -135,13 +145,14 @@ def rename(new: str, kind: str = "") -> Action:
 
 
 def loop(spot: Spot) -> bool:
-    """Any loop of PASSL is ours, except those for contrastive learning."""
+    """Any loop of PASSL is ours, except those for contrastive learning; others have no effect."""
     if isinstance(spot.value, str) and spot.value.startswith("Contrastive"):
         spot.refuse(
             f"{spot.value} is not available yet in this version; only supervised training is"
         )
         spot.pop()
-    return False
+        return False
+    return ignore("ClassificationTrainingEpochLoop", "ClassificationEvaluationLoop")(spot)
 
 
 def decay_unit(spot: Spot) -> bool:

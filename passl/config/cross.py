@@ -70,7 +70,7 @@ def check_together(config: Config, checker: Checker, mode: Optional[Mode]) -> No
     _check_sizes(config, checker, sound)
     _check_classes(config, checker, sound)
     _check_max_time(config, checker, sound)
-    _check_bad_samples(config, checker, sound)
+    _check_samples(config, checker, sound)
     check_losses(config, checker, sound)
     check_distillation(config, checker, sound)
     check_quantization(config, checker, sound)
@@ -111,6 +111,17 @@ def _check_training(config: Config, report: Report, sound: Callable[..., bool]) 
         report(
             "Global.finetune",
             "is true, but Global.pretrained_model is null; give the weights to start from",
+        )
+    if (
+        run.finetune_head == "new"
+        and run.pretrained_model is not None
+        and not run.finetune
+        and sound("Global.finetune", "Global.finetune_head")
+    ):
+        report(
+            "Global.finetune_head",
+            "'new' has no effect without Global.finetune: true, which adapts weights to other "
+            "classes; write that as well, or leave this out",
         )
     train = config.DataLoader.Train
     if (
@@ -270,8 +281,16 @@ def _check_classes(config: Config, checker: Checker, sound: Callable[..., bool])
             checker.report(path, f"{told} contradicts Model.class_num={classes} ({origin})")
 
 
-def _check_bad_samples(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
-    """Evaluation skips nothing; more than one sample is a whole number of them."""
+def _check_samples(config: Config, checker: Checker, sound: Callable[..., bool]) -> None:
+    """Evaluation leaves nothing out; more than one sample is a whole number of them."""
+    evaluation = config.DataLoader.Eval
+    drop_last = "DataLoader.Eval.sampler.drop_last"
+    if evaluation is not None and sound(drop_last) and evaluation.sampler.drop_last:
+        checker.report(
+            drop_last,
+            "true leaves samples out, which ones depends on the batch and the processes, and an "
+            "accuracy over other images is another number; write false (nothing is padded)",
+        )
     for mode in ("Train", "Eval"):
         section: Optional[LoaderSection] = getattr(config.DataLoader, mode)
         path = f"DataLoader.{mode}.loader"
@@ -288,6 +307,12 @@ def _check_bad_samples(config: Config, checker: Checker, sound: Callable[..., bo
             checker.report(
                 f"{path}.max_bad_samples",
                 f"{limit:g} is neither a fraction below 1 nor a whole number of samples",
+            )
+        elif limit is not None and section.loader.bad_sample == "error":
+            checker.report(
+                f"{path}.max_bad_samples",
+                "has no effect with bad_sample: error, which ends the run at the first one; "
+                + ("leave it out" if mode == "Eval" else "leave it out, or write bad_sample: skip"),
             )
 
 

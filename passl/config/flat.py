@@ -8,7 +8,7 @@ from typing import Any
 
 from passl.config.config import Config
 
-__all__ = ["ABSENT", "Difference", "differences", "flatten"]
+__all__ = ["ABSENT", "Difference", "differences", "differing_paths", "flatten"]
 
 
 class _Absent:
@@ -53,13 +53,26 @@ def differences(first: Config, second: Config) -> list[Difference]:
     A number counts by its value, a tuple as the list it is written as.
     """
     left, right = dict(flatten(first.to_dict())), dict(flatten(second.to_dict()))
-    paths = [*left, *(path for path in right if path not in left)]
     return [
         Difference(
             path,
             (left.get(path, ABSENT), right.get(path, ABSENT)),
             (_origin(first, path, left), _origin(second, path, right)),
         )
+        for path in differing_paths(left, right)
+    ]
+
+
+def differing_paths(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
+    """The paths whose values differ, or that one side lacks; in the order of ``left``.
+
+    Args:
+        left, right: two configs as :func:`flatten` gives them. A number counts by its value, a
+            tuple as the list it is written as; nan is nan, and true is not 1.
+    """
+    paths = [*left, *(path for path in right if path not in left)]
+    return [
+        path
         for path in paths
         if path not in left or path not in right or not _same(left[path], right[path])
     ]

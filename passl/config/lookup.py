@@ -9,6 +9,7 @@ from typing import Any, Optional
 from passl.config.compat import RULES, Rule
 from passl.config.config import Config
 from passl.config.flat import flatten
+from passl.config.foreign import FOREIGN
 from passl.config.keys import Key, all_keys, without_places
 from passl.config.places import home_of
 from passl.config.suggest import nearest, one_of
@@ -195,8 +196,10 @@ def _elsewhere(text: str, wanted: str, keys: tuple[Key, ...]) -> Found:
         return Found([inside], note=f"{text}: a key of your own below {inside.written}")
     section, wrong, rest = _first_wrong(wanted, keys)
     close = nearest(wrong, _children(section, keys))
+    name = wrong.lstrip("-").replace("-", "_")
+    wrong = name if name in FOREIGN else wrong
     home = home_of(wrong, section, MapNode()) if not rest else None
-    if home is not None and not close:
+    if home is not None and (not close or wrong in FOREIGN):
         there = _exact(_canonical(home), keys)
         if there:
             return Found(there, note=f"{text} is no key here; it is {home}")

@@ -15,6 +15,7 @@ __all__ = ["drop_old_arguments", "load_with_bases", "merge"]
 
 #: Keys that belong to a section and not to the component named in it: they survive a new ``name``.
 _SECTION_KEYS = (
+    (re.compile(r"Model\Z"), frozenset({"class_num"})),  # of the data, whatever the model
     (
         re.compile(r"Optimizer\Z"),
         frozenset(

@@ -5,7 +5,8 @@
     DataLoader.Train.dataset.transform_ops.1.RandCropImage.size=160
                                           PASSL's way: the component's name may stand in the path
     ~Metric.Train                         removes
-    +Global.flags.FLAGS_x=1               the same as without '+', which also appends to a list
+    +Loss.Train.1=CELoss                  adds to a list, before the entry that has the number now
+    +Global.flags.FLAGS_x=1               the same as without '+'
 
 Whether the key exists and the value fits is checked with the rest of the config; a mistake is
 reported with the text of the override.
@@ -93,8 +94,8 @@ def _set(
 
 
 def _set_item(cursor: _Cursor, node: ListNode, last: str, value: Node, *, append: bool) -> None:
-    if append and last == str(len(node.items)):
-        node.items.append(value)
+    if append and last.isdecimal() and int(last) <= len(node.items):
+        node.items.insert(int(last), value)
         return
     position = cursor.position(node, last)
     node.items[position] = value

@@ -6,35 +6,13 @@ from dataclasses import fields
 from functools import cache
 from typing import Optional
 
+from passl.config.foreign import FOREIGN
 from passl.config.schema import SECTIONS, Sections
 from passl.config.tree import Leaf, MapNode, find
 from passl.registry import REGISTRIES
 from passl.typespec import TypeSpec, parse_annotation
 
 __all__ = ["field_types", "home_of", "nested_section"]
-
-#: Names of other code bases, and of habit -> ours.
-_FOREIGN = {
-    "Arch": "Model",
-    "ARCHITECTURE": "Model",
-    "model": "Model",
-    "AMP": "FP16",
-    "amp": "FP16",
-    "batch_size": "DataLoader.Train.sampler.batch_size",
-    "lr": "LRScheduler.learning_rate",
-    "learning_rate": "LRScheduler.learning_rate",
-    "num_classes": "Model.class_num",
-    "class_num": "Model.class_num",
-    "clip_norm": "Optimizer.grad_clip.clip_norm",
-    "clip_grad": "Optimizer.grad_clip",
-    "resume": "Global.checkpoint",
-    "checkpoints": "Global.checkpoint",
-    "pretrained": "Global.pretrained_model",
-    "max_epochs": "Global.epochs",
-    "num_epochs": "Global.epochs",
-    "update_freq": "Global.accum_steps",
-    "betas": "Optimizer.betas",
-}
 
 #: Components whose arguments a misplaced key may be: where they stand, and their kind.
 _COMPONENTS = (
@@ -73,8 +51,8 @@ def home_of(key: str, section: str, tree: MapNode) -> Optional[str]:
         param = spec.param(key) if spec is not None else None
         if param is not None and not param.runtime:
             candidates.append(f"{path}.{key}")
-    if key in _FOREIGN:
-        candidates.append(_FOREIGN[key])
+    if key in FOREIGN:
+        candidates.append(FOREIGN[key])
     here = f"{section}.{key}" if section else key
     candidates = [path for path in candidates if path != here]
     mode = "Eval" if section.startswith("DataLoader.Eval") else "Train"

@@ -12,7 +12,7 @@ import numpy as np
 from passl.data.buffers import BufferPool
 from passl.data.dataset import Label
 from passl.data.processes import ProcessPool
-from passl.data.rng import batch_rng
+from passl.data.rng import batch_rng, sample_generators
 from passl.data.samplers import repeats_of_rank, share_of_rank
 from passl.data.threads import ThreadPool
 from passl.data.watch import CALLER, WorkerWatch
@@ -69,12 +69,19 @@ class BatchJob:
         self._repeats = repeats_of_rank(
             loader.sampler, epoch, number, loader.rank, loader.world_size
         )
+        # None: a worker process makes its own.
+        self._generator = (
+            sample_generators(loader.seed, epoch, self._indices, self._repeats)
+            if processes is None
+            else None
+        )
         self._labels: list[Label] = [0] * len(self._indices)
         self._images: Optional[np.ndarray] = None
         self._error: Optional[tuple[int, BaseException]] = None
         self._lock = threading.Lock()
         self.finished = threading.Event()
         self._batch: Optional[Batch] = None
+        self._lazy: Optional[Callable[[], None]] = None
         self._submit(pool)
 
     def result(self) -> Batch:
@@ -83,15 +90,15 @@ class BatchJob:
         Raises:
             DataError: the error of the first sample (in the batch's order) that had one.
         """
-        if not self.finished.is_set() and self._lazy is not None:
-            self._lazy()
+        lazy, self._lazy = self._lazy, None  # it refers to this job, which would keep the images
+        if lazy is not None:
+            lazy()
         if self._error is not None:
             raise self._error[1]
         return cast(Batch, self._batch)  # there is either an error or a batch
 
     def _submit(self, pool: Optional[ThreadPool]) -> None:
         count = len(self._indices)
-        self._lazy: Optional[Callable[[], None]] = None
         if pool is None:
             self._parts_left = 1
             self._lazy = partial(self._run, 0, count, CALLER)
@@ -138,8 +145,9 @@ class BatchJob:
     def _make(self, position: int, worker: int) -> None:
         loader = self._loader
         repeat = 0 if self._repeats is None else int(self._repeats[position])
+        rng = None if self._generator is None else self._generator(position)
         sample = loader.fetch(
-            self._epoch, int(self._indices[position]), repeat, worker, self._processes
+            self._epoch, int(self._indices[position]), repeat, worker, self._processes, rng
         )
         image, index = sample.image, sample.index
         self._labels[position], self._indices[position] = sample.label, index

@@ -83,6 +83,12 @@ def build_loader(
         bad_samples_file=None if run_dir is None else run_dir / "bad_samples.txt",
         timeout_s=section.loader.timeout_s,
     )
+    if mode == "eval" and loader.num_samples != len(dataset):
+        raise ConfigError(
+            f"{key}.sampler: {section.sampler.component['name']} gives {loader.num_samples} "
+            f"samples of a data set of {len(dataset)}, and an accuracy over other images is "
+            "another number; evaluate with the DistributedBatchSampler and drop_last: false"
+        )
     loader.start_workers()
     return loader
 
@@ -107,4 +113,8 @@ def _check_class_num(dataset: Any, class_num: Optional[int], key: str) -> None:
             f"Model.class_num is {class_num}, so labels go from 0 to {class_num - 1}, but "
             f"{key}.dataset has label {highest}; set Model.class_num={highest + 1} or more, or "
             "correct the list"
+        )
+    if labels is not None and len(labels) and int(np.min(labels)) < 0:
+        raise ConfigError(
+            f"{key}.dataset has label {int(np.min(labels))}; labels count from 0: correct them"
         )

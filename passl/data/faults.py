@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 import numpy as np
 
@@ -95,20 +95,28 @@ class SampleFetcher:
     def __init__(self, dataset: Dataset, seed: int, *, skip: bool = False) -> None:
         self.dataset, self.seed, self.skip = dataset, seed, skip
 
-    def fetch(self, epoch: int, index: int, repeat: int = 0) -> FetchedSample:
+    def fetch(
+        self,
+        epoch: int,
+        index: int,
+        repeat: int = 0,
+        rng: Optional[np.random.Generator] = None,
+    ) -> FetchedSample:
         """Sample ``index`` of ``epoch``, or what stands in for it.
 
         Args:
             epoch: number of the epoch.
             index: position in the data set.
             repeat: how often the epoch had the sample before.
+            rng: ``sample_rng`` of these, if the caller has it.
 
         Raises:
             DataError: the sample cannot be used and must not be skipped, or none of
                 :data:`MAX_SUBSTITUTES` substitutes can be used either.
         """
         try:
-            rng = sample_rng(self.seed, epoch, index, repeat)
+            if rng is None:
+                rng = sample_rng(self.seed, epoch, index, repeat)
             image, label = self.dataset.sample(index, rng)
             return FetchedSample(image, label, index)
         except Exception as error:

@@ -21,13 +21,13 @@ import functools
 import io
 import re
 from types import ModuleType
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from passl.errors import DataError
 
-__all__ = ["decode", "decode_reduced", "jpeg_size", "opencv"]
+__all__ = ["decode", "decode_reduced", "from_pillow", "jpeg_size", "opencv"]
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # Start-of-frame markers that libjpeg decodes: baseline, extended and progressive Huffman.
@@ -147,9 +147,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _SIXTEEN_BITS:
-                return _from_sixteen_bits(np.asarray(image))
-            return np.array(image.convert("RGB"))
+            return from_pillow(image)
     except UnidentifiedImageError:
         raise DataError(f"not an image that Pillow knows ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
@@ -157,6 +155,13 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow raises SyntaxError for broken PNG and TIFF files.
         raise DataError(f"truncated or broken image ({len(data)} bytes): {error}") from None
+
+
+def from_pillow(image: Any) -> np.ndarray:
+    """An image of Pillow's as :func:`decode` would give it: uint8 [H, W, 3], RGB."""
+    if image.mode in _SIXTEEN_BITS:
+        return _from_sixteen_bits(np.asarray(image))
+    return np.array(image.convert("RGB"))
 
 
 def _from_sixteen_bits(image: np.ndarray) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 The label stands after the *last* delimiter of the line, so that a path may contain it; with
 ``multi_label`` it is a comma-separated set, ``path 3,17,250``.  Blank lines and white space at the
-end of a line do not count.  A path with a line end in it is escaped as md5sum does it, and its line
-begins with a backslash (:mod:`passl.data.names`).  A file is read in blocks and each block is taken
-apart with array operations, without a Python object for each line.
+end of a line do not count, nor does the byte-order mark that some editors put before a text.  A
+path with a line end in it is escaped as md5sum does it, and its line begins with a backslash
+(:mod:`passl.data.names`).  A file is read in blocks and each block is taken apart with array
+operations, without a Python object for each line.
 
 Source: the list format of PASSL's ImageNet data sets (``train_list.txt``, ``image_all_list.txt``).
 """
@@ -18,7 +19,7 @@ from typing import Optional
 
 import numpy as np
 
-from passl.data.names import unescape_name
+from passl.data.names import BYTE_ORDER_MARK, unescape_name
 from passl.data.table import SampleTable
 from passl.errors import ConfigError, DataError
 
@@ -216,6 +217,8 @@ def _blocks(path: Path) -> Iterator[np.ndarray]:
     """The file as uint8 arrays of whole lines, the last one ended if the file does not."""
     rest = b""
     with path.open("rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            file.seek(0)
         while True:
             read = file.read(_BLOCK)
             if not read:

@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from passl.data.bad_samples import BadSampleLog, limit_of
 from passl.data.batch import Batch, BatchJob
 from passl.data.buffers import BufferPool
@@ -65,6 +67,7 @@ class Loader:
     Attributes:
         num_batches: batches of an epoch.
         num_samples: samples of an epoch over all ranks.
+        transforms: the whole chain of the data set, wherever its end is done.
         device_transform: what the caller must apply to a batch's images as a tensor, or None.
         host_normalize: what replaces the end of the chain where a batch is put together, or None.
     """
@@ -90,6 +93,7 @@ class Loader:
     ) -> None:
         # A copy, as its chain of transforms may be cut; other users of the data set keep theirs.
         self.dataset, self.sampler = copy.copy(dataset), sampler
+        self.transforms = list(dataset.transforms)
         self.batch_transforms = list(batch_transforms)
         self.num_workers, self.prefetch_batches = num_workers, prefetch_batches
         self.seed, self.rank, self.world_size = seed, rank, world_size
@@ -166,6 +170,7 @@ class Loader:
         repeat: int = 0,
         worker: int = CALLER,
         processes: Optional[ProcessPool] = None,
+        rng: Optional[np.random.Generator] = None,
     ) -> FetchedSample:
         """Sample ``index`` or its substitute, of which note is taken.
 
@@ -175,6 +180,7 @@ class Loader:
             repeat: how often the epoch had the sample before.
             worker: number of the worker that asks.
             processes: of which one makes it, unless the caller asks for itself.
+            rng: the generator of the sample, if the caller has it.
 
         Raises:
             DataError: the sample cannot be used, or too many could not be.
@@ -182,7 +188,7 @@ class Loader:
         if processes is not None and worker != CALLER:
             fetched = processes.fetch(worker, epoch, index, repeat)
         else:
-            fetched = self.fetcher.fetch(epoch, index, repeat)
+            fetched = self.fetcher.fetch(epoch, index, repeat, rng)
         if fetched.bad:
             self._bad_samples.record(fetched)
         return fetched

@@ -27,6 +27,9 @@ __all__ = [
 #: What makes a name one that has to be escaped.
 SPECIAL = (b"\n", b"\\", b"\r")
 
+#: What some editors put before a text in UTF-8; it is no part of the first name.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 _CODES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 _ESCAPED = re.compile(rb"\\(.?)", re.DOTALL)
 
@@ -78,8 +81,8 @@ def read_names(path: Path) -> list[str]:
         DataError: a line begins with a backslash and cannot be read, with its number.
         OSError: the file cannot be read.
     """
-    names = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    names, text = [], path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    for number, line in enumerate(text.split(b"\n"), start=1):
         name = line.strip()
         if name.startswith(b"\\"):
             try:

@@ -11,7 +11,6 @@ from passl.data.images import decode
 from passl.data.transforms.normalize import NormalizeImage
 
 if TYPE_CHECKING:
-    from passl.data.dataset import Dataset
     from passl.data.loader import Loader
 
 __all__ = ["Part", "parts_of_target", "stored_picture", "visible"]
@@ -36,7 +35,7 @@ def visible(images: np.ndarray, loader: Loader) -> np.ndarray:
     """
     if images.dtype == np.uint8:
         return _three_channels(images)
-    normalize = _normalize_of(loader.dataset)
+    normalize = _normalize_of(loader.transforms)
     pixels = images.transpose(0, 2, 3, 1).astype(np.float32)
     if normalize is None:
         low, high = float(pixels.min()), float(pixels.max())
@@ -75,8 +74,8 @@ def stored_picture(dataset: Any, index: int) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
 
 
-def _normalize_of(dataset: Dataset) -> Optional[NormalizeImage]:
-    found: list[Any] = [op for op in dataset.transforms if isinstance(op, NormalizeImage)]
+def _normalize_of(transforms: Sequence[Any]) -> Optional[NormalizeImage]:
+    found: list[Any] = [op for op in transforms if isinstance(op, NormalizeImage)]
     return found[0] if found else None
 
 

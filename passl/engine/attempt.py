@@ -4,8 +4,10 @@ The exit status of ``paddle.distributed.launch`` is that of some process, often 
 than of the culprit, and 15 after every SIGTERM.  So each rank notes its own end in the folder that
 the supervisor names in the environment:
 
-    rank_0.step    the last finished step, rewritten in place: it survives SIGKILL
-    rank_0.json    {"exit": 75, "error": "...", "run_dir": "..."}, written when the command ends
+    rank_0.run        the run's folder
+    rank_0.step       the last finished step, rewritten in place: it survives SIGKILL
+    rank_0.json       {"exit": 75, "error": "..."}, written when the command ends
+    rank_0.traceback  of the error, if there was one
 
 Without that variable nothing is written.
 """

@@ -82,7 +82,7 @@ def matmul_flops(dtype: str = "", side: int = _SIDE, rounds: int = 5) -> float:
 def _model(
     trainer: Trainer, batch: Batch, macs: Optional[int], steps: int, warm_up: int
 ) -> dict[str, Timing]:
-    """Forward alone, and forward with loss and backward, of the first micro-batch."""
+    """Forward alone, and forward with loss (and a teacher) and backward, of one micro-batch."""
     parts = trainer.parts
     images, target = next(trainer.micro_batches(batch))
     count = int(target.shape[0])
@@ -92,9 +92,7 @@ def _model(
             parts.model(images)
 
     def forward_backward() -> None:
-        with parts.precision.autocast():
-            logits = parts.model(images)
-        parts.precision.backward(parts.loss(logits.astype("float32"), target)["loss"])
+        parts.precision.backward(parts.forward(images, target)[1]["loss"])
         parts.optimizer.clear_grad()
 
     all_images = count * parts.world.size
@@ -186,8 +184,10 @@ def _macs(config: Config) -> Optional[int]:
 
 def _about(run: Run, trainer: Trainer) -> dict[str, object]:
     parts, plan = trainer.parts, trainer.plan
+    teacher = {} if parts.distillation is None else {"teacher": parts.distillation.teacher.name}
     return {
         "model": run.config.Model["name"],
+        **teacher,
         "config": str(run.config.source_path),
         "passl": passl.__version__,
         "paddle": paddle.__version__,

@@ -242,8 +242,8 @@ def _how_to_continue(config: Config, state: TrainState, watch: StopWatch, steps:
 
 
 def run_dir_of(config: Config) -> Path:
-    """``output_dir/<Model.name>``, as in PASSL."""
-    return Path(config.Global.output_dir) / config.Model["name"]
+    """``output_dir/<Model.name>``, as in PASSL; no shell expands ``~`` within an override."""
+    return Path(config.Global.output_dir).expanduser() / config.Model["name"]
 
 
 def _build_loaders(
@@ -278,7 +278,28 @@ def _build_loaders(
         except DataError as error:
             where = config.origin(f"DataLoader.{name}.dataset")
             raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error
+    if len(loaders) == 2:
+        _refuse_other_order(config, loaders["Train"].dataset, loaders["Eval"].dataset)
     return loaders
+
+
+def _refuse_other_order(config: Config, train: Any, evaluated: Any) -> None:
+    """As many classes on both sides, of which one is missing here and another there.
+
+    Raises:
+        ConfigError: a class has one label in training and another in evaluation.
+    """
+    from passl.data.class_order import moved_class
+
+    names = [getattr(dataset, "classes", None) or () for dataset in (train, evaluated)]
+    moved = moved_class(*names)
+    if moved is not None:
+        name, ours, theirs = moved
+        raise ConfigError(
+            f"{config.origin('DataLoader.Eval.dataset')}: DataLoader.Eval.dataset: class {name!r} "
+            f"has label {theirs} there and {ours} in DataLoader.Train.dataset, so a right answer "
+            "would count as wrong: both must have the same classes (compare their folders)"
+        )
 
 
 def _find_checkpoints(config: Config) -> None:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from passl.config import Config
-from passl.config.flat import flatten
+from passl.config.flat import differing_paths, flatten
 from passl.config.schema import FP16Section, GlobalSection, LoggingSection
 from passl.registry import MODELS
 from passl.signatures import MISSING
@@ -35,14 +35,16 @@ class Change:
     Attributes:
         key: dotted path, such as ``LRScheduler.learning_rate``.
         was, now: the two values; where a key is in one of the configs only, its default.
+        what: what the values are, where that is not the key itself.
     """
 
     key: str
     was: Any
     now: Any
+    what: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key} was {self.was!r} and is {self.now!r}"
+        return f"{self.what or self.key} was {self.was!r} and is {self.now!r}"
 
 
 def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:
@@ -54,14 +56,16 @@ def config_changes(before: Mapping[str, Any], config: Config) -> list[Change]:
     """
     was = dict(flatten(_filled(before)))
     now = dict(flatten(_filled(config.to_dict())))
-    keys = [*now, *(key for key in was if key not in now)]
     # A section that was null and has keys now, or the other way round: its keys say it.
-    parents = {key[:dot] for key in keys for dot, sign in enumerate(key) if sign == "."}
-    return [
+    parents = {key[:dot] for key in (*was, *now) for dot, sign in enumerate(key) if sign == "."}
+    changes = [
         Change(key, was.get(key, _ABSENT), now.get(key, _ABSENT))
-        for key in keys
-        if was.get(key, _ABSENT) != now.get(key, _ABSENT)
-        and not (key in parents and None in (was.get(key, _ABSENT), now.get(key, _ABSENT)))
+        for key in differing_paths(now, was)
+    ]
+    return [
+        change
+        for change in changes
+        if not (change.key in parents and None in (change.was, change.now))
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from passl.distributed.collectives import all_ranks_have
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from passl.config import Config
     from passl.config.teaching import DistillationSection
+    from passl.data.loader import Loader
     from passl.distributed.world import World
     from passl.engine.reporting import Reporter
     from passl.engine.teacher import Teacher
@@ -42,7 +42,7 @@ class Distillation:
 
     def __init__(self, teacher: Teacher, section: DistillationSection) -> None:
         assert section.type != "none"
-        self.teacher = teacher
+        self.teacher, self._was_heard = teacher, False
         self._loss = DistillationLoss(
             section.type, section.form, section.alpha, section.temperature
         )
@@ -66,6 +66,9 @@ class Distillation:
             else:
                 logits_bc = dist_bc = model(images)
         logits_bc, dist_bc = logits_bc.astype("float32"), dist_bc.astype("float32")
+        if not self._was_heard:  # a student that does not say its size had no image to try it on
+            self.teacher.check_answers(teacher_bc, *logits_bc.shape)
+            self._was_heard = True
         losses = self._loss(loss(logits_bc, target)["loss"], dist_bc, teacher_bc)
         if hasattr(model, "merge_heads"):
             logits_bc = model.merge_heads(logits_bc, dist_bc)
@@ -75,7 +78,7 @@ class Distillation:
 def build_distillation(
     config: Config,
     model: Any,
-    transforms: Sequence[Any],
+    loader: Loader,
     precision: Precision,
     world: World,
     reporter: Reporter,
@@ -85,7 +88,7 @@ def build_distillation(
     Args:
         config: of the run.
         model: the student.
-        transforms: of the training images.
+        loader: of the training images.
         precision: of the run.
         world: this process among all.
         reporter: hears who teaches.
@@ -99,7 +102,8 @@ def build_distillation(
         _refuse_untaught(config, model)
         return None
     try:
-        teacher = build_teacher(config, transforms)
+        classes = getattr(loader.dataset, "classes", None)
+        teacher = build_teacher(config, loader.transforms, classes)
         side = config.Model.get("img_size")
         if isinstance(side, int):
             shape = (config.Model.get("in_chans", 3), side, side)

@@ -6,7 +6,7 @@ A batch goes through the host's memory on its way, as neither runtime shares Pad
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 import paddle
@@ -16,7 +16,7 @@ from passl.errors import CheckpointError
 from passl.export.card import CARD_NAME, ModelCard
 from passl.export.sessions import OnnxSession, PaddleSession, Session
 
-__all__ = ["EXPORTED", "exported_runner"]
+__all__ = ["EXPORTED", "card_beside", "exported_runner"]
 
 Runner = Callable[[Tensor], Tensor]
 
@@ -49,29 +49,46 @@ def exported_runner(name: str) -> tuple[Runner, list[Path]]:
     return _through_host(session.run), files
 
 
+def card_beside(path: Path) -> Optional[ModelCard]:
+    """The description of an exported model; None: there is none that names its file.
+
+    Raises:
+        CheckpointError: there is one, and it cannot be used.
+    """
+    if not (path.parent / CARD_NAME).is_file():
+        return None
+    card = ModelCard.read(path.parent)
+    names = {part["name"] for part in card.files.get(_kind(path), {}).values()}
+    return card if path.name in names else None
+
+
+def _kind(path: Path) -> str:
+    return "onnx" if path.suffix == ".onnx" else "paddle"
+
+
 def _check_card(path: Path) -> None:
     """Refuse what the description beside an export says is no teacher, or another file.
 
     Raises:
-        CheckpointError: it takes bytes, gives no logits, or differs from what was exported.
+        CheckpointError: it takes bytes or a fixed batch, gives no logits, or differs from what was
+            exported.
     """
-    if not (path.parent / CARD_NAME).is_file():
-        return
-    card = ModelCard.read(path.parent)
-    kind = "onnx" if path.suffix == ".onnx" else "paddle"
-    if path.name not in {part["name"] for part in card.files.get(kind, {}).values()}:
+    card = card_beside(path)
+    if card is None:
         return
     faults = []
     if card.input["dtype"] != "float32":
         faults.append(f"takes {card.input['dtype']} [b, h, w, c] (export without --preprocess)")
     if card.output["meaning"] != "logits":
         faults.append(f"gives {card.output['meaning']} (export with a head, without --softmax)")
+    if card.batch_size is not None:
+        faults.append(f"takes exactly {card.batch_size} images (export without --batch)")
     if faults:
         raise CheckpointError(
             f"{path}: cannot teach: it {' and '.join(faults)}; a teacher takes the student's "
             "normalised images and gives logits"
         )
-    card.verify(path.parent, kind)
+    card.verify(path.parent, _kind(path))
 
 
 def _through_host(run: Callable[[np.ndarray], np.ndarray]) -> Runner:

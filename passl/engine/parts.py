@@ -17,6 +17,7 @@ from passl.distributed.collectives import broadcast_parameters, check_equal, ini
 from passl.distributed.world import World
 from passl.engine.build import Run
 from passl.engine.compiled import compile_model
+from passl.engine.device import choose_device, set_flags
 from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.mixed_precision import (
@@ -142,14 +143,12 @@ class Builder:
         """
         wanted = self.config.Global.device
         device = choose_device(wanted, self.config.origin("Global.device"))
-        if self.config.Global.flags:
-            try:
-                paddle.set_flags(dict(self.config.Global.flags))
-            except (ValueError, TypeError) as error:
-                where = self.config.origin("Global.flags")
-                raise ConfigError(
-                    f"{where}: Global.flags: Paddle refuses these flags: {error}"
-                ) from error
+        left_out = set_flags(self.config.Global.flags, self.config.origin("Global.flags"))
+        if left_out:
+            self.reporter.log(
+                f"Global.flags: {', '.join(left_out)} is of GPUs, for which this Paddle is not "
+                "built: left out"
+            )
         paddle.set_device(device)
         self.reporter.device = device
         init_world(self.world)
@@ -380,12 +379,12 @@ class Builder:
         distillation = build_distillation(
             self.config,
             model,
-            loader.dataset.transforms,
+            loader,
             self.build_precision_once(),
             self.world,
             self.reporter,
         )
-        record = run_record(self.config, plan, loader.num_samples, self.world)
+        record = run_record(self.config, plan, loader, self.world)
         record["precision"] = self.build_precision_once().record()
         if distillation is not None:
             record.update(distillation.teacher.record)
@@ -463,32 +462,3 @@ class Builder:
         if self._precision is None:
             self._precision = build_precision(self.config, self.reporter)
         return self._precision
-
-
-def choose_device(wanted: str, where: str) -> str:
-    """The device to compute on.
-
-    Args:
-        wanted: ``auto``, ``cpu``, ``gpu``, ``xpu`` or ``npu``.
-        where: origin of the wish, for the message.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if wanted == "auto":
-        return "gpu" if has_gpu else "cpu"
-    if wanted == "gpu" and not has_gpu:
-        built = paddle.device.is_compiled_with_cuda()
-        why = "no GPU is visible" if built else "this Paddle is built for CPUs only"
-        raise ConfigError(
-            f"{where}: Global.device: a GPU is asked for, but {why}; use -o Global.device=auto to "
-            "take what there is, or install paddlepaddle-gpu"
-        )
-    if wanted == "xpu" and not paddle.device.is_compiled_with_xpu():
-        raise ConfigError(
-            f"{where}: Global.device: this Paddle is not built for XPUs; use auto or cpu"
-        )
-    if wanted == "npu" and "npu" not in paddle.device.get_all_custom_device_type():
-        raise ConfigError(f"{where}: Global.device: this Paddle knows no NPU; use auto or cpu")
-    return wanted

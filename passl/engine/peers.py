@@ -99,7 +99,7 @@ class Peers:
     def __init__(
         self, run_dir: Path, world: World, environ: Optional[Mapping[str, str]] = None
     ) -> None:
-        self.run_dir, self.world = run_dir, world
+        self.run_dir, self.world = run_dir.absolute(), world
         self._environ = os.environ if environ is None else environ
         self._note = _Note.of_this_process(world, self._environ)
         self._have_met = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, WEIGHTS_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
+from passl.data.loader import Loader
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.changes import Change, config_changes, is_allowed, model_changes
@@ -61,7 +63,23 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
     folder = resolve_checkpoint(wanted).folder
     assert folder is not None  # build_run found a training state there
     store.verify(folder)
+    _warn_of_the_way_left(folder, store, reporter)
     return folder
+
+
+def _warn_of_the_way_left(folder: Path, store: CheckpointStore, reporter: Reporter) -> None:
+    """Say that going back within a folder costs the checkpoints that came after, best or not."""
+    if folder.parent != store.folder.resolve():
+        return
+    best = follow_link(store.run_dir / "best")
+    later = sorted(path.name for path in folder.parent.glob("step_*") if path.name > folder.name)
+    if later:
+        is_best = " (best leads to one of them)" if best and best.name in later else ""
+        reporter.warn(
+            f"the run goes back to {folder.name}: {', '.join(later)}{is_best} came after it, and "
+            "will be replaced or removed as it goes on; copy what is to stay, or go on in another "
+            "folder with -o Global.output_dir=PATH"
+        )
 
 
 def restore(
@@ -84,7 +102,8 @@ def restore(
         reporter.warn("the optimizer is another one: it begins anew, without its former state")
     else:
         parts.optimizer.load_state_dict(read_arrays(folder / "optimizer.pdopt"))
-    parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
+    if not forget_best_of_another_criterion(parts, state, reporter):
+        parts.saver.scores.update(_scores_of_links(parts.store.run_dir))
     parts.precision.load_state_dict(state.scaler)
     _tell_of_precision(record.get("precision"), parts.precision, bool(state.scaler), reporter)
     restore_average(parts, state, folder, reporter)
@@ -125,6 +144,29 @@ def restore_average(parts: TrainParts, state: TrainState, folder: Path, reporter
         reporter.log(f"EMA: {folder} holds no averaged weights; the average begins here")
 
 
+def forget_best_of_another_criterion(
+    parts: TrainParts, state: TrainState, reporter: Reporter
+) -> bool:
+    """Forget the best evaluations where the first metric is another one than before; told if so.
+
+    A top-1 accuracy would never beat a top-5 one, and ``best`` would stay where it is for ever.
+    """
+    last = state.last_eval
+    name = next(iter(parts.evaluator.metric_names), None) if parts.evaluator is not None else None
+    if name is None or state.best is None or "metric" not in last:
+        return False
+    before, now = last["metric"], last.get(name)
+    if before == now or (now is not None and now != now and before != before):
+        return False
+    reporter.warn(
+        f"evaluations are judged by {name} now and were by another metric: the best of before "
+        f"({state.best.metric:.5f} at step {state.best.step}) is forgotten, and best leads to the "
+        "checkpoint of the next evaluation"
+    )
+    state.best = state.best_ema = None
+    return True
+
+
 def check_agreement(state: TrainState, world: World, run_dir: Path) -> None:
     """Refuse to start when the processes found different states.
 
@@ -163,8 +205,8 @@ def check_continuable(
     refused = [*model_changes(changes)]
     refused += [change for change in changes if change.key == "Optimizer.name"]
     refused += [
-        Change(key, before[name], now[name])
-        for name, key in _PLAN_KEYS.items()
+        Change(key, before[name], now[name], what)
+        for name, (key, what) in _PLAN_KEYS.items()
         if before.get(name, now[name]) != now[name]
     ]
     patterns = config.Global.allow_config_change
@@ -174,7 +216,8 @@ def check_continuable(
     if not refused:
         return
     keys = [change.key for change in refused if "." in change.key]
-    allow = f", allow the change with -o Global.allow_config_change=[{','.join(keys)}]"
+    named = ",".join(dict.fromkeys(keys))
+    allow = f", allow the change with -o Global.allow_config_change=[{named}]"
     raise CheckpointError(
         f"{folder} cannot be continued with this config: {'; '.join(map(str, refused))}. Set them "
         f"back{_batch_hint(before, now)}{allow if len(keys) == len(refused) else ''}, or start a "
@@ -183,11 +226,13 @@ def check_continuable(
     )
 
 
-#: Lengths that decide which samples a step trains on -> the key that a user knows them by.
+#: Lengths that decide which samples a step trains on -> the key that a user knows them by, and what
+#: they are, where that is another thing: ``drop_last`` and the batch change the samples as well.
 _PLAN_KEYS = {
-    "global_batch_size": "Global.global_batch_size",
-    "num_samples": "DataLoader.Train.dataset",
-    "seed": "Global.seed",
+    "global_batch_size": ("Global.global_batch_size", ""),
+    "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
+    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels and of the classes"),
+    "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.
 _MAX_CHANGES = 40
@@ -286,12 +331,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def run_record(config: Config, plan: RunPlan, num_samples: int, world: World) -> dict[str, Any]:
-    """What a checkpoint remembers of its run beside the state: config, lengths, versions.
+def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> dict[str, Any]:
+    """What a checkpoint remembers of its run beside the state: config, lengths, data, versions.
 
     Args:
         config, plan: of the run.
-        num_samples: samples of an epoch.
+        loader: of its training data.
         world: its processes.
     """
     return {
@@ -300,11 +345,28 @@ def run_record(config: Config, plan: RunPlan, num_samples: int, world: World) ->
             "seed": plan.seed,
             "global_batch_size": plan.global_batch_size,
             "steps_per_epoch": plan.steps_per_epoch,
-            "num_samples": num_samples,
+            "num_samples": loader.num_samples,
+            "labels": labels_digest(loader.dataset),
             "num_processes": world.size,
         },
         "versions": versions(),
     }
+
+
+def labels_digest(dataset: Any) -> Optional[str]:
+    """A digest of all labels in their order, and of the names of the classes; None if not known.
+
+    A folder of images whose class folders were renamed has as many samples as before, and its
+    numbers mean other classes than the head has learnt.
+    """
+    labels = getattr(dataset, "labels", None)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        return None
+    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8").data, digest_size=8)
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        digest.update(json.dumps(classes).encode())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

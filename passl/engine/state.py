@@ -45,7 +45,7 @@ class TrainState:
         epoch_sums: sums since the start of the epoch.
         scaler: state of the loss scale, empty without one.
         hooks: state of each hook by name, see :func:`~passl.engine.hooks.base.hooks_by_name`.
-        train_time_s: seconds spent in training over all starts of this run.
+        train_time_s: seconds of all starts of this run, evaluations and saves included.
         total_steps: length of the run when the state was saved.
         evaluation_due: the evaluation due after ``step`` is still to be made: the run was stopped
             before or in it.

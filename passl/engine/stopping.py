@@ -101,6 +101,8 @@ class StopWatch:
         self.request = request or StopRequest()
         self._world = world or World()
         self._stop_file = stop_file if self._world.is_main else None
+        # Found even if the code of a user changes the working folder.
+        self._stop_path = stop_file.absolute() if stop_file is not None else None
         self._max_time_s = max_time_s
         self._agree = agree
         self._save_is_due = False
@@ -139,12 +141,12 @@ class StopWatch:
 
     def remove_file(self) -> None:
         """Remove the file that asked to stop: the wish is honoured, or nothing is left to stop."""
-        if self._stop_file is not None:
+        if self._stop_file and self._stop_path:
             with suppress(OSError):  # not there, or a read-only folder: nothing to be done about it
-                self._stop_file.unlink()
+                self._stop_path.unlink()
 
     def _look(self) -> None:
-        if self._stop_file is not None and self._stop_file.exists():
+        if self._stop_file and self._stop_path and self._stop_path.exists():
             self.request.set(f"the file {self._stop_file}")
         if (
             self._max_time_s is not None
@@ -184,7 +186,7 @@ def catching_signals(request: StopRequest, *, ends_process: bool = False) -> Ite
             with suppress(OSError):
                 # A terminal shows ^C, and maybe a live line, where this is to stand.
                 start = "\r\033[K" if on_screen else ""
-                text = f"{start}{name}: stopping after this step; the state is saved\n"
+                text = f"{start}{name}: stopping at the next step or batch\n"
                 os.write(2, text.encode())
 
     before = {number: signal.signal(number, handle) for number in heeded_signals()}

@@ -31,7 +31,12 @@ def opening(
     device: str,
 ) -> list[str]:
     """What is about to run."""
-    total = sum(int(parameter.size) for parameter in parts.model.parameters())
+    total = sum(
+        int(parameter.size)
+        for name, parameter in parts.model.named_parameters()
+        # Paddle keeps the running averages of batch normalisation as parameters.
+        if not name.endswith(("._mean", "._variance"))
+    )
     optimizer = config.Optimizer.component["name"] if config.Optimizer is not None else "none"
     schedule = config.LRScheduler["name"] if config.LRScheduler is not None else "none"
     evaluated = parts.evaluator.loader.num_samples if parts.evaluator is not None else None
@@ -59,10 +64,12 @@ def results(
         ips: mean images per second; None if no step was timed.
         criterion: name of what evaluations are judged by.
     """
-    speed = f" at {ips:.1f} images/sec" if ips is not None else ""
+    speed = f"; {ips:.1f} images/sec in steps" if ips is not None else ""
+    seconds = state.train_time_s
+    time = f"{seconds:.1f} s" if seconds < 60 else format_eta(seconds)
     lines = [
         f"done: {_count(state.step, 'step')}, {_count(plan.epoch_of(state.step), 'epoch')}, "
-        f"{format_eta(state.train_time_s)} in all, {state.train_time_s:.1f} s{speed}"
+        f"{time}{speed}"
     ]
     if state.best is not None:
         lines.append(f"best {criterion}: {_when(state.best)}")

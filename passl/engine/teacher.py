@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -22,6 +23,7 @@ from passl.checkpoint.pretrained import load_pretrained
 from passl.config import Config
 from passl.data.transforms.normalize import NormalizeImage
 from passl.engine.exported import EXPORTED, exported_runner
+from passl.engine.teacher_facts import TeacherFacts, teacher_facts
 from passl.errors import CheckpointError, ConfigError
 from passl.models import create_model, model_spec
 from passl.precision.amp import Precision
@@ -89,7 +91,7 @@ class Teacher:
         return F.interpolate(images, [size, size], mode="bicubic", align_corners=False)
 
     def check(self, shape: Sequence[int], class_num: int, precision: Precision) -> None:
-        """Try it on a black image of the student's.
+        """Try it on two black images of the student's: an export of a fixed batch fails.
 
         Args:
             shape: [C, H, W] of an image.
@@ -100,39 +102,63 @@ class Teacher:
             ConfigError: it cannot look at such an image, or knows other classes.
         """
         try:
-            found = self.logits(paddle.zeros([1, *shape]), precision)
+            found = self.logits(paddle.zeros([2, *shape]), precision)
         except Exception as error:  # Paddle and ONNX Runtime raise what they like on a wrong shape
             raise ConfigError(
                 f"the teacher {self.name} cannot look at images of {list(shape)}, float32: "
-                f"{error}; if it was trained for another size, give that as teacher.transform.size"
+                f"{error}; if it was trained for another size, give that as "
+                "teacher.transform.size; if it was exported for a fixed number of images, export "
+                "it for any"
             ) from error
-        if list(found.shape) != [1, class_num]:
+        self.check_answers(found, 2, class_num)
+
+    def check_answers(self, found: Tensor, num_images: int, class_num: int) -> None:
+        """Refuse what cannot be logits for the student's classes.
+
+        Args:
+            found: float32, its answers.
+            num_images: that it looked at.
+            class_num: classes of the student.
+
+        Raises:
+            ConfigError: it knows other classes, or answers with probabilities.
+        """
+        if list(found.shape) != [num_images, class_num]:
             raise ConfigError(
-                f"the teacher {self.name} answers {list(found.shape)} for one image, and the "
-                f"student has {class_num} classes: it must have learned the same classes"
+                f"the teacher {self.name} answers {list(found.shape)} for {num_images} images, and "
+                f"the student has {class_num} classes: it must have learned the same classes"
             )
-        if class_num > 1 and float(found.min()) >= 0 and abs(float(found.sum()) - 1.0) < 1e-4:
+        sums = found.sum(axis=1)
+        if class_num > 1 and float(found.min()) >= 0 and float((sums - 1.0).abs().max()) < 1e-4:
             raise ConfigError(
                 f"the teacher {self.name} answers with probabilities (they sum to 1), and the loss "
                 "needs logits, from which it makes its own; export the teacher without softmax"
             )
 
 
-def build_teacher(config: Config, transforms: Sequence[Any]) -> Teacher:
+def build_teacher(
+    config: Config, transforms: Sequence[Any], classes: Optional[Sequence[str]] = None
+) -> Teacher:
     """The teacher of ``Distillation.teacher``.
 
     Args:
         config: of the run.
         transforms: of the training images, which say how the student's are normalised.
+        classes: names of the student's, by label; None: unknown.
 
     Raises:
-        ConfigError: it cannot be built, or the student's normalisation is not known.
+        ConfigError: it cannot be built, the student's normalisation is not known, or what lies
+            beside the teacher says that it saw other pixels or numbers classes otherwise.
         CheckpointError: its weights cannot be read.
     """
     assert config.Distillation is not None
     section = config.Distillation.teacher
     assert section is not None  # the config check demands it
     factor, offset = _affine(section, transforms)
+    facts = teacher_facts(section)
+    if facts is not None:
+        facts.refuse_other_order(classes)
+        _refuse_other_pixels(section, transforms, facts)
     size = section.transform.size
     if Path(section.name).suffix in EXPORTED:
         run, files = exported_runner(section.name)
@@ -223,6 +249,25 @@ def _affine(
     if np.allclose(factor, 1.0, rtol=1e-6, atol=0.0) and np.allclose(offset, 0.0, atol=1e-6):
         return None, None
     return factor.astype(np.float32), offset.astype(np.float32)
+
+
+def _refuse_other_pixels(
+    section: TeacherSection, transforms: Sequence[Any], facts: TeacherFacts
+) -> None:
+    """A teacher that is known to have seen other numbers must be given them."""
+    known = facts.normalize
+    if section.transform.mean is not None or known is None:
+        return
+    unit = float(known.scale) * 255.0
+    both = (np.asarray(values, np.float64).reshape(-1) for values in (known.mean, known.std))
+    mean, std = (np.round(values / unit, 6).tolist() for values in both)
+    wanted = replace(section, transform=replace(section.transform, mean=mean, std=std))
+    if _affine(wanted, transforms)[0] is not None:
+        raise ConfigError(
+            f"by {facts.file} the teacher was trained on pixels with mean {mean} and std {std}, "
+            "and the student's images have others: give those as transform.mean and transform.std "
+            "(or the student's own, to let it see the student's numbers)"
+        )
 
 
 def _spread(values: Any, channels: int) -> np.ndarray:

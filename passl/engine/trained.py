@@ -95,8 +95,8 @@ def build_trained(
     prepare(config.Global.num_threads, device=device or config.Global.device)
     paddle = import_paddle()
     from passl.checkpoint.pretrained import load_pretrained
+    from passl.engine.device import choose_device
     from passl.engine.model_facts import check_external, check_weights, without_external_files
-    from passl.engine.parts import choose_device
     from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
     from passl.models import create_model
 

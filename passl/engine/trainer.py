@@ -301,14 +301,6 @@ class Trainer:
         """Evaluate the model as it is now, logging as it goes."""
         return self.validation.of_weights(self.watch.poll)
 
-    def evaluate_ema(self) -> EvalResult:
-        """Evaluate the averaged weights; the model has its own again afterwards, come what may.
-
-        Raises:
-            PasslError: the config has no ``EMA``.
-        """
-        return self.validation.of_average(self.watch.poll)
-
     def save(self, best: Sequence[str] = ()) -> None:
         """Have a checkpoint of this step written; ``latest`` and the links in ``best`` lead to it.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 
 from passl.checkpoint.disk import digest_of
+from passl.config.suggest import did_you_mean
 from passl.errors import CheckpointError
 
 __all__ = ["CARD_NAME", "ModelCard"]
@@ -91,6 +92,15 @@ class ModelCard:
                 f"{path}: is no description of an exported model in format {_FORMAT}; export it "
                 "again with this version"
             )
+        names = {each.name: each for each in fields(cls)}
+        unknown = sorted(map(str, set(content) - set(names)))
+        if unknown:
+            raise CheckpointError(
+                f"{path}: there is no key {unknown[0]!r}{did_you_mean(unknown[0], list(names))}"
+            )
+        for name, each in names.items():
+            if name not in content and each.default_factory is MISSING:
+                raise CheckpointError(f"{path}: the key {name!r} is missing")
         try:
             card = cls(**content)
             sound = (
@@ -105,6 +115,7 @@ class ModelCard:
             raise CheckpointError(f"{path}: {error} is missing or out of place") from error
         if not sound:
             raise CheckpointError(f"{path}: input, output or files make no sense")
+        _check_labels(card, path)
         return card
 
     def file(self, folder: Path, kind: str, part: str) -> Path:
@@ -134,6 +145,26 @@ class ModelCard:
                     f"{path}: is not the file that was exported (its SHA-256 differs from the one "
                     f"in {CARD_NAME}). Was the copy interrupted? Copy it again, or export again."
                 )
+
+
+def _check_labels(card: ModelCard, path: Path) -> None:
+    """One text a class: YAML reads ``no`` as false and ``1`` as a number.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    names, shape = card.labels, card.output.get("shape") or [None]
+    if names is None:
+        return
+    if not isinstance(names, list) or len(names) != shape[-1]:
+        found = f"{len(names)} names" if isinstance(names, list) else f"{type(names).__name__}"
+        raise CheckpointError(
+            f"{path}: labels: found {found}, and the model has {shape[-1]} classes; write a list "
+            "of their names, or null"
+        )
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: labels: {odd!r} is no text; write it in quotes")
 
 
 def described_files(folder: Path, names: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -146,7 +146,7 @@ def read_labels(file: str, class_num: Optional[int]) -> list[str]:
         DataError: it cannot be read, or has not ``class_num`` lines.
     """
     try:
-        names = Path(file).read_text(encoding="utf-8").splitlines()
+        names = Path(file).read_text(encoding="utf-8-sig").splitlines()  # Notepad's begin so
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"labels {file}: cannot be read: {error}") from error
     while names and not names[-1].strip():

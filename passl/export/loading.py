@@ -24,6 +24,9 @@ from passl.export.sessions import LiveSession, open_session
 
 __all__ = ["load_config_model", "load_model"]
 
+#: Files of exported models.
+_EXPORTED = (".onnx", ".pdmodel", ".pdiparams")
+
 
 def load_model(
     path: Union[str, os.PathLike[str]],
@@ -60,6 +63,8 @@ def load_model(
     folder = Path(os.path.expanduser(path))
     if config is None and (folder / CARD_NAME).is_file():
         return _exported(folder, backend, device, labels, settings)
+    if folder.suffix in _EXPORTED and folder.is_file():
+        raise CheckpointError(_one_file(folder))
     if backend is not None:
         raise CheckpointError(
             f"{folder}: is no exported model (it has no {CARD_NAME}), so it cannot be run by "
@@ -71,6 +76,15 @@ def load_model(
         loaded = config if isinstance(config, Config) else load_config(os.fspath(config))
         weights = str(folder)
     return load_config_model(loaded, weights, device=device, labels=labels, **settings)
+
+
+def _one_file(path: Path) -> str:
+    if (path.parent / CARD_NAME).is_file():
+        return f"{path}: is one file of an exported model; name its folder: {path.parent}"
+    return (
+        f"{path}: is an exported model without {CARD_NAME} beside it, which says how a picture "
+        "becomes an input and what the classes are called; `passl-export` writes both"
+    )
 
 
 def load_config_model(

@@ -16,6 +16,8 @@ __all__ = ["finish"]
 
 #: Name of the free first axis.
 _BATCH = "batch"
+#: The pass of onnxsim and onnxoptimizer that multiplies a normalisation into a convolution.
+_FUSED_NORM = "fuse_bn_into_conv"
 
 
 def finish(
@@ -44,7 +46,7 @@ def finish(
     _name_ends(model, plan)
     _mend_epsilons(model, epsilons)
     if plan.simplify:
-        model = _simplified(model)
+        model = _simplified(model, bool(int8_layers))
     if int8_layers:  # after the simplification, which would compute the weights back to float32
         write_pairs(model, int8_layers)
     if plan.dtype == "float16":
@@ -111,18 +113,27 @@ def _in_half(model: Any) -> Any:
     return half.model
 
 
-def _simplified(model: Any) -> Any:
+def _simplified(model: Any, keeps_weights: bool) -> Any:
+    """The graph with fewer operators.
+
+    Args:
+        model: ONNX.
+        keeps_weights: leave batch normalisations beside their convolutions: the weights that int8
+            rounds are those of the model, whose scales they were measured with.
+    """
+    left_out = [_FUSED_NORM] if keeps_weights else []
     try:
         if importlib.util.find_spec("onnxsim") is not None:
             import onnxsim
 
-            simplified, checked = onnxsim.simplify(model)
+            simplified, checked = onnxsim.simplify(model, skipped_optimizers=left_out or None)
             if not checked:
                 raise PasslError("onnxsim changed what the graph computes; leave out --simplify")
             return simplified
         import onnxoptimizer
 
-        return onnxoptimizer.optimize(model, _passes(onnxoptimizer))
+        passes = [name for name in _passes(onnxoptimizer) if name not in left_out]
+        return onnxoptimizer.optimize(model, passes)
     except (RuntimeError, ValueError) as error:
         raise PasslError(
             f"the graph could not be simplified ({error}); leave out --simplify"

@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from passl.data.images import decode, opencv
+from passl.data.images import decode, from_pillow, opencv
 from passl.errors import ConfigError, DataError
 
 __all__ = ["IMAGE_ENDINGS", "VIDEO_ENDINGS", "Picture", "expand", "pictures_of"]
@@ -112,19 +112,19 @@ def _pixels(content: Any) -> np.ndarray:
         return decode(Path(content).read_bytes())
     if isinstance(content, np.ndarray):
         return _checked(content)
-    convert = getattr(content, "convert", None)  # an image of Pillow
-    if convert is None:
+    if not (hasattr(content, "convert") and hasattr(content, "mode")):  # no image of Pillow
         raise DataError(
             f"a {type(content).__name__} is no picture; give a path, an image of Pillow, or a "
             "uint8 array [height, width, 3]"
         )
-    return np.asarray(convert("RGB"))
+    return _checked(from_pillow(content))
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+    is_picture = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (1, 3)
+    if not is_picture or not pixels.size:
         raise DataError(
             f"an array of {pixels.dtype} {list(pixels.shape)} is no picture; give uint8 [height, "
             "width], or [height, width, 3] in the order red, green, blue"

@@ -14,7 +14,7 @@ from passl.errors import ConfigError, DataError
 from passl.models import check_arguments
 from passl.registry import TRANSFORMS
 
-__all__ = ["Preprocessor", "eval_steps", "plain"]
+__all__ = ["Preprocessor", "eval_steps", "normalisation_of", "plain"]
 
 
 def eval_steps(config: Config) -> Optional[list[dict[str, Any]]]:
@@ -23,6 +23,16 @@ def eval_steps(config: Config) -> Optional[list[dict[str, Any]]]:
     if section is None:
         return None
     return [plain(step) for step in section.dataset.get("transform_ops") or ()]
+
+
+def normalisation_of(steps: Sequence[Mapping[str, Any]]) -> Optional[NormalizeImage]:
+    """The last ``NormalizeImage`` among transforms as components; None: there is none.
+
+    Raises:
+        ConfigError: it has an unknown argument.
+    """
+    found = [step for step in steps if step.get("name") == NormalizeImage.__name__]
+    return _build(found[-1]) if found else None
 
 
 class Preprocessor:

@@ -6,7 +6,8 @@ for only where it exists; the products are written out elsewhere, softmax in flo
 
 Source: the conditions at the start of the functions of Paddle's fork of flash-attention
 (``csrc/capi``): compute capability 8.x or 9.0, heads of at most 256 numbers that are a multiple of
-8; CUDA 11.4 from the maintainers' answer in github.com/PaddlePaddle/Paddle/issues/63568.
+8, and in the backward pass of at most 192 but on 8.0 and 9.0; CUDA 11.4 from the maintainers'
+answer in github.com/PaddlePaddle/Paddle/issues/63568.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ def has_flash_kernel(x: paddle.Tensor, head_dim: int) -> bool:
     return (
         x.dtype in _HALF
         and head_dim % 8 == 0
-        and head_dim <= 256
         and paddle.in_dynamic_mode()
         and x.place.is_gpu_place()
-        and _is_built_for(x.place.gpu_device_id())
+        and head_dim <= _largest_head(x.place.gpu_device_id())
     )
 
 
 @functools.cache
-def _is_built_for(device: int) -> bool:
+def _largest_head(device: int) -> int:
+    """Numbers in the largest head that both passes take; 0 without a kernel."""
     if paddle.is_compiled_with_rocm():  # never tried there
-        return False
+        return 0
     version = str(paddle.version.cuda()).split(".")
     if not version[0].isdigit():
-        return False
+        return 0
     cuda = tuple(int(part) for part in version[:2])
     capability = tuple(paddle.device.cuda.get_device_capability(device))
     newest = (9, 0) if paddle.__version__.startswith("2.") else (99, 0)
-    return cuda >= (11, 4) and (8, 0) <= capability <= newest
+    if cuda < (11, 4) or not (8, 0) <= capability <= newest:
+        return 0
+    return 256 if capability in ((8, 0), (9, 0)) else 192

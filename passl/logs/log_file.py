@@ -1,8 +1,8 @@
 """The file of a log that runs for days: others move it, and its disk fills.
 
-Where the file was moved or deleted, by ``logrotate`` or by a person, the next line begins a new
-one.  A disk that is full or gone costs lines and one warning, never the run; when there is room
-again the log goes on.
+Where the file was moved or deleted, by ``logrotate`` or a person, the next line begins a new one.
+A disk that is full or gone costs lines and one warning, never the run; when there is room again the
+log goes on.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class MetricsWriter:
     """
 
     def __init__(self, run_dir: Union[str, Path], writers: Sequence[Writer] = ()) -> None:
-        self.path = Path(run_dir) / "metrics.jsonl"
+        # Absolute: a file that was moved is begun anew, wherever the process is by then.
+        self.path = Path(run_dir).absolute() / "metrics.jsonl"
         self.curves = Curves(writers)
         self._file: Optional[TextIO] = None
         self._has_failed = False

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import paddle
 
-from passl.optim.base import Optimizer, ParamState, chunks, current_gradient, write_back
+from passl.optim.base import Optimizer, ParamState, chunks, current_gradient
 from passl.optim.groups import ParamGroup
 from passl.optim.kernel_choice import adamw_kernel
 from passl.optim.kernels import AdamWListKernel, AdamWScalars
@@ -74,7 +74,6 @@ class AdamW(Optimizer):
         if self._form.threaded:
             for state, grad in due:
                 update(state, current_gradient(grad))
-                write_back(state)
         else:
             self._update_each(due, update)
 
@@ -96,8 +95,6 @@ class AdamW(Optimizer):
                 [state.slots["moment2"] for state, _ in pairs],
                 scalars[key],
             )
-            for state, _ in pairs:
-                write_back(state)
 
 
 _Key = tuple[int, float, float]

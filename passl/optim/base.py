@@ -7,14 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Callable, ClassVar, Optional
+from typing import Annotated, Callable, ClassVar, Optional, Union
 
 import numpy as np
 import paddle
 
 from passl.errors import CheckpointError
 from passl.optim.groups import ParamGroup
-from passl.optim.parallel import map_tensors
+from passl.optim.packed import Loose, Packed, pack
+from passl.optim.parallel import map_tensors, on_cpu
 from passl.registry import Runtime
 
 __all__ = [
@@ -67,6 +68,42 @@ class ParamState:
         return int(self.param.size)
 
 
+@dataclass
+class _Part:
+    """Some states, with what belongs to them in buffers.
+
+    Attributes:
+        states: in the order of the optimizer.
+        written: all that an update writes, in float32: weights, masters, slots.
+        rounded: masters, and the parameters of half precision that follow from them.
+    """
+
+    states: list[ParamState]
+    written: list[Union[Packed, Loose]]
+    rounded: list[tuple[Union[Packed, Loose], Union[Packed, Loose]]]
+
+    @classmethod
+    def of(cls, states: list[ParamState]) -> _Part:
+        """Move the tensors of ``states`` into buffers."""
+        kinds: dict[str, list[paddle.Tensor]] = {}
+        halves: dict[str, list[paddle.Tensor]] = {}
+        for state in states:
+            kind = "weights" if state.master is None else f"masters of {state.param.dtype}"
+            kinds.setdefault(kind, []).append(state.weights)
+            if state.master is not None:
+                halves.setdefault(kind, []).append(state.param)
+            for slot, tensor in state.slots.items():
+                kinds.setdefault(slot, []).append(tensor)
+        written = {kind: pack(tensors) for kind, tensors in kinds.items()}
+        rounded = [(written[kind], pack(tensors)) for kind, tensors in halves.items()]
+        return cls(states, list(written.values()), rounded)
+
+    @property
+    def packs(self) -> list[Union[Packed, Loose]]:
+        """All buffers."""
+        return [*self.written, *(halves for _, halves in self.rounded)]
+
+
 class Optimizer(ABC):
     """Updates the parameters of its groups; the learning rate comes with each step.
 
@@ -86,6 +123,7 @@ class Optimizer(ABC):
         self.groups = groups
         self.num_steps = 0
         self._unsettled: list[list[ParamState]] = []
+        self._parts: list[_Part] = []
         with paddle.no_grad():
             self._states = [
                 self._new_state(name, param, group)
@@ -109,6 +147,7 @@ class Optimizer(ABC):
         Args:
             masters: by structured name; those of parameters that are not here are passed over.
         """
+        self._parts = []
         for state in self._states:
             if state.name in masters:
                 state.master, state.saves_master = masters[state.name], False
@@ -131,10 +170,10 @@ class Optimizer(ABC):
         with paddle.no_grad():
             if accepted is None:
                 self._update(due, lr)
-                return
-            self._unsettled.append([state for state, _ in due])
-            for chunk in chunks(due):
-                self._update_if(accepted, chunk, lr)
+            else:
+                self._unsettled.append([state for state, _ in due])
+                self._update_if(accepted, due, lr)
+            self._write_back([state for state, _ in due])
 
     def settle(self, applied: Sequence[bool]) -> None:
         """Take back the counts of the updates that ``accepted`` turned down.
@@ -197,7 +236,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(self, due: Sequence[tuple[ParamState, paddle.Tensor]], lr: float) -> None:
-        """Update ``state.weights`` with ``grad`` for each pair (under ``no_grad``)."""
+        """Update ``state.weights`` and ``state.slots`` in place with ``grad``, for each pair."""
 
     def _update_each(
         self,
@@ -209,7 +248,6 @@ class Optimizer(ABC):
         def update(pair: tuple[ParamState, paddle.Tensor]) -> None:
             state, grad = pair
             work(state, current_gradient(grad))
-            write_back(state)
 
         map_tensors(update, due, [state.size for state, _ in due])
 
@@ -224,13 +262,34 @@ class Optimizer(ABC):
         Putting back is exact whatever the update computes, and holds for every optimizer; masking
         its inputs is not: zero gradients still let moments and weights decay.
         """
-        written = [tensor for state, _ in due for tensor in (state.weights, *state.slots.values())]
-        before = [tensor.clone() for tensor in written]
-        self._update(due, lr)
-        for tensor, value in zip(written, before):
-            paddle.where_(accepted.expand(tensor.shape), tensor, value)
-        for state, _ in due:
-            write_back(state)
+        grads = {id(state): grad for state, grad in due}
+        for part in self._packed():
+            some = [(state, grads[id(state)]) for state in part.states if id(state) in grads]
+            if some:
+                before = [pack.copy() for pack in part.written]
+                self._update(some, lr)
+                for pack, copy in zip(part.written, before):
+                    pack.keep_if(accepted, copy)
+
+    def _write_back(self, states: Sequence[ParamState]) -> None:
+        """Round the masters of ``states`` into their parameters."""
+        states = [state for state in states if state.master is not None]
+        if on_cpu() or not states:
+            for state in states:
+                write_back(state)
+            return
+        for part in self._packed():
+            for masters, halves in part.rounded:
+                halves.round(masters)
+
+    def _packed(self) -> list[_Part]:
+        """All states in parts, each in buffers of its own."""
+        if not all(pack.is_whole for part in self._parts for pack in part.packs):
+            self._parts = []
+        if not self._parts:
+            for chunk in chunks([(state, state.weights) for state in self._states]):
+                self._parts.append(_Part.of([state for state, _ in chunk]))
+        return self._parts
 
     def _new_state(self, name: str, param: paddle.Tensor, group: ParamGroup) -> ParamState:
         state = ParamState(name, param, group.weight_decay, group.lr_scale)

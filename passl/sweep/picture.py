@@ -83,10 +83,17 @@ class _Axis:
         are_ticks = not self.is_number or len(self.labels) <= _MOST_TICKS
         return [short(label, 22) for label in self.labels] if are_ticks else []
 
+    @property
+    def overhang(self) -> float:
+        """Inches that the slanted label of the first value reaches to its left."""
+        return 0.055 * len(self._shown[0]) if self.is_crowded else 0.0
+
     def position(self, label: str) -> float:
         return float(self._data[label]) if self.is_number else float(self.labels.index(label))
 
     def prepare(self, axes: Axes) -> None:
+        from matplotlib.ticker import NullFormatter
+
         axes.set_xlabel(self.name)
         if not self.is_number:
             axes.set_xticks(range(len(self.labels)))
@@ -96,6 +103,9 @@ class _Axis:
             return
         if self.is_log:
             axes.set_xscale("log")
+            # matplotlib's own powers of ten are formulas, and texts here hold none
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if len(self.labels) <= _MOST_TICKS:  # a grid: its own values
             axes.set_xticks([self.position(label) for label in self.labels])
             axes.set_xticklabels(self.labels)
@@ -117,7 +127,9 @@ def _draw_panels(results: Results, axes_of: dict[str, _Axis], path: Path) -> Pat
     count = len(axes_of)
     columns = 2 if count == 4 else min(_COLUMNS, count)
     rows = -(-count // columns)
-    width = 6.2 if count == 1 else 3.3 * columns + 0.4
+    first = next(iter(axes_of.values()))
+    left = max(0.72, 0.2 + first.overhang)
+    width = 5.5 + left if count == 1 else 3.3 * columns - 0.3 + left
     below = max(axis.height for axis in axes_of.values())
     height = (2.55 + below) * rows + 0.75
     with new_figure(width, height) as figure:
@@ -128,13 +140,18 @@ def _draw_panels(results: Results, axes_of: dict[str, _Axis], path: Path) -> Pat
             axis.prepare(axes)
             _draw_factor(axes, axis, results, limits)
             axes.grid(True)
-        grid[0, 0].legend(frameon=True, framealpha=0.85, edgecolor="none", loc="best")
+        marks = {line.get_label(): line for axes in grid.flat for line in axes.lines}
+        marks = {label: line for label, line in marks.items() if not label.startswith("_")}
+        grid[0, 0].legend(
+            marks.values(), marks.keys(),
+            frameon=True, framealpha=0.85, edgecolor="none", loc="best",
+        )
         for axes in grid[:, 0]:
             axes.set_ylabel(_value_name(results))
         for axes in list(grid.flat)[count:]:
             axes.set_visible(False)
         figure.subplots_adjust(
-            left=0.72 / width, right=1 - 0.2 / width, bottom=below / height,
+            left=left / width, right=1 - 0.2 / width, bottom=below / height,
             top=1 - (used + 0.15) / height, hspace=(below + 0.1) / 2.4, wspace=0.12,
         )
         return save_figure(figure, path)
@@ -172,6 +189,8 @@ def _draw_factor(axes: Axes, axis: _Axis, results: Results, limits: tuple[float,
                   markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.3,
                   label="best", linestyle="none")
     axes.set_ylim(*limits)
+    if not outcomes:
+        axes.set_yticks([])
     if _is_share(results):
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
 
@@ -316,7 +335,8 @@ def _is_logarithmic(numbers: Sequence[float]) -> bool:
 def _heading(figure: Figure, results: Results) -> float:
     settings = results.settings()
     done, count = results.count("done"), len(results.outcomes)
-    title = f"{done} of {count} runs done" if done < count else f"{count} runs"
+    runs = f"{count} run{'s' * (count != 1)}"
+    title = f"{done} of {runs} done" if done < count else runs
     title = f"{results.folder.name}: {title}"
     if not settings:
         return add_heading(figure, title, "no value to compare yet")

@@ -73,7 +73,8 @@ class Progress:
                 f"FAILED {record.name} after {took}: {record.error.splitlines()[0]} (all of it: "
                 f"{record.output})"
             )
-        eta = f"; eta {format_eta(self._eta_s)}" if self._eta_s and self._is_unfinished() else ""
+        goes_on = record.state != "stopped" and self._is_unfinished()
+        eta = f"; eta {format_eta(self._eta_s)}" if self._eta_s and goes_on else ""
         self._tell(f"{self._which(record)} {said}{eta}")
 
     def waiting(self, running: Sequence[Record]) -> None:

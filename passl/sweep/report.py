@@ -24,6 +24,7 @@ from passl.sweep.records import Record, repeat_command
 
 __all__ = ["Outcome", "Results", "Setting", "format_value", "read_results"]
 
+_AVERAGED = "ema_"  # begins the names of what the averaged weights scored
 _NOT_VALUES = ("kind", "step", "epoch", "time", "best", "samples", "ips", "metric")
 
 
@@ -38,6 +39,7 @@ class Outcome:
         step, epoch: of that evaluation.
         last: value of its last evaluation.
         train_loss: last that was recorded.
+        kept_epoch: of the weights that the run calls its best; None if it has none.
     """
 
     record: Record
@@ -47,6 +49,7 @@ class Outcome:
     epoch: Optional[int] = None
     last: Optional[float] = None
     train_loss: Optional[float] = None
+    kept_epoch: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Results:
         least: less is better.
         outcomes: of all runs, the best first, those without a value last.
         folder: of the sweep.
+        criterion: key of the evaluation that the runs choose their best weights by.
     """
 
     keys: tuple[str, ...]
@@ -94,16 +98,12 @@ class Results:
     least: bool
     outcomes: tuple[Outcome, ...]
     folder: Path
+    criterion: str
 
     @property
     def setting_keys(self) -> tuple[str, ...]:
         """The factors without the seed, unless that is all that varies."""
         return tuple(key for key in self.keys if key != SEED_KEY) or self.keys
-
-    @property
-    def has_repeats(self) -> bool:
-        """There are settings with several seeds."""
-        return len(self.setting_keys) < len(self.keys)
 
     def settings(self) -> list[Setting]:
         """Finished runs by setting, the best first."""
@@ -156,7 +156,7 @@ class Results:
             lines.append(f"its best run: {best.record.name}: {self._said(best)}")
         else:
             lines.append(f"best: {best.record.name}: {self._said(best)}")
-        return [*lines, f"weights: {best.record.run_dir / 'best'}", repeat_command(best.record)]
+        return [*lines, self._weights(best), repeat_command(best.record)]
 
     def write(self) -> list[Path]:
         """Write ``results.csv`` and ``results.json`` into the sweep's folder.
@@ -207,6 +207,16 @@ class Results:
             one.record.state,
         ]
 
+    def _weights(self, one: Outcome) -> str:
+        """Where the run's best weights are; they are the best by what its ``best`` goes by."""
+        if _is_loss(self.criterion):  # without a metric a run keeps no best, only its newest
+            return f"weights: {one.record.run_dir / 'latest'} (of the last epoch)"
+        link = "best_ema" if self.measure.startswith(_AVERAGED) else "best"
+        line = f"weights: {one.record.run_dir / link}"
+        if one.kept_epoch in (None, one.epoch):
+            return line
+        return f"{line} (of epoch {one.kept_epoch}, the best by {self.criterion})"
+
     def _said(self, one: Outcome) -> str:
         return f"{self.measure} {format_value(one.best)} at epoch {one.epoch}"
 
@@ -227,17 +237,19 @@ def read_results(
         ConfigError: no evaluation has a number of that name.
     """
     evaluations = {record.name: _records(record, "eval") for record in records}
-    measure = by or _first_metric(evaluations.values())
+    first = _first_metric(evaluations.values())
+    measure = by or first
     known = {key for found in evaluations.values() for one in found for key in one}
-    if by is not None and known and by not in known:
-        names = sorted(known - set(_NOT_VALUES))
+    names = sorted(known - set(_NOT_VALUES))
+    if by is not None and known and by not in (*names, "metric"):
         raise ConfigError(f"--by {by}: the evaluations have {', '.join(names)}")
-    least = "loss" in measure.lower()
+    least = _is_loss(measure)
+    criterion = f"{_AVERAGED}{first}" if measure.startswith(_AVERAGED) else first
     outcomes = [
-        _outcome(record, keys, evaluations[record.name], measure, least) for record in records
+        _outcome(record, keys, evaluations[record.name], measure, criterion) for record in records
     ]
     outcomes.sort(key=lambda one: _order(one, least))
-    return Results(tuple(keys), measure, least, tuple(outcomes), folder)
+    return Results(tuple(keys), measure, least, tuple(outcomes), folder, criterion)
 
 
 def format_value(value: Optional[float]) -> str:
@@ -282,7 +294,7 @@ def _outcome(
     keys: Sequence[str],
     evaluations: Sequence[dict[str, Any]],
     measure: str,
-    least: bool,
+    criterion: str,
 ) -> Outcome:
     labels = {key: Value("", record.data.get(key)).label for key in keys}
     losses = [one["loss"] for one in _records(record, "train") if _is_number(one.get("loss"))]
@@ -290,8 +302,8 @@ def _outcome(
     scored = [one for one in evaluations if _is_number(one.get(measure))]
     if not scored:
         return Outcome(record, labels, train_loss=loss)
-    choose = min if least else max
-    best = choose(scored, key=lambda one: float(one[measure]))  # of equal ones the first
+    best, kept = _best(evaluations, measure), _best(evaluations, criterion)
+    assert best is not None
     return Outcome(
         record,
         labels,
@@ -300,7 +312,19 @@ def _outcome(
         epoch=int(best["epoch"]),
         last=float(scored[-1][measure]),
         train_loss=loss,
+        kept_epoch=None if kept is None else int(kept["epoch"]),
     )
+
+
+def _best(evaluations: Sequence[dict[str, Any]], measure: str) -> Optional[dict[str, Any]]:
+    """The evaluation with the best value, of equal ones the first; None if none has a number."""
+    scored = [one for one in evaluations if _is_number(one.get(measure))]
+    choose = min if _is_loss(measure) else max
+    return choose(scored, key=lambda one: float(one[measure])) if scored else None
+
+
+def _is_loss(measure: str) -> bool:
+    return "loss" in measure.lower()
 
 
 def _order(one: Outcome, least: bool) -> tuple[bool, bool, float, str]:

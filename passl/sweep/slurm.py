@@ -32,14 +32,19 @@ _SCRIPT = """\
 #SBATCH --output={output}
 #SBATCH --open-mode=append
 #SBATCH --requeue
+# One process a task; Slurm refuses --gpus-per-task unless it is told how many there are.
+#SBATCH --ntasks=1
 # Two minutes before the time is up, to this shell, which has the run save and stop.
 #SBATCH --signal=B:USR1@120
 {options}set -euo pipefail
 cd -- {folder}
 
+# Only what Slurm itself has not ended goes back into the queue: scancel means it.
+only=Incomplete
+trap 'only=; kill -TERM "${{!:-}}" 2>/dev/null || true' USR1
+trap 'kill -TERM "${{!:-}}" 2>/dev/null || true' TERM
 {command} --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} &
 run=$!
-trap 'kill -TERM "$run" 2>/dev/null || true' USR1 TERM
 
 status=0
 wait "$run" || status=$?
@@ -50,7 +55,7 @@ done
 
 # 75: stopped with the state saved; back into the queue to continue.
 if [[ $status -eq 75 ]]; then
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+    scontrol requeue ${{only:+"$only"}} "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
     exit 0
 fi
 exit "$status"

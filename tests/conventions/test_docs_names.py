@@ -10,6 +10,7 @@ import pytest
 from docs_blocks import documentation_files
 
 from passl.cli.commands import COMMANDS
+from passl.registry import REGISTRIES
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -73,3 +74,16 @@ def test_options_that_a_page_gives_a_command_exist(page: Path) -> None:
                 given = re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
                 wrong += [f"{prog} {option}" for option in given if option not in options]
     assert wrong == []
+
+
+def test_every_component_is_named_on_a_page() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (REPO / "docs").glob("*.md"))
+    words = set(re.findall(r"\w+", text))
+    missing = [
+        f"{kind}: {name}"
+        for kind, registry in REGISTRIES.items()
+        if kind != "models"  # passl-models lists them
+        for name in registry.names()
+        if registry.spec(name).module.startswith("passl.") and name not in words
+    ]
+    assert missing == []

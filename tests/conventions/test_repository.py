@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def shipped_files() -> list[Path]:
     else:
         names = [path for path in REPO.rglob("*") if not _is_installed(path)]
     return [path for path in names if path.is_file()]
+
+
+def test_the_linter_passes_over_no_file() -> None:
+    pytest.importorskip("ruff", reason="it is the linter")
+    listed = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--show-files", "."],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    )
+    ours = {str(path) for path in shipped_files() if path.suffix == ".py"}
+    assert ours - set(listed.stdout.splitlines()) == set()
 
 
 def test_no_file_names_the_machine_it_was_written_on() -> None:

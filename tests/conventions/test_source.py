@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Optional, Union
-
-import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "passl"
@@ -36,9 +35,8 @@ EXCEPTIONS = {
 }
 _Definition = Union[ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef]
 
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
-
+@cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -53,16 +51,17 @@ def _calls(path: Path) -> Iterator[ast.Call]:
     return (node for node in ast.walk(_tree(path)) if isinstance(node, ast.Call))
 
 
-@each_file
-def test_nothing_is_executed_from_text_or_files(path: Path) -> None:
+def test_nothing_is_executed_from_text_or_files() -> None:
     wrong = [
         f"{path}:{call.lineno}: {_dotted(call.func)} {FORBIDDEN_CALLS[_dotted(call.func)]}"
+        for path in FILES
         for call in _calls(path)
         if _dotted(call.func) in FORBIDDEN_CALLS
         and (path.relative_to(PACKAGE).as_posix(), _dotted(call.func)) not in EXCEPTIONS
     ]
     wrong += [
         f"{path}:{call.lineno}: shell=True"
+        for path in FILES
         for call in _calls(path)
         for keyword in call.keywords
         if keyword.arg == "shell"
@@ -71,59 +70,73 @@ def test_nothing_is_executed_from_text_or_files(path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@each_file
-def test_an_unpickler_decides_itself_what_a_file_may_name(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ClassDef) and any(
-            _dotted(base).endswith("Unpickler") for base in node.bases
-        ):
-            methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-            assert "find_class" in methods, f"{path}:{node.lineno}: {node.name} has no find_class"
-    bare = [call.lineno for call in _calls(path) if _dotted(call.func) == "pickle.Unpickler"]
-    assert not bare, f"{path}:{bare}: a plain Unpickler runs code from the file"
+def test_an_unpickler_decides_itself_what_a_file_may_name() -> None:
+    wrong = [
+        f"{path}:{node.lineno}: {node.name} has no find_class"
+        for path in FILES
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.ClassDef)
+        and any(_dotted(base).endswith("Unpickler") for base in node.bases)
+        and "find_class" not in {getattr(item, "name", "") for item in node.body}
+    ]
+    wrong += [
+        f"{path}:{call.lineno}: a plain Unpickler runs code from the file"
+        for path in FILES
+        for call in _calls(path)
+        if _dotted(call.func) == "pickle.Unpickler"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@each_file
-def test_only_commands_print(path: Path) -> None:
-    if path.relative_to(PACKAGE).parts[0] == "cli":
-        return
-    lines = [call.lineno for call in _calls(path) if _dotted(call.func) == "print"]
-    assert not lines, f"{path}:{lines}: log instead of printing"
+def test_only_commands_print() -> None:
+    wrong = [
+        f"{path}:{call.lineno}: log instead of printing"
+        for path in FILES
+        if path.relative_to(PACKAGE).parts[0] != "cli"
+        for call in _calls(path)
+        if _dotted(call.func) == "print"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@each_file
-def test_no_exception_is_caught_without_a_name(path: Path) -> None:
-    lines = [
-        node.lineno
+def test_no_exception_is_caught_without_a_name() -> None:
+    wrong = [
+        f"{path}:{node.lineno}: say which exceptions"
+        for path in FILES
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.ExceptHandler) and node.type is None
     ]
-    assert not lines, f"{path}:{lines}: say which exceptions"
+    assert not wrong, "\n".join(wrong)
 
 
-@each_file
-def test_a_function_fits_on_a_screen_and_a_file_is_one_idea(path: Path) -> None:
+def test_a_function_fits_on_a_screen_and_a_file_is_one_idea() -> None:
     long = [
         f"{path}:{node.lineno}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for path in FILES
         for node in ast.walk(_tree(path))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.end_lineno is not None
         and _code_lines(node) > MAX_FUNCTION_LINES
     ]
+    for path in FILES:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_FILE_LINES:
+            long.append(f"{path} has {lines} lines")
     assert not long, "\n".join(long)
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_FILE_LINES, f"{path} has {lines} lines"
 
 
-@each_file
-def test_what_is_public_says_what_it_does(path: Path) -> None:
+def test_what_is_public_says_what_it_does() -> None:
     missing = [
         f"{path}:{node.lineno}: {node.name} has no docstring"
+        for path in FILES
         for node in _public_definitions(_tree(path).body, _exported(_tree(path)))
         if not ast.get_docstring(node)
     ]
-    if path.stat().st_size and not ast.get_docstring(_tree(path)):
-        missing.append(f"{path}: the module does not say what it is for")
+    missing += [
+        f"{path}: the module does not say what it is for"
+        for path in FILES
+        if path.stat().st_size and not ast.get_docstring(_tree(path))
+    ]
     assert not missing, "\n".join(missing)
 
 

@@ -24,8 +24,8 @@ from passl.distributed.collectives import (  # noqa: E402
     sum_integers,
 )
 from passl.distributed.reducer import GradientReducer  # noqa: E402
-from passl.engine.sharding import ShardedOptimizer  # noqa: E402
 from passl.distributed.world import read_world  # noqa: E402
+from passl.engine.sharding import ShardedOptimizer  # noqa: E402
 from passl.errors import PasslError  # noqa: E402
 from passl.layers.init import init_seed  # noqa: E402
 from passl.layers.linear import Linear  # noqa: E402

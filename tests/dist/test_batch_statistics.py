@@ -1,4 +1,4 @@
-"""Running averages of batch normalisations: a run of two processes continues as if never stopped."""
+"""Running averages of batch normalisations: two processes continue as if never stopped."""
 
 from __future__ import annotations
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from launched import launch, launch_script
-from small_run import RunFolder, assert_same_arrays
+from small_run import assert_same_arrays
 from spoiled import spoiled_data
 
 from passl.checkpoint.files import read_arrays

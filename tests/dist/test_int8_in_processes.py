@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from launched import launch
 from small_run import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -21,16 +19,7 @@ OPTIONS = (
 def test_ranges_are_those_of_all_samples(tmp_path, repo, user_environment):
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
     assert one.train(*OPTIONS, "Global.max_train_step=2") == 0
-    command = [
-        sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir",
-        str(two.root / "launch"), str(repo / "tools/train.py"), "-c", str(two.config_file), "-o",
-        *OPTIONS, "Global.max_train_step=2",
-    ]
-    done = subprocess.run(
-        command, env=user_environment, cwd=repo, capture_output=True, text=True, timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    launch(two, repo, user_environment, *OPTIONS, "Global.max_train_step=2")
     ranges = [run.state()["hooks"]["Int8Ranges"]["ranges"] for run in (one, two)]
     assert ranges[0].keys() == ranges[1].keys()
     for name, ends in ranges[0].items():

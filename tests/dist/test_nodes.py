@@ -33,7 +33,7 @@ def test_two_nodes_on_one_machine_train_as_two_processes_do(
             PADDLE_NNODES="2",
             PADDLE_MASTER=master,
             PADDLE_RANK=str(rank),
-        )  # fmt: skip
+        )
         for rank in (0, 1)
     ]
     one = nodes.start("one", options(together, "Global.epochs=1"), PASSL_NPROC="2")
@@ -55,7 +55,7 @@ def test_two_hosts_with_their_addresses_told_pass_the_preflight(nodes: Nodes) ->
                 PADDLE_NNODES="2",
                 PADDLE_MASTER=f"{ADDRESSES[0]}:29533",
                 PADDLE_RANK=str(rank),
-            )  # fmt: skip
+            )
             for rank in (0, 1)
         ]
         assert nodes.finish(*pair, within_s=90) == [0, 0], pair[0].said() + pair[1].said()
@@ -83,7 +83,7 @@ def test_a_host_cut_off_ends_both_sides_and_the_same_command_continues(
                 PADDLE_NNODES="2",
                 PADDLE_MASTER=f"{ADDRESSES[0]}:29534",
                 PADDLE_RANK=str(rank),
-            )  # fmt: skip
+            )
             for rank in (0, 1)
         ]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from launched import launch
 from small_run import RunFolder
 
 from passl.checkpoint.files import write_arrays
@@ -51,16 +50,7 @@ def test_two_processes_learn_from_a_teacher_what_one_learns(
 ):
     one, two = (student(tmp_path / name, teacher) for name in ("one", "two"))
     assert one.train(*OPTIONS) == 0
-    command = [
-        sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir",
-        str(two.root / "launch"), str(repo / "tools/train.py"), "-c", str(two.config_file), "-o",
-        *OPTIONS,
-    ]
-    done = subprocess.run(
-        command, env=user_environment, cwd=repo, capture_output=True, text=True, timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    launch(two, repo, user_environment, *OPTIONS)
     for name, value in one.weights().items():
         np.testing.assert_allclose(two.weights()[name], value, rtol=0, atol=2e-5, err_msg=name)
     for mine, theirs in zip(one.records("train"), two.records("train")):

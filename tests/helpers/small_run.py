@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import passl
 from passl.checkpoint.files import read_arrays
 from passl.cli import train
 
@@ -107,6 +108,22 @@ class RunFolder:
 
     def log(self, name: str = "train.log") -> str:
         return (self.dir / name).read_text()
+
+
+#: Fields of a record that no two runs have in common.
+_TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "max_mem_gb", "eta_s", "time"}
+
+
+def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of a run, without what the machine does to them."""
+    return [
+        {key: value for key, value in record.items() if key not in _TIMES} for record in records
+    ]
+
+
+def built(run: RunFolder, *overrides: str) -> passl.engine.build.Run:
+    """The run of a folder, built and not yet started."""
+    return passl.build_run(passl.load_config(run.config_file, list(overrides)))
 
 
 def assert_same_arrays(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:

@@ -67,6 +67,17 @@ class StartedRun:
         return self.process.wait(timeout=within_s)
 
 
+def ends_of_starts(
+    run: RunFolder, environment: dict[str, str], *overrides: str, most: int = 2
+) -> list[int]:
+    """Train in a process until one ends well, ``most`` times at the most; the exit statuses."""
+    ends: list[int] = []
+    while len(ends) < most and 0 not in ends:
+        with start_training(run, environment, *overrides) as process:
+            ends.append(process.end())
+    return ends
+
+
 def start_training(
     run: RunFolder, environment: dict[str, str], *overrides: str, command: Optional[str] = None
 ) -> StartedRun:

@@ -132,6 +132,9 @@ def test_more_bad_images_than_allowed_stop_the_run(make_folder_run, capsys):
         ("DataLoader.Train.loader.max_bad_samples=2.5", "2.5 is neither a fraction below 1 nor"),
         ("DataLoader.Train.loader.bad_sample=drop", "bad_sample"),
         ("DataLoader.Train.loader.timeout_s=-1", "timeout_s"),
+        ("DataLoader.Train.loader.max_bad_samples=2", "has no effect with bad_sample: error"),
+        ("DataLoader.Eval.sampler.drop_last=true", "leaves samples out"),
+        ("DataLoader.Eval.sampler.name=RASampler", "samples of a data set of 359, and an accuracy"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(run_folder, capsys, override, sentence):

@@ -81,6 +81,8 @@ def test_made_up_images_weigh_what_photographs_do(tmp_path):
         (["--synthetic"], "not for DigitsDataset; leave it out"),
         (["--compare", "a", "b", "c"], "--compare takes one file or two, not 3"),
         (["--compare", "gone.json"], "gone.json: cannot be read"),
+        (["--json", "no/such/x.json"], "--json no/such/x.json: there is no folder no/such"),
+        (["--json", "."], "--json .: is a folder"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told(run_folder, capsys, arguments, message):
@@ -97,3 +99,27 @@ def test_batches_that_are_not_full_do_not_count(run_folder):
         run.close()
     assert report.timings["loader"].images == report.timings["together"].images == 256
     assert report.timings["together"].wait_s is not None
+
+
+def test_forward_and_backward_are_those_of_a_training_step_teacher_included(run_folder):
+    config = load_config(run_folder.config_file, ["Global.eval_during_train=false"])
+    run = build_run(config, "train")
+    parts, calls = run.trainer.parts, []
+
+    class Slow:
+        """Stands for a teacher: what a training step calls instead of model and loss alone."""
+
+        def __call__(self, model, images, target, loss, precision):
+            calls.append(len(images))
+            logits = model(images)
+            return logits, loss(logits, target)
+
+        teacher = type("Teacher", (), {"name": "Big"})
+
+    parts.distillation = Slow()
+    try:
+        report = measure(run, ["model"], steps=2, warm_up=1)
+    finally:
+        run.close()
+    assert calls == [256] * 3
+    assert report.about["teacher"] == "Big"

@@ -165,7 +165,7 @@ def test_a_stop_is_told_once_and_below_the_live_line(run_folder):
     )
     screen, _ = on_terminal(code, columns=200, may_wrap=True)
     lines = [line.rstrip() for line in screen.lines]
-    assert "SIGINT: stopping after this step; the state is saved" in lines
+    assert "SIGINT: stopping at the next step or batch" in lines
     assert sum("stopped after step" in line for line in lines) == 1
     assert "stopped after step" in run_folder.log()
 

@@ -361,6 +361,15 @@ def test_a_value_too_large_for_half_precision(tmp_path, out, capsys):
     assert "head.bias: 1e+06 is too large for float16" in message
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_double_too_large_for_single_precision(dtype, tmp_path, out, capsys):
+    arrays = {**foreign.timm_params()}
+    arrays["head.bias"] = np.full(10, 1e39)
+    source = foreign.save(tmp_path / "x.safetensors", arrays)
+    message = refused(capsys, out, source, out, *MODEL, "--dtype", dtype)
+    assert "head.bias: 1e+39 is too large for float32, which ends at 3.40282e+38" in message
+
+
 def test_int8_tensors(tmp_path, out, capsys):
     arrays = {k: (v * 10).astype(np.int8) for k, v in foreign.timm_params().items()}
     source = foreign.save(tmp_path / "x.safetensors", arrays)

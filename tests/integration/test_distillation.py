@@ -15,6 +15,7 @@ from small_run import RunFolder, assert_same_arrays
 from passl import build_run, load_config
 from passl.checkpoint.files import read_arrays, write_arrays
 from passl.cli import eval as eval_command
+from passl.data.transforms.normalize import NormalizeImage
 from passl.errors import EXIT_CONFIG
 from passl.models import create_model
 
@@ -202,6 +203,37 @@ def test_a_good_teacher_does_no_harm(tmp_path, good_teacher, alone):
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_a_teacher_of_noise_does_little_harm_with_a_small_weight(tmp_path, teacher, alone, kind):
     assert accuracy(tmp_path / "run", teacher, {}, type=kind, alpha=0.1) > alone - 0.05
+
+
+@pytest.mark.parametrize("on_device", ["true", "false"])
+def test_a_teacher_of_another_normalisation_is_given_it(tmp_path, teacher, on_device):
+    """Wherever the student's images are normalised, the loader's transforms tell how."""
+    run = build_run(load_config(str(Student(tmp_path, teacher).config_file), [
+        "Distillation.teacher.transform={mean: [0.25], std: [0.125]}",
+        f"DataLoader.Train.loader.normalize_on_device={on_device}",
+    ]))  # fmt: skip
+    assert run.trainer is not None
+    distillation = run.trainer.parts.distillation
+    assert distillation is not None
+    step = NormalizeImage(mean=[0.5], std=[0.5], order="")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    students = step(pixels, np.random.default_rng(0)).reshape(1, 1, 8, 8)
+    seen = distillation.teacher.see(paddle.to_tensor(students)).numpy()
+    np.testing.assert_allclose(seen[0, 0], (pixels[..., 0] / 255 - 0.25) / 0.125, atol=1e-5)
+
+
+def test_a_run_beside_the_teachers_weights_says_what_it_saw(tmp_path, capsys):
+    trained = RunFolder(tmp_path / "teacher")
+    assert trained.train("Global.max_train_step=1", "Global.eval_during_train=false") == 0
+    run = Student(tmp_path, trained.dir / "latest", "VisionTransformer")
+    other = (
+        "DataLoader.Train.dataset.transform_ops=[{NormalizeImage: {mean: [0.1], std: [0.3], "
+        "order: ''}}, {ToCHWImage: null}]"
+    )
+    stop = ("Global.max_train_step=1", "Global.eval_during_train=false")
+    assert run.train(other, *stop) == EXIT_CONFIG
+    assert "was trained on pixels with mean [0.5] and std [0.5]" in capsys.readouterr().err
+    assert run.train(*stop) == 0
 
 
 def test_the_teacher_is_frozen_and_stays_in_evaluation_mode(tmp_path, teacher):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from commands import command_dir
 from docs_blocks import Block, command_blocks, documentation_files, read_blocks
+
+from passl import load_config
+from passl.cli.commands import COMMANDS
+from passl.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[2]
 _QUICK_LIMIT_S, _SLOW_LIMIT_S = 180, 1200
@@ -31,6 +38,29 @@ def test_the_commands_of_the_page_succeed(
     blocks = [block for block in _BLOCKS if block.path == page]
     limit_s = _SLOW_LIMIT_S if page in _SLOW_PAGES else _QUICK_LIMIT_S
     _run_all(blocks, tmp_path, user_environment, limit_s)
+
+
+def test_every_command_is_accepted_with_its_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be told in a moment of all pages, also of those that run with the slow tests."""
+    monkeypatch.chdir(REPO)
+    problems, configs = [], 0
+    for block in command_blocks(REPO):
+        for prog, words in _commands_of_ours(block.text):
+            try:
+                arguments = COMMANDS[prog.removeprefix("passl-")].build_parser().parse_args(words)
+                config = getattr(arguments, "config", None)
+                if isinstance(config, str) and block.status == 0 and _ships(config):
+                    mode = "train" if prog in _TRAINING else "eval"
+                    load_config(config, arguments.override, mode=mode)
+                    configs += 1
+            except SystemExit:
+                problems.append(f"{block.where}: {prog}: {capsys.readouterr().err}")
+            except ConfigError as error:
+                problems.append(f"{block.where}: {prog}: {error}")
+    assert not problems, "\n".join(problems)
+    assert configs > 40
 
 
 @pytest.mark.parametrize(
@@ -65,6 +95,27 @@ def test_a_failing_command_fails_its_page(tmp_path: Path, user_environment: dict
     block = Block(Path("page.md"), 7, "bash", "false | cat\necho unreached\n", False, None)
     with pytest.raises(pytest.fail.Exception, match=r"page\.md:7: exit status 1"):
         _run_all([block], tmp_path, user_environment, 10)
+
+
+_TRAINING = ("passl-train", "passl-check", "passl-benchmark", "passl-sweep")
+
+
+def _commands_of_ours(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Name and words of each ``passl-*`` that begins a line, up to a pipe or the like."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if not re.match(r"passl-[a-z]+ ", line):
+            continue
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split, words = True, []
+        for word in lexer:
+            if set(word) <= set("|&;<>"):
+                break
+            words.append(word)
+        yield words[0], words[1:]
+
+
+def _ships(config: str) -> bool:
+    return config.startswith("configs/") or not config.endswith((".yaml", ".json"))
 
 
 def _run_all(

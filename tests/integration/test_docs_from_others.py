@@ -9,6 +9,7 @@ import pytest
 from docs_tables import Row, base_config, pages, read_rows
 
 from passl.config import load_config
+from passl.config.foreign import FOREIGN
 from passl.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -116,6 +117,35 @@ def test_every_key_of_a_row_exists_and_takes_the_value(
         except Exception as error:
             problems.append(f"{row.where}: {error}")
     assert not problems, "\n".join(problems)
+
+
+def test_what_explain_says_of_a_flag_is_what_the_page_says(page: Path) -> None:
+    wrong, compared = [], 0
+    for row in read_rows(page, REPO):
+        for flag in row.theirs:
+            name = flag.lstrip("-").replace("-", "_").rpartition(".")[2]
+            if name in ("batch_size", "data_dir") or name not in FOREIGN or not row.overrides:
+                continue  # the two mean other things in other programs
+            compared += 1
+            keys = [re.split(r"=", override)[0].lstrip("~+") for override in row.overrides]
+            if not any(f"{key}.".startswith(f"{FOREIGN[name]}.") for key in keys):
+                wrong.append(f"{row.where}: {flag}: {FOREIGN[name]}, on the page {keys}")
+    assert compared > 10
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_row_that_adds_a_transform_takes_none_away(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPO)
+    before = load_config(base_config(page), [], mode="train").DataLoader.Train
+    for row in read_rows(page, REPO):
+        added = [one for one in row.overrides if one.startswith("+DataLoader.Train.dataset.")]
+        if not added:
+            continue
+        after = load_config(base_config(page), row.overrides, mode="train").DataLoader.Train
+        number = len(before.dataset["transform_ops"]) + len(added)
+        assert len(after.dataset["transform_ops"]) == number, row.where
 
 
 def test_every_key_of_a_remark_exists(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:

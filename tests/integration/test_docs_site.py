@@ -51,7 +51,17 @@ def test_a_page_needs_nothing_from_another_server(site: Path) -> None:
         assert not re.search(r"url\(\"?https?:", sheet.read_text(encoding="utf-8")), sheet.name
 
 
-@pytest.mark.parametrize("word", ["drop_path_rate", "bad_sample", "RandomErasing", "Slurm"])
+def test_a_key_in_a_table_is_broken_between_its_words_and_a_flag_nowhere(site: Path) -> None:
+    page = (site / "from_deit.html").read_text(encoding="utf-8")
+    assert '<td><code class="flag">--weight-decay</code></td>' in page
+    assert "<td><code>Optimizer.<wbr>weight_decay=<wbr>0.05</code></td>" in page
+    assert "<wbr>" not in (site / "search/search_index.json").read_text(encoding="utf-8")
+    assert (site / "stylesheets/tables.css").is_file()
+
+
+@pytest.mark.parametrize(
+    "word", ["OOM", "linear probe", "hyperparameters", "drop_path_rate", "bad_sample", "Slurm"]
+)
 def test_the_search_knows_words_of_the_pages(site: Path, word: str) -> None:
     index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
     assert any(word in entry["text"] or word in entry["title"] for entry in index["docs"])

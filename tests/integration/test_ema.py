@@ -7,9 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 from spoiled import spoiled_data
-from started import start_training
+from started import ends_of_starts
 
 from passl import build_run, load_config
 from passl.checkpoint.files import read_arrays
@@ -17,7 +17,6 @@ from passl.cli import eval as eval_command
 from passl.engine.stopping import RunStopped
 
 EMA = ("EMA={decay: 0.95}", "Global.save_unit=step")
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
 
 
 def averaged(run: RunFolder, link: str = "latest") -> dict[str, np.ndarray]:
@@ -31,20 +30,13 @@ def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
     assert stopped.state()["ema"] == whole.state()["ema"]
 
 
-def figures(run: RunFolder, kind: str) -> list[dict]:
-    return [
-        {key: value for key, value in record.items() if key not in TIMES}
-        for record in run.records(kind)
-    ]
-
-
 def assert_same_average(stopped: RunFolder, whole: RunFolder) -> None:
     assert_same_run(stopped, whole)
     assert_same_arrays(averaged(stopped, "best_ema"), averaged(whole, "best_ema"))
     for field in ("best", "best_ema", "bad_steps", "skipped_steps"):
         assert stopped.state()[field] == whole.state()[field], field
     for kind in ("train", "eval", "bad_step"):
-        assert figures(stopped, kind) == figures(whole, kind)
+        assert without_times(stopped.records(kind)) == without_times(whole.records(kind))
 
 
 def test_both_weights_are_evaluated_logged_and_linked(run_folder):
@@ -191,12 +183,7 @@ def test_a_killed_run_with_average_and_bad_steps_ends_as_one_never_killed(
             *spoiled_data(5, 700), *EMA, "Global.epochs=3", "Global.save_interval=2",
             f"Hooks=[{{name: KillOnce, step: {step}, done: {done}}}]",
         )  # fmt: skip
-        ends = []
-        for _ in range(2):
-            with start_training(run, environment, *options) as process:
-                ends.append(process.end())
-            if ends[-1] == 0:
-                break
+        ends = ends_of_starts(run, environment, *options)
         assert ends == ([0] if run is whole else [-signal.SIGKILL, 0])
     assert whole.state()["bad_steps"] > 0
     assert os.path.exists(killed.root / "done")

@@ -8,15 +8,14 @@ import numpy as np
 import paddle
 import pytest
 from forced_amp import forced_amp  # noqa: F401  a fixture
-from small_run import RunFolder, assert_same_arrays
-from spoiled import spoiled_data
-from started import start_training
+from small_run import RunFolder, assert_same_arrays, built
+from spoiled import sample_of_step, spoiled_data
+from started import ends_of_starts
 
 import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.resolve import EMA_NAME
 from passl.cli import eval as eval_command
-from passl.data.rng import epoch_order
 from passl.engine.hooks.base import Hook
 from passl.errors import PasslError
 from passl.optim.base import Optimizer
@@ -27,14 +26,6 @@ FP16 = ("FP16.level=O2", "FP16.dtype=float16", "FP16.GradScaler.init_loss_scalin
 BF16 = ("FP16.level=O2", "FP16.dtype=bfloat16")
 EMA = "EMA={decay: 0.9}"
 BOTH = pytest.mark.parametrize("level", [FP16, BF16], ids=["float16", "bfloat16"])
-
-
-def built(folder: RunFolder, *overrides: str):
-    return passl.build_run(passl.load_config(folder.config_file, list(overrides)))
-
-
-def sample_of_step(step: int) -> int:
-    return int(epoch_order(1438, 2021, 1)[(step - 1) * 256 + 7])
 
 
 def whole_state(folder: RunFolder) -> dict[str, np.ndarray]:
@@ -189,12 +180,7 @@ def test_a_killed_run_ends_as_one_never_killed(make_run, repo, user_environment,
             "Global.save_unit=step", "FP16.GradScaler.decr_every_n_nan_or_inf=1",
             f"Hooks=[{{name: KillOnce, step: {step}, done: {done}}}]",
         )  # fmt: skip
-        ends = []
-        for _ in range(2):
-            with start_training(run, environment, *options) as process:
-                ends.append(process.end())
-            if ends[-1] == 0:
-                break
+        ends = ends_of_starts(run, environment, *options)
         assert ends == ([0] if run is whole else [-signal.SIGKILL, 0])
     assert_same_arrays(whole_state(killed), whole_state(whole))
     assert killed.state()["scaler"] == whole.state()["scaler"]

@@ -135,7 +135,7 @@ def test_a_full_disk_is_a_sentence(trained, capsys):
     errors = capsys.readouterr().err
     assert "--out /dev/full: cannot be written further (No space left" in errors
     with pytest.raises(CheckpointError, match=r"cannot write the sheet .*nowhere/sheet.png"):
-        infer._sheet(Path("/nowhere/sheet.png"), [])
+        infer._sheet(Path("/nowhere/sheet.png"), [], 0)
 
 
 def test_a_config_and_weights_with_pictures_behind_the_overrides(trained, expected, capsys):
@@ -157,6 +157,17 @@ def test_the_sheet_shows_every_picture_that_could_be_used(trained, tmp_path):
     first = drawn[12 : 12 + 160, 12 : 12 + 160]
     np.testing.assert_array_equal(first, np.kron(trained.pixels(0)[:, :, 0], np.ones((20, 20))))
     assert infer.main([*arguments, "--sheet", str(tmp_path / "sheet.txt")]) == 2
+
+
+def test_a_sheet_keeps_no_more_pictures_than_it_shows(trained, tmp_path, monkeypatch, capsys):
+    """A folder of 100,000 pictures would fill 8 GB with thumbnails."""
+    drawn = []
+    monkeypatch.setattr("passl.export.sheet.MAX_PICTURES", 2)
+    monkeypatch.setattr("passl.export.sheet.write_sheet", lambda path, kept: drawn.extend(kept))
+    arguments = [str(trained.pictures), "--model", served(trained), "--out", str(tmp_path / "t")]
+    assert infer.main([*arguments, "--sheet", str(tmp_path / "sheet.png")]) == 1
+    assert [Path(each.source).name for each in drawn] == ["0.png", "1.png"]
+    assert "sheet.png shows the first 2 of 7 pictures" in capsys.readouterr().err
 
 
 def test_an_interrupt_keeps_what_was_done(trained, monkeypatch, capsys):
@@ -213,6 +224,15 @@ def test_run_checkpoint_and_export_predict_the_same(trained, expected):
             np.testing.assert_allclose(shares, expected[1][order], atol=1e-5)
     assert predictors[3].labels == NAMES
     assert predictors[0].labels is None
+
+
+def test_a_file_of_an_export_leads_to_its_folder(trained, tmp_path):
+    params = Path(served(trained)) / "model.pdiparams"
+    with pytest.raises(CheckpointError, match=r"one file of an exported model; .*: .*/served$"):
+        passl.load_model(params)
+    (tmp_path / "theirs.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"theirs.onnx: .* without inference.yml beside it"):
+        passl.load_model(tmp_path / "theirs.onnx")
 
 
 def test_what_is_no_model_is_told(trained, tmp_path):

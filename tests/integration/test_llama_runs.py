@@ -15,15 +15,13 @@ import numpy as np
 import pytest
 import yaml
 from docs_blocks import read_blocks
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 
 from passl.checkpoint.files import read_arrays, write_arrays
 from passl.checkpoint.llama import extract_llama_block
 from passl.cli import eval as eval_command
 
 LLAMA = Path(__file__).parents[1] / "golden" / "llama_7b_layout"
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
-
 
 class LlamaRun(RunFolder):
     """The small run with another model."""
@@ -68,10 +66,6 @@ def vit_llama(tmp_path) -> Callable[[str], LlamaRun]:
         "llama_path": str(llama),
     }
     return lambda name: LlamaRun(tmp_path / name, model, [])
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from passl.cli import train
+
 
 def test_a_new_config_checks_and_trains(tmp_path, user_environment):
     def passl(*arguments: str) -> str:
@@ -25,13 +27,9 @@ def test_a_new_config_checks_and_trains(tmp_path, user_environment):
     assert "resolve to the same" in passl("config", "diff", "digits", str(run))
 
 
-def test_a_run_of_a_config_by_name_says_the_name_for_the_next_command(tmp_path, user_environment):
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "passl", "train", "-c", "ViT_micro_digits", "-o",
-            "Global.max_train_step=1",
-        ],
-        cwd=tmp_path, env=user_environment, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "passl-eval -c quickstart/ViT_micro_digits" in done.stdout + done.stderr
+def test_a_run_of_a_config_by_name_says_the_name_for_the_next_command(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["-c", "ViT_micro_digits", "-o", "Global.max_train_step=1"]) == 0
+    assert "passl-eval -c quickstart/ViT_micro_digits" in "".join(capsys.readouterr())

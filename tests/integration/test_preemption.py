@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, built, without_times
 from started import start_training
 
 from passl.checkpoint.store import CheckpointStore
@@ -19,7 +19,6 @@ from passl.engine.build import build_run
 from passl.engine.hooks.base import Hook
 from passl.engine.stopping import RunStopped, StopRequest
 
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
 # 359 digits to evaluate in 6 batches; 6 steps an epoch, evaluated and saved at its end.
 SHORT = ("Global.epochs=3", "DataLoader.Eval.sampler.batch_size=64", "Global.imports=[slow_parts]")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -46,10 +45,6 @@ def assert_same_end(stopped: RunFolder, whole: RunFolder) -> None:
             del state["train_time_s"], state["hooks"]
         assert mine == theirs
     assert without_times(stopped.records()) == without_times(whole.records())
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 def saved_step(run: RunFolder) -> int:
@@ -96,8 +91,20 @@ def test_a_signal_ends_the_step_and_saves_it(run_folder, whole, capfd, step, num
     assert_same_end(run_folder, whole)
 
 
+@pytest.fixture(scope="module")
+def whole_with_signal(tmp_path_factory) -> RunFolder:
+    """A run whose evaluation has the metric that sends a signal, after it was sent."""
+    run = RunFolder(tmp_path_factory.mktemp("with_signal") / "whole")
+    done = run.root / "done"
+    done.touch()
+    assert run.train(*SHORT, signal_in_evaluation(1, signal.SIGTERM, done)) == 0
+    return run
+
+
 @pytest.mark.parametrize("call", [1, 3, 6, 8, 18], ids=lambda call: f"evaluation batch {call}")
-def test_an_evaluation_that_was_cut_off_is_made_after_the_resume(run_folder, make_run, call):
+def test_an_evaluation_that_was_cut_off_is_made_after_the_resume(
+    run_folder, whole_with_signal, call
+):
     # Calls 1 to 6 are the first evaluation, after step 6; 13 to 18 the last one, after step 18.
     done = run_folder.root / "done"
     evaluation = signal_in_evaluation(call, signal.SIGTERM, done)
@@ -116,9 +123,7 @@ def test_an_evaluation_that_was_cut_off_is_made_after_the_resume(run_folder, mak
         assert len(run_folder.records("eval")) == number
     assert run_folder.train(*SHORT, evaluation) == 0
     assert done.exists()
-    reference = make_run("reference")
-    assert reference.train(*SHORT, evaluation) == 0
-    assert_same_end(run_folder, reference)
+    assert_same_end(run_folder, whole_with_signal)
 
 
 def test_twice_in_a_row_before_and_in_the_same_evaluation(run_folder, whole):
@@ -219,6 +224,28 @@ def test_a_max_time_without_room_for_a_step_is_told(run_folder):
     assert "no step fits into that time; run the command again with a larger" in run_folder.log()
 
 
+def test_the_file_stop_ends_a_run_and_is_removed(run_folder, whole):
+    run = built(run_folder, *SHORT)
+    run.trainer.parts.hooks = [TouchesStop(7)]
+    with pytest.raises(RunStopped, match=r"after step [78], by .*/STOP; the state is saved"):
+        run.fit()
+    assert not (run_folder.dir / "STOP").exists()
+    assert saved_step(run_folder) in (7, 8)
+    assert run_folder.train(*SHORT) == 0
+    assert_same_end(run_folder, whole)
+
+
+class TouchesStop(Hook):
+    """A person who asks for the end of the run, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer) -> None:
+        if trainer.state.step == self.step:
+            (trainer.parts.reporter.run_dir / "STOP").touch()
+
+
 def test_a_stop_right_after_a_start_from_a_named_checkpoint_is_saved_here(make_run, whole):
     other, run_folder = make_run("other"), make_run("here")
     assert other.train(*SHORT, "Global.max_train_step=7") == 0
@@ -285,19 +312,6 @@ class StopsAt(Hook):
 def environment(user_environment, repo) -> dict[str, str]:
     helpers = str(repo / "tests" / "helpers")
     return {**user_environment, "PYTHONPATH": f"{helpers}:{user_environment['PYTHONPATH']}"}
-
-
-def test_the_file_stop_ends_a_process_and_is_removed(run_folder, whole, environment):
-    pause = "Hooks=[{name: Pause, seconds: 0.05}]"
-    with start_training(run_folder, environment, *SHORT, pause) as started:
-        started.wait_for_line("[Train][Epoch 1/3]")
-        (run_folder.dir / "STOP").touch()
-        assert started.end(within_s=30) == 75
-    assert not (run_folder.dir / "STOP").exists()
-    assert "/STOP; the state is saved" in started.text
-    assert 0 < saved_step(run_folder) < 18
-    assert run_folder.train(*SHORT) == 0
-    assert_same_end(run_folder, whole)
 
 
 @pytest.mark.parametrize("moment", ["while Paddle is imported", "while it trains"])

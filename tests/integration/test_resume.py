@@ -7,23 +7,19 @@ import random
 import signal
 import time
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, without_times
 from started import start_training
 
 import passl
 from passl.cli import eval as eval_command
 from passl.data.datasets.digits import DigitsDataset
 from passl.engine.changes import config_changes
-from passl.engine.resume import read_state
+from passl.engine.resume import labels_digest, read_state
 from passl.errors import CheckpointError
-
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "eta", "time", "eta_s", "max_mem_gb"}
-
-
-def without_times(records: list[dict]) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
@@ -33,11 +29,18 @@ def assert_same_run(stopped: RunFolder, whole: RunFolder) -> None:
     assert stopped.state()["samples_seen"] == whole.state()["samples_seen"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunFolder:
+    """A run that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("resume") / "whole")
+    assert run.train() == 0
+    return run
+
+
 # 1438 training digits in batches of 256: 6 steps an epoch, the last one ragged (158 samples).
 @pytest.mark.parametrize("stops", [(1,), (4,), (6,), (9, 14), (29,)], ids=str)
-def test_stopping_after_any_step_changes_nothing(make_run, stops):
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train() == 0
+def test_stopping_after_any_step_changes_nothing(make_run, whole, stops):
+    stopped = make_run("stopped")
     for step in stops:
         assert stopped.train(f"Global.max_train_step={step}") == 0
         assert stopped.state()["step"] == step
@@ -69,16 +72,26 @@ MIXED = (
 )
 
 
+@pytest.fixture(scope="module")
+def whole_mixed(tmp_path_factory) -> RunFolder:
+    """A run with mixed batches that is never stopped."""
+    run = RunFolder(tmp_path_factory.mktemp("mixed") / "whole")
+    assert run.train(*MIXED) == 0
+    return run
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_random_batches_continue_exactly_with_any_number_of_workers(make_run, workers):
+def test_random_batches_continue_exactly_with_any_number_of_workers(
+    make_run, whole_mixed, workers
+):
     """Dropout and drop path are on in the small config, Mixup and CutMix here."""
-    whole, stopped = make_run("whole"), make_run("stopped")
-    assert whole.train(*MIXED) == 0
+    stopped = make_run("stopped")
     for step in (3, 5, 13):
         assert stopped.train(*MIXED, f"Global.max_train_step={step}") == 0
     assert stopped.train(*MIXED, f"DataLoader.Train.loader.num_workers={workers}") == 0
-    assert_same_run(stopped, whole)
-    assert without_times(stopped.records("train")) == without_times(whole.records("train"))
+    assert_same_run(stopped, whole_mixed)
+    mine, theirs = stopped.records("train"), whole_mixed.records("train")
+    assert without_times(mine) == without_times(theirs)
 
 
 def test_a_resume_reads_no_image_of_the_batches_that_are_done(run_folder, monkeypatch):
@@ -211,6 +224,11 @@ def test_early_stopping_is_remembered(run_folder):
         ("Optimizer.name=Momentum", "Optimizer.name was 'AdamW' and is 'Momentum'"),
         ("DataLoader.Train.sampler.batch_size=128", "Global.global_batch_size was 256 and is 128"),
         ("Model.depth=1", "Model.depth was 2 and is 1"),
+        # The data set is the same; what is left out of its end is not.
+        (
+            "DataLoader.Train.sampler.drop_last=true",
+            ": number of samples in an epoch was 1438 and is 1280; steps per epoch was 6 and is 5.",
+        ),
     ],
 )
 def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence):
@@ -218,6 +236,26 @@ def test_what_cannot_continue_is_refused(run_folder, capsys, override, sentence)
     capsys.readouterr()
     assert run_folder.train("Global.epochs=2", override) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_the_best_of_another_criterion_is_forgotten(run_folder):
+    """A top-1 accuracy cannot beat a top-5 one."""
+    metric = "Metric.Eval=[{TopkAcc: {topk: [%s]}}]"
+    hook = "Hooks=[EarlyStop]"
+    assert run_folder.train("Global.epochs=1", hook, metric % "5, 1") == 0
+    of_top5 = run_folder.state()["best"]["metric"]
+    assert run_folder.train("Global.epochs=1", hook, metric % "5") == 0  # judged as before
+    assert run_folder.state()["best"]["metric"] == of_top5
+    assert "is forgotten" not in run_folder.log()
+    assert run_folder.train("Global.epochs=2", hook, metric % "1, 5") == 0
+    assert run_folder.state()["hooks"]["EarlyStop"] == {
+        "best": run_folder.state()["best"]["metric"],
+        "waited": 0,
+    }
+    best = run_folder.state("best")["best"]
+    assert best["step"] == 12
+    assert best["metric"] == run_folder.state()["last_eval"]["top1"] < of_top5
+    assert "judged by top1 now" in run_folder.log()
 
 
 # -- another config --------------------------------------------------------------------------------
@@ -268,6 +306,16 @@ def test_lists_of_components_are_compared_item_by_item(run_folder):
     ]
 
 
+def test_true_is_not_one(run_folder):
+    one, true = (
+        passl.load_config(run_folder.config_file, [f"Global.flags={{FLAGS_benchmark: {value}}}"])
+        for value in ("1", "true")
+    )
+    assert [str(change) for change in config_changes(one.to_dict(), true)] == [
+        "Global.flags.FLAGS_benchmark was 1 and is True"
+    ]
+
+
 def test_a_section_that_was_null_is_told_by_its_keys(run_folder):
     plain = passl.load_config(run_folder.config_file)
     sharded = passl.load_config(run_folder.config_file, ["DistributedStrategy.sharding.stage=1"])
@@ -300,7 +348,7 @@ def test_other_samples_are_refused_though_the_steps_are_as_many(run_folder, caps
     fewer = "DataLoader.Train.dataset.val_ratio=0.21"
     assert run_folder.train("Global.epochs=2", fewer) == 1
     said = capsys.readouterr().err
-    assert "DataLoader.Train.dataset was 1438 and is" in said
+    assert "number of samples in an epoch was 1438 and is 1420" in said
     assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
     assert (
         run_folder.train(
@@ -308,6 +356,30 @@ def test_other_samples_are_refused_though_the_steps_are_as_many(run_folder, caps
         )
         == 0
     )
+
+
+def test_other_labels_are_refused_though_the_samples_are_as_many(run_folder, capsys, monkeypatch):
+    """As after a class folder was renamed: the numbers mean other classes than before."""
+    assert run_folder.train("Global.epochs=1") == 0
+    load = DigitsDataset.__init__
+
+    def relabelled(self, *arguments, **options):
+        load(self, *arguments, **options)
+        self.labels = (self.labels + 1) % 10
+
+    monkeypatch.setattr(DigitsDataset, "__init__", relabelled)
+    assert run_folder.train("Global.epochs=2") == 1
+    said = capsys.readouterr().err
+    assert "digest of the samples' labels and of the classes was " in said
+    assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
+
+
+def test_the_names_of_classes_count_and_a_data_set_without_labels_has_no_digest():
+    data = SimpleNamespace(labels=np.array([0, 1], np.int32), classes=["cat", "dog"])
+    other = SimpleNamespace(labels=np.array([0, 1], np.int64), classes=["dog", "wolf"])
+    assert labels_digest(data) == labels_digest(SimpleNamespace(**vars(data)))
+    assert labels_digest(data) != labels_digest(other)
+    assert labels_digest(SimpleNamespace(labels=None)) is None
 
 
 def test_another_number_of_steps_per_epoch_cannot_be_allowed(run_folder, capsys):
@@ -345,3 +417,17 @@ def test_a_state_of_something_else_is_refused_in_words(run_folder, capsys):
     (folder / "state.json").write_text("[]")
     with pytest.raises(CheckpointError, match="it is not the record of a training run"):
         read_state(folder)
+
+
+def test_going_back_by_name_is_warned_of_where_it_costs_later_checkpoints(run_folder):
+    assert run_folder.train("Global.epochs=2") == 0
+    first, second = (
+        run_folder.dir / "checkpoints" / f"step_{step:08d}" for step in (6, 12)
+    )
+    named = "Global.checkpoint="
+    assert run_folder.train("Global.epochs=2", f"{named}{second}") == 0
+    assert "the run goes back" not in run_folder.log()
+    assert run_folder.train("Global.epochs=2", f"{named}{first}") == 0
+    assert f"the run goes back to {first.name}: {second.name} (best leads to one" in (
+        run_folder.log()
+    )

@@ -13,9 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from small_run import RunFolder, assert_same_arrays
+from small_run import RunFolder, assert_same_arrays, built, without_times
 
-import passl
 from passl.checkpoint.lock import RunLock
 from passl.checkpoint.store import CheckpointStore
 from passl.engine.evaluator import EvalResult
@@ -23,7 +22,6 @@ from passl.engine.hooks.base import Hook
 from passl.engine.save_clock import SaveClock
 from passl.errors import CheckpointError
 
-TIMES = {"batch_cost", "reader_cost", "ips", "host_mem_gb", "time"}
 # 6 steps an epoch: 18 in all.
 SHORT = ("Global.epochs=3",)
 EVERY_STEP = ("Global.save_unit=step", "Global.save_interval=1")
@@ -40,17 +38,14 @@ class At(Hook):
             self.actions[trainer.state.step](trainer)
 
 
-def built(run: RunFolder, *overrides: str):
-    return passl.build_run(passl.load_config(run.config_file, [*SHORT, *overrides]))
+def short(run: RunFolder, *overrides: str):
+    return built(run, *SHORT, *overrides)
 
 
 def assert_same_end(run: RunFolder, whole: RunFolder) -> None:
     assert_same_arrays(run.weights(), whole.weights())
     assert_same_arrays(run.optimizer(), whole.optimizer())
-    for records in zip(run.records(), whole.records()):
-        mine, theirs = ({k: v for k, v in r.items() if k not in TIMES} for r in records)
-        assert mine == theirs
-    assert len(run.records()) == len(whole.records())
+    assert without_times(run.records()) == without_times(whole.records())
 
 
 def step_of(run: RunFolder, link: str) -> int:
@@ -106,7 +101,7 @@ def test_what_is_saved_does_not_change_with_the_steps_after_it(run_folder):
         for name in ("model.pdparams", "optimizer.pdopt"):
             taken[name + " copied"] = {key: a.copy() for key, a in taken[name].items()}
 
-    run = built(run_folder)
+    run = short(run_folder)
     run.trainer.parts.hooks = [At({7: take})]
     run.fit()
     for name in ("model.pdparams", "optimizer.pdopt"):
@@ -127,7 +122,7 @@ def test_a_slow_disk_holds_up_no_step_and_changes_nothing(run_folder, whole, mon
         return save(self, step, *arguments)
 
     monkeypatch.setattr(CheckpointStore, "save", slow_save)
-    run = built(run_folder, *EVERY_STEP)
+    run = short(run_folder, *EVERY_STEP)
     run.trainer.parts.hooks = [
         At({step: lambda trainer: steps.append(trainer.state.step) for step in range(1, 19)})
     ]
@@ -143,7 +138,7 @@ def test_a_slow_disk_holds_up_no_step_and_changes_nothing(run_folder, whole, mon
 
 
 def test_the_clock_decides_when_to_save_and_nothing_else(run_folder, whole):
-    run = built(run_folder, "Global.save_unit=minute", "Global.save_interval=1")
+    run = short(run_folder, "Global.save_unit=minute", "Global.save_interval=1")
     seconds = iter(range(0, 10_000, 25))
     run.trainer.saving.clock = SaveClock(60.0, lambda: float(next(seconds)))
     run.trainer.parts.saver._in_background = False
@@ -169,7 +164,7 @@ def test_without_a_background_every_due_step_is_saved(run_folder):
 
 
 def test_an_exception_leaves_no_thread_and_no_lock(run_folder):
-    run = built(run_folder, *EVERY_STEP)
+    run = short(run_folder, *EVERY_STEP)
 
     def fail(trainer) -> None:
         raise RuntimeError("a mistake")
@@ -188,7 +183,7 @@ def test_an_exception_leaves_no_thread_and_no_lock(run_folder):
 def test_a_disk_that_fails_for_a_while_costs_only_its_checkpoints(run_folder, whole, monkeypatch):
     state = {"fails": False}
     failing_fsync(monkeypatch, lambda: state["fails"])
-    run = built(run_folder, *EVERY_STEP)
+    run = short(run_folder, *EVERY_STEP)
     run.trainer.parts.saver._pauses_s = (0.001,)
     run.trainer.parts.saver._in_background = False
 
@@ -210,7 +205,7 @@ def test_a_disk_that_fails_for_a_while_costs_only_its_checkpoints(run_folder, wh
 def test_a_hiccup_of_the_disk_is_not_even_a_warning(run_folder, whole, monkeypatch):
     calls = []
     failing_fsync(monkeypatch, lambda: calls.append(None) or len(calls) == 3)
-    run = built(run_folder)
+    run = short(run_folder)
     run.trainer.parts.saver._pauses_s = (0.001,)
     run.fit()
     monkeypatch.undo()
@@ -261,7 +256,7 @@ def test_best_leads_to_an_older_one_if_the_best_cannot_be_written(run_folder, mo
 
     monkeypatch.setattr(CheckpointStore, "save", failing_save)
     # Evaluations after steps 3, 6, 9 and 10; only that of step 6 cannot be saved.
-    run = built(run_folder, "Global.eval_unit=step", "Global.eval_interval=3", *EVERY_STEP)
+    run = short(run_folder, "Global.eval_unit=step", "Global.eval_interval=3", *EVERY_STEP)
     run.trainer.plan = type(run.trainer.plan)(**{**vars(run.trainer.plan), "last_step": 10})
     run.trainer.parts.saver._in_background = False
     monkeypatch.setattr(type(run.trainer.validation), "of_weights", evaluate)
@@ -282,7 +277,7 @@ def test_best_leads_to_an_older_one_if_the_best_cannot_be_written(run_folder, mo
 
 def test_a_full_disk_costs_the_checkpoints_until_there_is_room_again(small_disk, whole, capfd):
     run_folder = RunFolder(small_disk / "run")
-    run = built(run_folder, *EVERY_STEP)
+    run = short(run_folder, *EVERY_STEP)
     run.trainer.parts.saver._in_background = False
     ballast = small_disk / "ballast"
 
@@ -321,7 +316,7 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(small_disk, capfd):
 
 def test_a_folder_that_turns_read_only_is_said_and_fails_only_the_end(run_folder, capfd):
     checkpoints = run_folder.dir / "checkpoints"
-    run = built(run_folder, *EVERY_STEP)
+    run = short(run_folder, *EVERY_STEP)
     run.trainer.parts.saver._in_background = False
     mounted = []
 
@@ -352,7 +347,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
     run_folder, capsys, monkeypatch
 ):
     monkeypatch.setattr(RunLock.acquire, "__defaults__", (0.0,))
-    first = built(run_folder)
+    first = short(run_folder)
     (run_folder.dir / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     assert run_folder.train(*SHORT) == 1
     said = capsys.readouterr().err
@@ -360,7 +355,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
     assert (run_folder.dir / "metrics.jsonl").read_text() == '{"kind": "train", "step": 1}\n'
     first.fit()
     assert run_folder.train(*SHORT) == 0  # a run that ended keeps nobody out
-    built(run_folder).close()
+    short(run_folder).close()
     assert run_folder.train(*SHORT) == 0  # nor does one that was closed
 
 

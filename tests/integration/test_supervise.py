@@ -59,14 +59,35 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_happened(
     assert_same_arrays(run_folder.optimizer(), whole.optimizer())
 
 
-def test_it_never_starts_twice_on_the_same_failing_step(run_folder, repo, environment):
+def test_it_never_starts_twice_on_the_same_failing_step(tmp_path, repo, environment):
+    """A job that ends as a training does, without the training."""
+    job = (
+        "from passl.engine.attempt import Attempt, noting_the_end\n"
+        "with noting_the_end():\n"
+        f"    open({str(tmp_path / 'marks')!r}, 'a').write('.')\n"
+        "    Attempt.from_environment().step(8)\n"
+        "    raise RuntimeError('injected at step 9')\n"
+    )
+    command = [sys.executable, str(repo / "tools" / "supervise.py"), "--delay", "0"]
+    command += ["--max-restarts", "9", "--notes", str(tmp_path / "notes"), "--"]
+    done = run([*command, sys.executable, "-c", job], environment)
+    assert_given_up(done, tmp_path)
+
+
+@pytest.mark.slow
+def test_it_never_starts_a_training_twice_on_the_same_failing_step(run_folder, repo, environment):
     failing = fail_at(9, 99, run_folder.root / "marks")
     done = run(supervised(run_folder, repo, failing, restarts=9), environment)
+    assert_given_up(done, run_folder.root)
+
+
+def assert_given_up(done: subprocess.CompletedProcess[str], root: Path) -> None:
+    """After two failures at step 9, of which ``marks`` and ``notes`` in ``root`` tell."""
     assert done.returncode == 1
-    assert len((run_folder.root / "marks").read_bytes()) == 2
+    assert len((root / "marks").read_bytes()) == 2
     last = done.stderr.strip().splitlines()[-1]
     assert "not started again: it failed twice after step 8" in last
-    notes = next((run_folder.root / "notes").iterdir())
+    notes = next((root / "notes").iterdir())
     for number in (1, 2):
         traceback = notes / f"attempt_{number}" / "rank_0.traceback"
         assert str(traceback) in last

@@ -10,10 +10,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(
-    ("kills", "sigterms"), [("2", "0"), pytest.param("6", "1", marks=pytest.mark.slow)]
-)
-def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment, kills, sigterms):
+@pytest.mark.slow
+def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment):
+    kills, sigterms = "6", "1"
     options = ["--kills", kills, "--sigterms", sigterms, "--seed", "3", "--cold-every", "5"]
     done = subprocess.run(
         [sys.executable, str(repo / "benchmarks" / "torture.py"), *options],

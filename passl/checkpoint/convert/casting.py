@@ -27,7 +27,7 @@ class CastArrays(Mapping[str, np.ndarray]):
         watch: called with the number of bytes of each array that is handed out.
 
     Raises:
-        CheckpointError: a value is too large for float16.
+        CheckpointError: a value is too large for the type.
     """
 
     def __init__(
@@ -40,16 +40,18 @@ class CastArrays(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._arrays[name]
-        if self._dtype == "bfloat16":
-            cast = float32_to_bfloat16(array)
-        else:
-            with np.errstate(over="ignore"):
-                cast = np.ascontiguousarray(array, dtype=self._dtype)
-            if self._dtype == "float16" and np.isinf(cast).sum() > np.isinf(array).sum():
-                raise CheckpointError(
-                    f"{name}: {float(np.abs(array).max()):g} is too large for float16, which ends "
-                    "at 65504; use --dtype bfloat16 or float32."
-                )
+        is_bfloat16 = self._dtype == "bfloat16"
+        kept = np.dtype("float32" if is_bfloat16 else self._dtype)
+        with np.errstate(over="ignore"):
+            cast = np.ascontiguousarray(array, dtype=kept)
+        if array.dtype.itemsize > kept.itemsize and np.isinf(cast).sum() > np.isinf(array).sum():
+            hint = "; use --dtype bfloat16 or float32" if kept == np.float16 else ""
+            raise CheckpointError(
+                f"{name}: {float(np.abs(array).max()):g} is too large for {kept}, which ends at "
+                f"{float(np.finfo(kept).max):g}{hint}."
+            )
+        if is_bfloat16:
+            cast = float32_to_bfloat16(cast)
         self._watch(cast.nbytes)
         return cast
 
@@ -107,7 +109,7 @@ def as_stored(name: str, array: np.ndarray, dtype: Optional[str]) -> np.ndarray:
         dtype: a key of :data:`DTYPES`; None: bfloat16 where that loses nothing, else as it is.
 
     Raises:
-        CheckpointError: a value is too large for float16.
+        CheckpointError: a value is too large for it.
     """
     if dtype is None:
         return float32_as_stored(np.ascontiguousarray(array))

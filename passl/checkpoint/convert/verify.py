@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -267,21 +267,7 @@ def _empty_timm_model(target: Target) -> tuple[Any, str]:
 def _their_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:
     import torch
 
-    found: dict[str, np.ndarray] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            found[name] = output.detach().numpy()
-
-        return hook
-
-    def keep_input(_module: Any, inputs: Any) -> None:
-        found["embeddings"] = inputs[0].detach().numpy()
-
-    model.blocks[0].register_forward_pre_hook(keep_input)
-    for number, block in enumerate(model.blocks):
-        block.register_forward_hook(keep(f"blocks.{number}"))
-    model.norm.register_forward_hook(keep("norm"))
+    found = _watch(model, "register_forward_hook", lambda tensor: tensor.detach().numpy())
     with torch.no_grad():
         found["logits"] = model(torch.from_numpy(x_bchw)).numpy()
     return found
@@ -307,23 +293,40 @@ def _our_model(
 def _our_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:
     import paddle
 
+    found = _watch(model, "register_forward_post_hook", lambda tensor: tensor.numpy())
+    with paddle.no_grad():
+        found["logits"] = model(paddle.to_tensor(x_bchw)).numpy()
+    return found
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def _watch(
+    model: Any, method: str, to_numpy: Callable[[Any], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What the blocks and the last normalisation get and give, once ``model`` has run.
+
+    Args:
+        model: a vision transformer of PyTorch or Paddle.
+        method: what adds a hook that is called after a layer.
+        to_numpy: the values of one of their tensors.
+    """
     found: dict[str, np.ndarray] = {}
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Callable[[Any, Any, Any], None]:
         def hook(_layer: Any, _inputs: Any, output: Any) -> None:
-            found[name] = output.numpy()
+            found[name] = to_numpy(output)
 
         return hook
 
     def keep_input(_layer: Any, inputs: Any) -> None:
-        found["embeddings"] = inputs[0].numpy()
+        found["embeddings"] = to_numpy(inputs[0])
 
     model.blocks[0].register_forward_pre_hook(keep_input)
     for number, block in enumerate(model.blocks):
-        block.register_forward_post_hook(keep(f"blocks.{number}"))
-    model.norm.register_forward_post_hook(keep("norm"))
-    with paddle.no_grad():
-        found["logits"] = model(paddle.to_tensor(x_bchw)).numpy()
+        getattr(block, method)(keep(f"blocks.{number}"))
+    getattr(model.norm, method)(keep("norm"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -63,7 +64,9 @@ class DigitsDataset(Dataset):
         return f"sklearn digits {self._split_name} image {self._indices[index]}"
 
 
+@lru_cache(maxsize=1)
 def _load() -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels, read once for the two parts; nobody writes into them."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -7,7 +7,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Callable, Optional
+from typing import Annotated, Any, Callable, NoReturn, Optional
 
 import numpy as np
 
@@ -152,7 +152,7 @@ def _add_class(
     """Add the images of one class, and note the folders they are looked for in."""
     top = str(root / name)
     above = {top: {_identity(top)}}  # of a folder: itself and those it lies in
-    for folder, subfolders, files in os.walk(top, followlinks=True):
+    for folder, subfolders, files in os.walk(top, onerror=_refuse, followlinks=True):
         known, kept = above.pop(folder), []
         for sub in sorted(sub for sub in subfolders if sub[0] != "."):
             path = os.path.join(folder, sub)
@@ -166,6 +166,14 @@ def _add_class(
         for file in sorted(files):
             if file.lower().endswith(endings):
                 builder.append(f"{prefix}/{file}", label)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Of a folder that cannot be read, which os.walk would pass over in silence."""
+    raise DataError(
+        f"ImageFolder: the folder {error.filename} cannot be read ({error.strerror}), so its "
+        "images would be missing; mend its permissions or remove it"
+    ) from error
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -8,9 +8,9 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, BinaryIO, Optional
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from passl.registry import DATASETS, Component, Range
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
+_LABELS = ("cls", "json")
 _MAX_LABEL_BYTES = 1 << 16
-_VERSION = 1  # of the table that is kept
+_HIGHEST = 2**31 - 1  # of a table
+_VERSION = 2  # of the table that is kept
 
 
 @DATASETS.register()
@@ -33,11 +35,12 @@ class ShardDataset(ArchiveDataset):
     """Shards such as ``train-{000000..000999}.tar``, on local or shared disks.
 
     A sample is a run of members with one name up to the first dot: ``n01/x.jpg`` is the image,
-    ``n01/x.cls`` its label as a number (or ``n01/x.json`` an object with the number under
-    ``label_key``); other members are passed over. A few thousand large files are quick to open
-    where millions of small ones are not; the order of an epoch is as random as with single files,
-    since every sample is read at its place. Of many samples the labels are read once; the table of
-    them is kept beside the first shard, in ``SHARD.COUNT.samples``.
+    ``n01/x.cls`` its label as a number (or, where there is none, ``n01/x.json`` an object with the
+    number under ``label_key``); of several images ``.jpg`` counts before ``.png``, and other
+    members are passed over. A few thousand large files are quick to open where millions of small
+    ones are not; the order of an epoch is as random as with single files, since every sample is
+    read at its place. Of many samples the labels are read once; the table of them is kept beside
+    the first shard, in ``SHARD.COUNT.samples``.
 
     Args:
         shards: path with a range in braces, or with ``*``, or of one shard.
@@ -151,41 +154,50 @@ def expand_shards(pattern: str) -> list[Path]:
 def _samples(index: TarIndex, label_key: str) -> Iterator[tuple[str, int, int]]:
     """Name and row of each image, and its label, read from the member beside it."""
     with index.path.open("rb") as file:
-        key, image, label = "", None, None  # of the sample being collected
+        key = ""  # of the sample that is being collected
+        rows: dict[str, int] = {}  # of its members, by ending
         for row in range(len(index) + 1):
             name = index.table.name(row) if row < len(index) else ""
             folder, base = os.path.split(name)
             stem, _, ending = base.partition(".")
             here = f"{folder}/{stem}" if row < len(index) else ""
             if here != key:
+                image = next((rows[known] for known in _ENDINGS if known in rows), None)
                 if image is not None:
-                    yield _complete(index, image, label)
-                key, image, label = here, None, None
-            if ending.lower() in _ENDINGS:
-                image = row
-            elif ending in ("cls", "json"):
-                size = int(index.sizes[row])
-                if size > _MAX_LABEL_BYTES:
-                    raise DataError(f"{index.path}!{name}: a label of {size} bytes")
-                data = os.pread(file.fileno(), size, int(index.offsets[row]))
-                label = _label(data, ending, label_key, f"{index.path}!{name}")
+                    label = _label(index, file, rows, image, label_key)
+                    yield index.table.name(image), image, label
+                key, rows = here, {}
+            ending = ending.lower()
+            if ending in rows:
+                raise DataError(
+                    f"{index.path}!{name} stands there twice, for one sample; name samples apart"
+                )
+            if ending in (*_ENDINGS, *_LABELS):
+                rows[ending] = row
 
 
-def _complete(index: TarIndex, image: int, label: Optional[int]) -> tuple[str, int, int]:
-    name = index.table.name(image)
-    if label is None:
+def _label(
+    index: TarIndex, file: BinaryIO, rows: Mapping[str, int], image: int, label_key: str
+) -> int:
+    """The label of a sample with these members: of its ``.cls``, or else of its ``.json``."""
+    ending = next((known for known in _LABELS if known in rows), None)
+    if ending is None:
         raise DataError(
-            f"{index.path}!{name} has no label: wanted a member of the same name that ends in .cls "
-            "(a number) or .json, right before or after it"
+            f"{index.path}!{index.table.name(image)} has no label: wanted a member of the same "
+            "name that ends in .cls (a number) or .json, right before or after it"
         )
-    return name, image, label
-
-
-def _label(data: bytes, ending: str, key: str, where: str) -> int:
+    row = rows[ending]
+    where, size = f"{index.path}!{index.table.name(row)}", int(index.sizes[row])
+    if size > _MAX_LABEL_BYTES:
+        raise DataError(f"{where}: a label of {size} bytes")
+    data = os.pread(file.fileno(), size, int(index.offsets[row]))
     try:
-        value = json.loads(data)[key] if ending == "json" else data.decode("ascii")
+        value = json.loads(data)[label_key] if ending == "json" else data.decode("ascii")
         if isinstance(value, (bool, float)):
             raise ValueError(f"{value!r} is no class")
-        return int(value)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        label = int(value)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DataError(f"{where}: is no label ({error!r}); wanted a whole number") from error
+    if not 0 <= label <= _HIGHEST:
+        raise DataError(f"{where}: the label {label} is out of range; labels count from 0")
+    return label

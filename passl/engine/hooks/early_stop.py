@@ -47,6 +47,8 @@ class EarlyStop(Hook):
                 "Hooks: EarlyStop compares evaluations during training, but there are none; set "
                 "Global.eval_during_train=true or remove the hook"
             )
+        if trainer.state.best is None and self.best != float("-inf"):
+            self.best, self.waited = float("-inf"), 0  # it was of another criterion
         self._check(trainer)
 
     def on_eval_end(self, trainer: Trainer, result: EvalResult) -> None:

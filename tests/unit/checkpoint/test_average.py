@@ -43,6 +43,7 @@ def test_half_precision_files_are_widened(tmp_path):
     [
         ({"w": np.zeros(3, np.float32)}, r"different models: 1 tensors differ.*\(w\)"),
         ({"v": np.zeros(2, np.float32)}, r"different models: 2 tensors differ.*\(v, w\)"),
+        ({"w": np.ones(2, np.int64)}, r"tensors differ in name, shape or kind of number \(w\)"),
         ({"w": np.float32([1.0, np.nan])}, "w has values that are not finite"),
     ],
 )
@@ -90,3 +91,10 @@ def test_the_weights_of_a_checkpoint_are_never_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="is inside a checkpoint, whose own weights must"):
         average_checkpoints([one], own)
     assert own.read_bytes() == b"own"
+
+
+def test_a_file_that_is_averaged_is_not_overwritten(tmp_path):
+    paths = [write(tmp_path, name, w=np.float32([n])) for n, name in enumerate("ab")]
+    with pytest.raises(CheckpointError, match="one of the files to average"):
+        average_checkpoints(paths, paths[1])
+    assert read_arrays(paths[1])["w"].tolist() == [1.0]

@@ -155,6 +155,14 @@ def test_numbers_that_are_none_are_refused_by_name(bad):
     )
 
 
+def test_a_double_that_float32_has_not_is_refused_by_name():
+    arrays = state(Tiny())
+    arrays["blocks.0.bias"] = np.full(8, 1e39)
+    assert problem(Tiny(), arrays) == (
+        "x.pdparams: blocks.0.bias: 1e+39 is too large for float32, in which the model keeps it."
+    )
+
+
 def test_allow_missing_lets_chosen_tensors_differ_and_the_report_says_so():
     source, target = state(Tiny()), Tiny(depth=2, class_num=4)
     before = state(target)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+import passl.checkpoint.saver as module
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
@@ -86,6 +87,26 @@ def test_the_loop_goes_on_while_a_write_is_stuck(store, saver, told):
     assert [(result.step, result.tries, result.error) for result in told] == [(1, 1, None)]
     assert told[0].folder == store.folder / "step_00000001"
     assert store.latest() == told[0].folder
+
+
+def test_a_disk_that_does_not_answer_is_told_of_while_training_and_at_the_end(
+    store, saver, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "_LONG_S", 0.05)
+    monkeypatch.setattr(module, "_LONG_AT_END_S", 0.05)
+    saver.submit(1, parts())
+    assert store.has_begun.acquire(timeout=10)
+    saver.poll()
+    assert caplog.text == ""  # not at once
+    time.sleep(0.06)
+    saver.poll()
+    saver.poll()
+    assert caplog.text.count("the checkpoint of step 1 has been written to ") == 1
+    assert str(store.folder) in caplog.text
+    threading.Timer(0.2, store.may_write.release).start()
+    saver.finish()
+    assert caplog.text.count("does not answer; those before it are kept") >= 2
+    assert store.written == [1]
 
 
 def test_of_what_is_due_during_a_write_the_newest_is_kept(store, saver):

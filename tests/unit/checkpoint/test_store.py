@@ -124,6 +124,31 @@ def test_a_folder_in_the_place_of_a_link_is_not_touched(store):
     assert store.latest() == store.folder / "step_00000001"
 
 
+@pytest.mark.parametrize("name", ["latest", "best", "best_ema"])
+def test_a_copy_whose_links_became_folders_is_refused_at_the_start(store, name):
+    """As ``cp -L`` makes it; every save of the run would fail, the last one with it."""
+    (store.run_dir / name).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=rf"{name}: is a folder, but .* such as cp -L"):
+        store.prepare()
+
+
+def test_checkpoints_stay_where_they_are_when_code_changes_the_working_folder(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    store = CheckpointStore("run")
+    store.prepare()
+    assert store.save(1, parts()) == Path("run/checkpoints/step_00000001")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for step in (2, 3, 4):
+        assert store.save(step, parts()) == Path(f"run/checkpoints/step_0000000{step}")
+    assert folders(CheckpointStore(tmp_path / "run")) == ["step_00000003", "step_00000004"]
+    assert (tmp_path / "run" / "latest").resolve().name == "step_00000004"
+    assert list(Path.cwd().iterdir()) == []
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "../x.json", "a/b.pdparams", "notes.txt", ""])
 def test_names_outside_the_folder_or_of_unknown_kind_are_refused(store, name):
     with pytest.raises(ValueError, match="cannot be in a checkpoint"):

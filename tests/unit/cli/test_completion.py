@@ -66,6 +66,9 @@ def test_every_option_of_a_command_is_offered(command):
         (f"passl-train -c {DIGITS} -o Loss.Tr", ["Loss.Train."]),
         (f"passl-train -c {DIGITS} -o Loss.Train.0.", ["Loss.Train.0.name=", "Loss.Train.0.weight=",
                                                        "Loss.Train.0.epsilon="]),
+        (f"passl-sweep -c {DIGITS} --grid Global.seed=1,2 LRScheduler.warmup_p",
+         ["LRScheduler.warmup_prefix="]),
+        ("passl-sweep --random Global.finetune_", ["Global.finetune_head="]),
         ("passl config explain Optimizer.Lion.w", ["Optimizer.Lion.weight_decay"]),
         (f"passl config show -c {DIGITS} Global.print", ["Global.print_batch_step"]),
         ("passl-models sho", ["show"]),
@@ -203,9 +206,11 @@ def test_fish_offers_them(shell_environment, tmp_path):
 )
 def test_a_person_at_the_keyboard_gets_them(argv, setup, shell_environment, tmp_path):
     _needs(argv[0])
-    asked = "passl-train -c ResN\t--print-config | head -1; echo DO''NE\n"
+    asked = "passl-train -c ResN\t-o Global.print_b\t7 --print-config | grep -e ships -e batch_step"
+    asked += "; echo DO''NE\n"
     text = _type(argv, [f"{setup}; echo SET''UP\n", asked], shell_environment, tmp_path)
     assert "(the config ResNet50_resisc45_ft, which ships with PASSL)" in text
+    assert "print_batch_step: 7" in text  # went on in the same word, behind the "="
 
 
 def _type(argv: list[str], lines: list[str], environment: dict[str, str], folder: Path) -> str:

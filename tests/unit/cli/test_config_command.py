@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from passl.cli import check
 from passl.cli.config import main
 from passl.config import load_config
 from passl.config.yaml_tree import read_yaml_file
@@ -128,6 +129,14 @@ def test_diff_of_another_component_lists_the_arguments_of_either(run):
 # -- explain -----------------------------------------------------------------------------------
 
 
+def test_explain_answers_what_it_can_and_names_all_that_it_cannot(capsys):
+    assert main(["explain", "Global.epoch", "input_size", "Global.sed"]) == 2
+    shown = capsys.readouterr()
+    assert "input_size is no key here; it is Model.img_size" in shown.out
+    assert "'Global.epochs'" in shown.err
+    assert "'Global.seed'" in shown.err
+
+
 def test_explain_says_meaning_type_default_and_how_to_write_it(run):
     assert run("explain", "FP16.GradScaler.decr_ratio").splitlines() == [
         "FP16.GradScaler.decr_ratio",
@@ -195,3 +204,16 @@ def test_what_show_prints_is_yaml_without_mistakes(run, tmp_path):
     problems: list[str] = []
     assert read_yaml_file(Path("part.yaml"), problems) is not None
     assert problems == []
+
+
+# -- mistakes, as docs/config.md shows them ----------------------------------------------------
+
+
+def test_the_mistakes_of_the_page_are_told_in_its_words(tmp_path, capsys):
+    (tmp_path / "my.yaml").write_text(
+        "_base_: ViT_base_patch16_224\nGlobal: {epoch: 5}\nModel: {drop_path: 0.1}\n"
+        "Optimizer: {weight_decay: -0.3}\n"
+    )
+    assert check.main(["-c", "my.yaml", "-o", "FP16.level=O3"]) == 2
+    page = (REPO / "docs" / "config.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().err in page

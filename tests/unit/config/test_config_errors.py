@@ -339,9 +339,9 @@ WHOLE_FILE = {
     ),
     "module that is not there": (
         "Global:\n  imports: [no_such_module]\nModel: ToyNet\n",
-        "x.yaml:2: Global.imports: module 'no_such_module' is not found; is its folder on "
-        "PYTHONPATH, "
-        "or the package installed?\n"
+        "x.yaml:2: Global.imports: module 'no_such_module' is not found, neither in the "
+        "current folder nor on PYTHONPATH nor among the installed packages; start where its folder "
+        "is, or correct the name\n"
         "x.yaml:3: Model.name: no model is called 'ToyNet'",
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from passl.config.foreign import FOREIGN
 from passl.config.keys import all_keys, fixed_keys, without_places
 from passl.config.lookup import look_up, written_in
 from passl.errors import ConfigError
@@ -82,6 +83,19 @@ def test_a_key_of_other_systems_is_led_to_ours():
     found = look_up("num_classes")
     assert found.note == "num_classes is no key here; it is Model.class_num"
     assert {key.written for key in found.keys} == {"Model.class_num"}
+
+
+def test_every_name_of_another_program_leads_to_a_key():
+    keys = all_keys()
+    there = {key.path for key in keys} | {without_places(key.written) for key in keys}
+    assert sorted(set(FOREIGN.values()) - there) == []
+
+
+@pytest.mark.parametrize("theirs", ["drop_path", "gradient-accumulation-steps", "reprob"])
+def test_a_name_of_another_program_is_surer_than_a_near_one(theirs):
+    found = look_up(theirs)
+    assert found.note == f"{theirs} is no key here; it is {FOREIGN[theirs.replace('-', '_')]}"
+    assert found.keys
 
 
 def test_a_key_in_the_wrong_section_is_led_to_its_own():

@@ -93,6 +93,13 @@ def test_a_new_name_drops_the_arguments_of_the_old_component(base, load):
     ]
 
 
+def test_the_number_of_classes_is_of_the_data_and_stays_with_another_model(base, load):
+    text = base.replace("name: ToyNet\n", "name: ToyNet\n  class_num: 7\n  depth: 3\n", 1)
+    assert load(text, "Model.name=SizedNet").Model == {
+        "name": "SizedNet", "class_num": 7, "img_size": 32,
+    }  # fmt: skip
+
+
 def test_a_new_name_keeps_what_the_command_line_sets_in_any_order(base, load):
     for overrides in (
         ["Model.name=SizedNet", "Model.class_num=3"],
@@ -117,6 +124,13 @@ def test_plus_adds_a_key_and_appends_to_a_list(base, load):
         "ToyFlip",
     ]
     assert config.Global.seed == 5
+
+
+def test_plus_never_takes_the_place_of_an_entry(base, load):
+    config = load(base, f"+{OPS}.1=ToyFlip", f"+{OPS}.0=ToyFlip")
+    steps = config.DataLoader.Train.dataset["transform_ops"]
+    assert [step["name"] for step in steps] == ["ToyFlip", "ToyCrop", "ToyFlip", "ToyFlip"]
+    assert config.origin(f"{OPS}.0") == f"-o +{OPS}.0=ToyFlip"
 
 
 def test_sections_that_the_file_lacks_are_made(base, load):

@@ -202,6 +202,21 @@ def test_contrastive_loops_are_refused(problems):
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "usual", "own"),
+    [
+        ("Global.train_loop", "ClassificationTrainingEpochLoop", "MyLoop"),
+        ("Global.validate_loop", "ClassificationEvaluationLoop", "MyLoop"),
+        ("DataLoader.Train.loader.collate_fn", "default_collate_fn", "my_collate"),
+    ],
+)
+def test_a_loop_or_collate_function_of_ones_own_is_told_to_have_no_effect(load, path, usual, own):
+    data = f"{HEAD}DataLoader: {{Train: {{dataset: {{name: ToyData, root: x}}}}}}\n"
+    assert load(data, f"{path}={usual}").notes == []
+    (note,) = load(data, f"{path}={own}").notes
+    assert note.startswith(f"-o {path}={own}: {path}: accepted and ignored; there is one ")
+
+
 # -- the documented table ----------------------------------------------------------------------
 
 

@@ -199,3 +199,16 @@ def test_the_examples_of_the_documentation_are_right(repo, write, monkeypatch):
     for block in blocks:
         block = block.replace("_base_/", f"{repo}/configs/_base_/")
         load_config(write("x.yaml", block + "\nModel: {name: ViT_base_patch16_224}\n"))
+
+
+def test_a_new_head_without_fine_tuning_is_refused_as_the_old_one_would_stay(
+    base, load, problems
+):
+    weights = (base, "Global.pretrained_model=w", "Global.finetune_head=new")
+    assert problems(*weights, mode="train") == [
+        "-o Global.finetune_head=new: Global.finetune_head: 'new' has no effect without "
+        "Global.finetune: true, which adapts weights to other classes; write that as well, or "
+        "leave this out"
+    ]
+    assert load(*weights, "Global.finetune=true", mode="train").Global.finetune_head == "new"
+    load(base, "Global.finetune_head=new", mode="train")  # no weights: every head is new

@@ -320,6 +320,10 @@ def test_ranges_and_missing_shards(tmp_path: Path) -> None:
         ([("a.jpg", b"x"), ("a.json", b"{}")], "is no label"),
         ([("a.jpg", b"x"), ("a.json", b'{"label": 1.5}')], "is no label"),
         ([("a.jpg", b"x"), ("a.cls", b"7")], "out of range"),
+        ([("a.jpg", b"x"), ("a.cls", b"-1")], "the label -1 is out of range"),
+        ([("a.jpg", b"x"), ("a.cls", b"99999999999")], "is out of range"),
+        ([("a.jpg", b"x"), ("a.json", b"[" * 50000)], "is no label"),
+        ([("a.jpg", b"x"), ("a.cls", b"1"), ("a.jpg", b"y")], "stands there twice"),
         ([("a.txt", b"x")], "no image in them"),
     ],
 )
@@ -331,6 +335,18 @@ def test_bad_shards_are_refused(
             add(archive, name, content)
     with pytest.raises(DataError, match=message):
         ShardDataset(shards=str(tmp_path / "x.tar"), class_num=7)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_counts_in_a_sample_does_not_hang_on_the_order_of_its_members(
+    tmp_path: Path, order: int
+) -> None:
+    """As of ImageNet's public shards, whose ``.json`` need not hold the class."""
+    members = [("a.JPG", b"x"), ("a.png", b"mask"), ("a.Cls", b"3"), ("a.json", b'{"width": 9}')]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, content in members[::order]:
+            add(archive, name, content)
+    assert ShardDataset(shards=str(tmp_path / "x.tar")).load(0) == (b"x", 3)
 
 
 # -- the file of an index --------------------------------------------------------------------------

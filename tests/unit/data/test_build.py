@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from passl.config.schema import LoaderSection, SamplerSection, WorkerSection
-from passl.data.build import build_loader
+from passl.data.build import _check_class_num, build_loader
+from passl.data.dataset import Dataset
 from passl.errors import ConfigError, DataError
 from passl.registry import import_user_modules
 
@@ -77,6 +78,13 @@ def test_class_counts_that_differ_name_both_and_the_key(image_tree):
         "Model.class_num is 1000 but DataLoader.Eval.dataset (ImageFolder) has 3 classes; set "
         "Model.class_num=3"
     )
+
+
+def test_a_negative_label_is_told_before_the_first_step():
+    dataset = Dataset()
+    dataset.labels = np.array([0, -1])
+    with pytest.raises(ConfigError, match=r"DataLoader.Train.dataset has label -1; labels count"):
+        _check_class_num(dataset, 2, "DataLoader.Train")
 
 
 def test_a_label_beyond_the_model_names_both_and_the_key(image_tree):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,6 +220,21 @@ def test_image_folder_faults_are_named(image_tree):
         f"ImageFolder: root no/such does not exist (looked in {Path.cwd()}). Expected: one folder "
         "of images a class, no/such/CLASS/IMAGE.jpg; docs/data.md shows how to prepare it."
     )
+
+
+def test_a_folder_that_cannot_be_read_is_told_not_passed_over(image_tree, monkeypatch):
+    locked = image_tree / "images/cat/deep"
+    locked.mkdir()
+    look = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if os.fspath(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"cat/deep cannot be read \(Permission denied\)"):
+        ImageFolder(root=str(image_tree / "images"))
 
 
 # -- ImageNetDataset -----------------------------------------------------------------------------

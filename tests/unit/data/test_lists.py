@@ -10,6 +10,7 @@ import pytest
 
 from passl.data import lists
 from passl.data.lists import line_number, read_list
+from passl.data.names import read_names
 from passl.data.table import TableBuilder
 from passl.errors import ConfigError, DataError
 
@@ -162,6 +163,16 @@ def test_a_large_list_costs_its_bytes_and_little_more(tmp_path):
     assert peak < 100 * count + block_cost
     index = count - 1
     assert table.name(index) == f"n{index % 21841:08d}/n{index % 21841:08d}_{index}.JPEG"
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_the_mark_of_an_editor_is_no_part_of_the_first_path(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(lists, "_BLOCK", block)
+    path = write(tmp_path, b"\xef\xbb\xbfa.jpg 1\nb.jpg 2\n")
+    table = read_list(path)
+    assert [(table.name(i), table.label(i)) for i in range(2)] == [("a.jpg", 1), ("b.jpg", 2)]
+    path.write_bytes(b"\xef\xbb\xbfcat\ndog\n")
+    assert read_names(path) == ["cat", "dog"]
 
 
 def test_builder_makes_the_same_table_entry_by_entry():

@@ -345,6 +345,19 @@ def test_a_process_ends_at_once_with_an_epoch_open(ending):
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_memory_of_a_batch_is_free_with_it_and_does_not_wait_for_the_collector(num_workers):
+    loader = make(Numbers(200), num_workers=num_workers, prefetch_batches=1)
+    gc.collect()
+    gc.disable()
+    try:
+        places = {batch.images.__array_interface__["data"][0] for batch in loader.epoch(0)}
+    finally:
+        gc.enable()
+        loader.close()
+    assert len(places) <= loader.prefetch_batches + 3  # of 40 batches
+
+
 def test_flat_memory_over_many_epochs():
     loader = make(
         Numbers(
@@ -367,3 +380,18 @@ def test_flat_memory_over_many_epochs():
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_the_whole_chain_is_known_wherever_its_end_is_done(on_device):
+    """Of a mixed batch too, which is normalised on the host, the pictures can be shown."""
+    from passl.data.pictures import visible
+
+    dataset = Numbers()
+    chain = list(dataset.transforms)
+    mixing = [] if on_device else [Mixup(alpha=0.2, model_class_num=7, prob=0.0)]
+    loader = make(dataset, batch_transforms=mixing, shuffle=False, num_workers=0)
+    assert loader.transforms == chain
+    batch = next(iter(loader.epoch(0)))
+    shown = visible(batch.images, loader)
+    np.testing.assert_array_equal(shown[:, 0, 0, 0], np.arange(5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from passl.data.rng import batch_rng, epoch_order, sample_rng
+from passl.data.rng import batch_rng, epoch_order, sample_generators, sample_rng
 from passl.data.samplers import DistributedBatchSampler, rank_slice
 from passl.errors import ConfigError
 from passl.registry import SAMPLERS
@@ -81,3 +81,26 @@ def test_a_generator_is_the_one_of_numpys_spawn_key(seed, repeat):
         expected = np.random.Generator(np.random.PCG64(sequence))
         assert sample_rng(seed, epoch, index, repeat).bytes(32) == expected.bytes(32)
     assert epoch_order(10, 1, 2).tolist() == epoch_order(10, 1, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("seed", "epoch"), [(0, 0), (2021, 7), ((1 << 32) - 1, (1 << 32) - 1), (1 << 40, 3)]
+)
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_generators_of_a_batch_are_those_of_its_samples(seed, epoch, repeated):
+    rng = np.random.default_rng(0)
+    indices = np.append(rng.integers(0, 1 << 32, 60), [0, 1, (1 << 31) - 1, (1 << 32) - 1])
+    repeats = rng.integers(0, 3, len(indices)) if repeated else None
+    of_place = sample_generators(seed, epoch, indices, repeats)
+    for place, index in enumerate(indices.tolist()):
+        found = of_place(place)
+        expected = sample_rng(seed, epoch, index, 0 if repeats is None else int(repeats[place]))
+        assert found.bit_generator.state == expected.bit_generator.state
+    for _ in range(2):  # children of children, as numpy counts them
+        pairs = zip(*(one.bit_generator.seed_seq.spawn(2) for one in (found, expected)))
+        for ours, numpys in pairs:
+            np.testing.assert_array_equal(ours.generate_state(4), numpys.generate_state(4))
+
+
+def test_no_sample_needs_no_generator():
+    sample_generators(1, 2, np.arange(0), np.arange(0))

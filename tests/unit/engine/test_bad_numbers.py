@@ -8,10 +8,9 @@ import math
 import numpy as np
 import paddle
 import pytest
-from small_run import RunFolder, assert_same_arrays
-from spoiled import Overflow, spoiled_data
+from small_run import assert_same_arrays, built
+from spoiled import Overflow, sample_of_step, spoiled_data
 
-import passl
 from passl.data.rng import epoch_order
 from passl.engine.hooks.base import Hook
 from passl.engine.skipped import SkippedSteps
@@ -20,15 +19,6 @@ from passl.errors import PasslError
 from passl.precision.amp import LossScaler, Precision
 
 EMA = "EMA={decay: 0.9}"
-
-
-def built(folder: RunFolder, *overrides: str):
-    return passl.build_run(passl.load_config(folder.config_file, list(overrides)))
-
-
-def sample_of_step(step: int, seed: int = 2021) -> int:
-    """A training sample that the small run sees in this step of its first epoch."""
-    return int(epoch_order(1438, seed, 1)[(step - 1) * 256 + 7])
 
 
 class Snapshots(Hook):

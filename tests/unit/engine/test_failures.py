@@ -7,19 +7,14 @@ import math
 import numpy as np
 import paddle
 import pytest
-from small_run import assert_same_arrays
+from small_run import assert_same_arrays, built
 
-import passl
 from passl.checkpoint.files import read_arrays
 from passl.engine.evaluator import EvalResult
 from passl.engine.hooks.base import Hook, hooks_by_name
 from passl.engine.hooks.early_stop import EarlyStop
 from passl.errors import PasslError
 from passl.precision.amp import LossScaler, Precision
-
-
-def built(run_folder, *overrides: str):
-    return passl.build_run(passl.load_config(run_folder.config_file, list(overrides)))
 
 
 class SpoilGradients(Hook):
@@ -236,6 +231,14 @@ def test_flags_reach_paddle_and_wrong_ones_are_a_config_error(run_folder, capsys
     error = capsys.readouterr().err
     assert "Global.flags: Paddle refuses these flags" in error
     assert "FLAGS_no_such_flag" in error
+
+
+@pytest.mark.skipif(paddle.device.is_compiled_with_cuda(), reason="this Paddle has cuDNN's flags")
+def test_flags_of_gpus_are_left_out_where_paddle_is_built_for_cpus_and_the_log_says_so(run_folder):
+    # PASSL's configs and its continuous integration name them.
+    flags = "{FLAGS_cudnn_exhaustive_search: 0, FLAGS_check_nan_inf_level: 0}"
+    built(run_folder, f"Global.flags={flags}")
+    assert "Global.flags: FLAGS_cudnn_exhaustive_search is of GPUs, for which" in run_folder.log()
 
 
 def test_max_train_step_beyond_the_run_changes_nothing(make_run):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from passl.config import load_config
+from passl.engine.build import run_dir_of
 from passl.engine.plan import plan_run
 from passl.engine.save_clock import SaveClock
 
@@ -91,3 +93,9 @@ def test_the_clock_asks_once_for_every_checkpoint():
 @pytest.mark.parametrize(("step", "epoch"), [(0, 1), (1, 1), (313, 1), (314, 2), (93_900, 300)])
 def test_a_step_belongs_to_the_epoch_it_trained(step, epoch):
     assert plan().epoch_of(step) == epoch
+
+
+def test_a_home_folder_in_an_override_is_meant_though_no_shell_expands_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config("quickstart/ViT_micro_digits", ["Global.output_dir=~/runs"])
+    assert run_dir_of(config) == tmp_path / "runs" / "VisionTransformer"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 import pytest
 
-from passl.config.teaching import TeacherSection, TeacherTransform
+from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
+from passl.engine.distillation import Distillation
 from passl.engine.exported import exported_runner
-from passl.engine.teacher import Teacher, _affine, _own_size, check_teacher
+from passl.engine.teacher import Teacher, _affine, _own_size, build_teacher, check_teacher
 from passl.errors import CheckpointError, ConfigError, PasslError
 from passl.export.card import ModelCard, described_files
+from passl.losses.combined import CombinedLoss
+from passl.losses.cross_entropy import CELoss
 from passl.models import create_model
 from passl.precision.amp import Precision
 
@@ -88,11 +93,21 @@ def test_a_model_that_names_its_size_is_given_it():
 
 def test_other_classes_and_sizes_are_told_before_training():
     model = create_model("VisionTransformer", **TINY)
-    with pytest.raises(ConfigError, match=r"answers \[1, 3\] for one image.*has 4 classes"):
+    with pytest.raises(ConfigError, match=r"answers \[2, 3\] for 2 images.*has 4 classes"):
         teacher(model).check([3, 8, 8], 4, Precision())
     with pytest.raises(ConfigError, match=r"cannot look at images of .*transform\.size"):
         teacher(model).check([3, 9, 9], 3, Precision())
     teacher(model, size=8).check([3, 9, 9], 3, Precision())
+
+
+def test_a_teacher_of_one_image_at_a_time_is_told_before_training():
+    def run(images):
+        if len(images) != 1:
+            raise RuntimeError("Got: 2 Expected: 1")  # as ONNX Runtime does
+        return paddle.zeros([1, 3])
+
+    with pytest.raises(ConfigError, match=r"Got: 2 Expected: 1.*fixed number of images"):
+        teacher(run).check([3, 8, 8], 3, Precision())
 
 
 def test_probabilities_are_not_taken_for_logits():
@@ -136,15 +151,23 @@ def test_an_exported_model_answers_as_the_live_one(exported):
         np.testing.assert_allclose(run(images).numpy(), wanted, atol=1e-5)
 
 
-def describe(file: Path, *, dtype: str = "float32", meaning: str = "logits") -> None:
+def describe(
+    file: Path,
+    *,
+    dtype: str = "float32",
+    meaning: str = "logits",
+    steps: Optional[list[dict[str, Any]]] = None,
+    labels: Optional[list[str]] = None,
+    batch: Optional[int] = None,
+) -> None:
     """Write the ``inference.yml`` that an export has beside it."""
-    layout, shape = ("NCHW", [None, 3, 8, 8]) if dtype == "float32" else ("NHWC", [None, 8, 8, 3])
+    layout, sides = ("NCHW", [3, 8, 8]) if dtype == "float32" else ("NHWC", [8, 8, 3])
     names = {"model": file.name, "params": file.with_suffix(".pdiparams").name}
     ModelCard(
         model={"name": "VisionTransformer"},
-        input={"name": "image", "dtype": dtype, "layout": layout, "shape": shape},
+        input={"name": "image", "dtype": dtype, "layout": layout, "shape": [batch, *sides]},
         output={"meaning": meaning, "shape": [None, 3]},
-        preprocess=None, inside=[], labels=None,
+        preprocess=steps, inside=[], labels=labels,
         files={"paddle": described_files(file.parent, names)},
     ).write(file.parent)  # fmt: skip
 
@@ -159,10 +182,62 @@ def test_an_export_that_cannot_teach_is_told_by_its_description(exported):
     describe(file, dtype="uint8")
     with pytest.raises(CheckpointError, match=r"cannot teach: it takes uint8 .*--preprocess"):
         exported_runner(str(file))
+    describe(file, batch=4)
+    with pytest.raises(CheckpointError, match=r"cannot teach: it takes exactly 4 images .*--batch"):
+        exported_runner(str(file))
     describe(file)
     file.with_suffix(".pdiparams").write_bytes(b"other weights")
     with pytest.raises(CheckpointError, match=r"is not the file that was exported"):
         exported_runner(str(file))
+
+
+def taught_by(file: Path, *students: Any, classes: Any = None, **transform: Any) -> Teacher:
+    """The teacher of a config that names ``file``, for students of these transforms."""
+    named = TeacherSection(str(file), transform=TeacherTransform(**transform))
+    config = SimpleNamespace(Distillation=DistillationSection(named), Model={"class_num": 3})
+    return build_teacher(config, students, classes)
+
+
+def test_a_teacher_known_to_have_seen_other_pixels_must_be_given_them(exported):
+    file, _ = exported
+    describe(file, steps=[{"name": "NormalizeImage", "mean": [0.5], "std": [0.25], "order": ""}])
+    with pytest.raises(ConfigError, match=r"mean \[0.5\] and std \[0.25\].*transform.mean"):
+        taught_by(file, NormalizeImage(**IMAGENET))
+    taught_by(file, NormalizeImage(mean=[127.5], std=[63.75], scale=1.0))  # the same numbers
+    given = taught_by(file, NormalizeImage(**IMAGENET), mean=[0.5], std=[0.25])
+    black = paddle.to_tensor(np.float32(IMAGENET["mean"]) / -np.float32(IMAGENET["std"]))
+    seen = given.see(black.reshape([1, 3, 1, 1]).expand([1, 3, 8, 8])).numpy()
+    np.testing.assert_allclose(seen, -2.0, atol=1e-5)
+    taught_by(file, NormalizeImage(**IMAGENET), **IMAGENET)  # who insists
+    describe(file)
+    taught_by(file, NormalizeImage(**IMAGENET))  # and nobody says
+
+
+def test_a_teacher_known_to_number_classes_otherwise_is_refused(exported):
+    file, _ = exported
+    describe(file, labels=["cat", "dog", "owl"])
+    taught_by(file, classes=["cat", "dog", "owl"])
+    taught_by(file, classes=["n01", "n02", "n03"])  # other names may be the same classes
+    taught_by(file)
+    with pytest.raises(ConfigError, match=r"class 'cat' is number 0 of the teacher.* number 1 of"):
+        taught_by(file, classes=["dog", "cat", "owl"])
+    with pytest.raises(ConfigError, match=r"class 'owl' is number 2 of the teacher.* number 1 of"):
+        taught_by(file, classes=["cat", "owl", "emu"])
+
+
+@pytest.mark.parametrize(("classes", "sentence"), [(4, "has 4 classes"), (3, "probabilities")])
+def test_a_student_without_a_size_hears_of_the_teachers_answers_at_its_first_batch(
+    classes, sentence
+):
+    section = DistillationSection(TeacherSection("x"))
+    answers = paddle.to_tensor(np.float32([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]]))
+    distillation = Distillation(teacher(lambda images: answers), section)
+    images, target = paddle.zeros([2, 3, 8, 8]), paddle.to_tensor([0, 1])
+    loss = CombinedLoss([("CELoss", 1.0, CELoss())])
+    with pytest.raises(ConfigError, match=sentence):
+        distillation(
+            lambda images: paddle.zeros([len(images), classes]), images, target, loss, Precision()
+        )
 
 
 def test_half_an_exported_model_is_refused(exported):

@@ -15,7 +15,7 @@ CONTENT: dict[str, Any] = {
     "format": 1,
     "model": {"name": "X"},
     "input": {"name": "image", "dtype": "float32", "layout": "NCHW", "shape": [None, 3, 8, 8]},
-    "output": {"meaning": "logits", "shape": [None, 10]},
+    "output": {"meaning": "logits", "shape": [None, 2]},
     "preprocess": [{"name": "ToCHWImage"}],
     "inside": [],
     "labels": ["été", "on"],
@@ -38,10 +38,14 @@ def test_what_is_written_is_read_again(tmp_path):
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"format": 2}, "format 1"),
-    ({"input": "absent"}, "missing or out of place"),
-    ({"more": 1}, "missing or out of place"),
+    ({"input": "absent"}, "the key 'input' is missing"),
+    ({"preproces": []}, "there is no key 'preproces'; did you mean 'preprocess'"),
+    ({"input": {"shape": [None, 3, 8, 8]}}, "'layout' is missing or out of place"),
     ({"output": {"meaning": "guesses", "shape": [1]}}, "make no sense"),
     ({"input": {**CONTENT["input"], "shape": [None, 3, 8]}}, "make no sense"),
+    ({"labels": ["one"]}, "labels: found 1 names, and the model has 2 classes"),
+    ({"labels": "ab"}, "labels: found str"),
+    ({"labels": ["yes", False]}, "labels: False is no text; write it in quotes"),
 ])  # fmt: skip
 def test_what_is_no_description_is_refused(changes, sentence, tmp_path):
     with pytest.raises(CheckpointError, match=sentence):

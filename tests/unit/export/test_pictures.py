@@ -47,6 +47,10 @@ def test_path_image_and_array_are_the_same_pixels(tmp_path):
     for given in (path, Path(path), Image.open(path), COLOURS):
         np.testing.assert_array_equal(as_picture(given, 3).pixels(), COLOURS)
     assert as_picture(COLOURS, 3).source == "image 3"
+    deep = Image.fromarray((COLOURS[:, :, 0].astype(np.uint16) << 8) + 77)
+    deep.save(tmp_path / "deep.png")
+    for given in (tmp_path / "deep.png", deep):  # of Pillow too not cut off at 255
+        np.testing.assert_array_equal(as_picture(given, 0).pixels()[:, :, 2], COLOURS[:, :, 0])
     assert Picture("grey", COLOURS[:, :, 0]).pixels().shape == (5, 7, 1)
 
 
@@ -56,6 +60,8 @@ def test_path_image_and_array_are_the_same_pixels(tmp_path):
     (COLOURS.astype(np.float32), r"array of float32 \[5, 7, 3\] is no picture"),
     (COLOURS[None], r"array of uint8 \[1, 5, 7, 3\] is no picture"),
     (7, "a int is no picture"),
+    (COLOURS[:0], r"array of uint8 \[0, 7, 3\] is no picture"),
+    (Image.new("RGB", (0, 5)), r"array of uint8 \[5, 0, 3\] is no picture"),
 ])  # fmt: skip
 def test_what_is_no_picture_is_told_with_its_name(content, sentence):
     with pytest.raises(DataError, match=f"^mine: .*{sentence}"):

@@ -20,7 +20,7 @@ def gpu(monkeypatch):
     """Describes the GPU and the Paddle that the layers believe they run on."""
 
     def describe(capability=(8, 0), cuda="11.8", version="2.6.2", rocm=False) -> None:
-        flash._is_built_for.cache_clear()
+        flash._largest_head.cache_clear()
         monkeypatch.setattr(
             paddle.device.cuda, "get_device_capability", lambda device=None: capability
         )
@@ -29,7 +29,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(paddle, "is_compiled_with_rocm", lambda: rocm)
 
     yield describe
-    flash._is_built_for.cache_clear()
+    flash._largest_head.cache_clear()
 
 
 def on_gpu(dtype=paddle.float16, shape=(1, 4, 2, 64)) -> SimpleNamespace:
@@ -84,6 +84,16 @@ def test_heads_that_the_kernel_refuses_are_written_out(gpu, head_dim):
     gpu()
     assert not flash.has_flash_kernel(on_gpu(), head_dim)
     assert not Attention(2 * head_dim, 2)._fused(on_gpu())
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"), [((8, 0), True), ((9, 0), True), ((8, 6), False), ((8, 9), False)]
+)
+def test_heads_whose_backward_pass_is_for_some_gpus_only(gpu, capability, fits):
+    gpu(capability)
+    assert flash.has_flash_kernel(on_gpu(), 192)
+    assert flash.has_flash_kernel(on_gpu(), 200) is fits
+    assert flash.has_flash_kernel(on_gpu(), 256) is fits
 
 
 def test_float32_and_cpus_are_written_out(gpu):

@@ -102,3 +102,35 @@ def test_no_word_is_cut_off_by_the_edge(drawn):
 def test_a_sweep_without_results_is_drawn_too(drawn):
     figure = drawn([LR], [({LR: 0.1}, (), "new"), ({LR: 0.2}, (), "new")])
     assert len(figure.axes) == 1
+
+
+def test_the_numbers_of_a_drawn_logarithmic_factor_are_numbers(drawn):
+    runs = [({LR: 1e-4 * 1.6**n}, (0.5 + n / 100,), "done") for n in range(10)]
+    (axes,) = drawn([LR], runs).axes
+    low, high = axes.get_xlim()
+    ticks = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels())))
+    shown = {value: label for value, label in ticks.items() if low <= value <= high}
+    assert shown
+    assert all(float(label) == pytest.approx(value) for value, label in shown.items()), shown
+
+
+def test_long_names_of_a_single_factor_are_not_cut_off(drawn):
+    names = [f"ViT_{size}_patch16_224_with_a_long_name" for size in "abcdefg"]
+    figure = drawn([MODEL], [({MODEL: name}, (0.5,), "done") for name in names])
+    for label in figure.axes[0].get_xticklabels():
+        assert label.get_window_extent().x0 >= 0, label.get_text()
+
+
+def test_without_any_value_no_scale_is_made_up(drawn):
+    figure = drawn([LR], [({LR: 0.1}, (), "failed")])
+    assert list(figure.axes[0].get_yticks()) == []
+    assert "0 of 1 run done" in figure.texts[0].get_text()
+
+
+def test_the_legend_explains_the_marks_of_all_panels(drawn):
+    runs = [({LR: 0.1 + n / 97, MODEL: "ab"[n % 2]}, (n / 30,), "done") for n in range(16)]
+    figure = drawn([LR, MODEL], runs)
+    drawn_marks = {line.get_label() for axes in figure.axes for line in axes.lines}
+    assert "mean" in drawn_marks
+    legend = figure.axes[0].get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == drawn_marks

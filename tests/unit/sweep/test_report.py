@@ -70,6 +70,43 @@ def test_of_a_loss_the_least_is_best(tmp_path):
     assert results.outcomes[0].best == pytest.approx(0.8)
 
 
+def test_the_weights_that_are_kept_are_told_apart_from_the_best_by_another_measure(tmp_path):
+    record = swept(tmp_path, {LR: 1}, (0.2, 0.9, 0.4))
+    file = record.run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "eval":
+            line["loss"] = 1.0 / line["epoch"]  # least in the third epoch, top1 best in the second
+            line["ema_top1"], line["ema_loss"] = line["top1"] / 2, 1.0
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    weights = {
+        by: read_results([LR], [record], tmp_path, by=by).best_lines()[1]
+        for by in (None, "loss", "ema_top1")
+    }
+    assert weights[None] == f"weights: {record.run_dir}/best"
+    assert weights["loss"] == f"weights: {record.run_dir}/best (of epoch 2, the best by top1)"
+    assert weights["ema_top1"] == f"weights: {record.run_dir}/best_ema"
+
+
+def test_without_a_metric_the_newest_weights_are_named(tmp_path):
+    record = swept(tmp_path, {LR: 1}, (0.2, 0.4))
+    file = record.run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [{k: v for k, v in line.items() if "top" not in k and k != "metric"} for line in lines]
+    file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    said = read_results([LR], [record], tmp_path).best_lines()
+    assert said[:2] == [
+        "best: learning_rate=1: loss 0.6000 at epoch 2",
+        f"weights: {record.run_dir}/latest (of the last epoch)",
+    ]
+
+
+@pytest.mark.parametrize("by", ["step", "samples", "time"])
+def test_what_measures_no_model_is_refused(tmp_path, by):
+    with pytest.raises(ConfigError, match=f"--by {by}: the evaluations have"):
+        read_results([LR], [swept(tmp_path, {LR: 1}, (0.5,))], tmp_path, by=by)
+
+
 def test_an_unknown_measure_is_told_with_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="--by top2: the evaluations have CELoss, loss, top1, t"):
         read_results([LR], [swept(tmp_path, {LR: 1}, (0.5,))], tmp_path, by="top2")

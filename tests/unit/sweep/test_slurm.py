@@ -33,6 +33,8 @@ def test_the_script_holds_what_was_asked_for(records, tmp_path):
     assert "#SBATCH --array=1-3%2" in lines
     assert "#SBATCH --time=10:00:00" in lines
     assert "#SBATCH -p gpu" in lines
+    # Slurm 22.05: "--gpus-per-task used without either --gpus or -n/--ntasks is not allowed"
+    assert lines.index("#SBATCH --ntasks=1") < lines.index("#SBATCH --time=10:00:00")
     last = max(n for n, line in enumerate(lines) if line.startswith("#SBATCH"))
     first = next(n for n, line in enumerate(lines) if line and not line.startswith("#"))
     assert last < first, "Slurm reads no option after the first command"
@@ -71,19 +73,24 @@ def test_a_task_passes_its_number_on_and_requeues_what_was_stopped(
     assert done.returncode == ends, done.stderr
     words = json.loads(done.stdout.splitlines()[0])
     assert words == ["--task", "2", "--tasks", str(script.with_suffix(".json"))]
-    assert done.stdout.count("scontrol requeue 77_2") == requeues
+    assert done.stdout.count("scontrol requeue Incomplete 77_2") == requeues
 
 
-def test_slurms_warning_reaches_the_run_as_a_stop(records, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "asks"),
+    # after a scancel the job is no longer "incomplete", and stays out of the queue
+    [("SIGUSR1", "scontrol requeue 78_1\n"), ("SIGTERM", "scontrol requeue Incomplete 78_1\n")],
+)
+def test_slurms_signals_reach_the_run_as_a_stop(records, tmp_path, name, asks):
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *a: sys.exit(75))\n"
-        "os.kill(os.getppid(), signal.SIGUSR1)\ntime.sleep(30)\n"
+        f"os.kill(os.getppid(), signal.{name})\ntime.sleep(30)\n"
     )
     script = array(records, tmp_path, command=(sys.executable, "-S", "-c", code))
     done = _run(script, tmp_path, SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_JOB_ID="78")
     assert done.returncode == 0, done.stderr
-    assert "scontrol requeue 78_1" in done.stdout
+    assert asks in done.stdout
 
 
 def test_submitting_says_what_sbatch_said(records, tmp_path, monkeypatch):

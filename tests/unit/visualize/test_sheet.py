@@ -13,13 +13,14 @@ from PIL import Image
 from passl.cli.data import main
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
 from passl.errors import ConfigError
+from passl.visualize import augment
 from passl.visualize.augment import Part, draw_sheet, parts_of_target, visible
 
 DIGITS = "configs/quickstart/ViT_micro_digits.yaml"
 
 
 def loader(*transforms: Any) -> Any:
-    return SimpleNamespace(dataset=SimpleNamespace(transforms=list(transforms)))
+    return SimpleNamespace(transforms=list(transforms))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -86,7 +87,7 @@ def test_the_folder_is_made(tmp_path):
 
 def test_a_missing_matplotlib_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"pip install 'passl\[visualize\]'"):
+    with pytest.raises(ConfigError, match="pip install matplotlib"):
         draw_sheet(np.zeros((1, 8, 8, 3), np.uint8), [[]], "", "", tmp_path / "a.png")
 
 
@@ -106,6 +107,19 @@ def test_the_command_draws_a_config(repo, tmp_path, capsys):
     assert out.read_bytes() != first
 
 
+def test_a_data_set_that_knows_its_classes_gives_their_names(repo, tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
+    drawn: list[Any] = []
+    monkeypatch.setattr("passl.visualize.augment.draw_sheet", lambda *given: drawn.append(given))
+    ops = "[DecodeImage: , {NormalizeImage: {order: ''}}, ToCHWImage: ]"
+    folder = f"{{name: ImageFolder, root: {tmp_path / 'images'}, transform_ops: {ops}}}"
+    options = ["-o", f"DataLoader.Train.dataset={folder}", "Model.class_num=2"]
+    assert main(["preview", "-c", str(repo / DIGITS), "--num", "2", *options]) == 0
+    assert sorted(parts[0].name for parts in drawn[0][1]) == ["0 cat", "1 dog"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -117,6 +131,21 @@ def test_mistakes_on_the_command_line_are_told(repo, capsys, tmp_path, options, 
     out = ["--out", str(tmp_path / "x.png")]
     assert main(["preview", "-c", str(repo / DIGITS), *out, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_classes_of_folders_are_called_by_their_names(tmp_path, monkeypatch):
+    for name in ("heron", "stork"):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "birds" / name / "1.png")
+    seen = []
+    monkeypatch.setattr(augment, "draw_sheet", lambda images, targets, *_: seen.extend(targets))
+    steps = [{"name": "NormalizeImage", "order": "hwc"}, {"name": "ToCHWImage"}]
+    dataset = {"name": "ImageFolder", "root": str(tmp_path / "birds"), "transform_ops": steps}
+    options = ["-o", "Model.class_num=2", "Model.in_chans=3", f"DataLoader.Eval.dataset={dataset}"]
+    out = ["--out", str(tmp_path / "x.png")]
+    config = "quickstart/ViT_micro_digits"
+    assert main(["preview", "-c", config, "--mode", "eval", *out, *options]) == 0
+    assert [target[0].name for target in seen] == ["0 heron", "1 stork"]
 
 
 def test_missing_data_is_told_with_its_place(repo, capsys, tmp_path):
