@@ -71,7 +71,7 @@ def task(tmp_path) -> Task:
 
 
 def test_pretrained_weights_help_with_other_classes_at_another_size(task, pretrained):
-    """Measured on seeds 1 to 3: 0.89 to 0.93 fine-tuned, 0.41 to 0.53 from scratch."""
+    """Measured on seeds 1 to 3: 0.78 to 0.91 fine-tuned, 0.26 to 0.48 from scratch."""
     scratch = task.train("scratch")
     tuned = task.train("tuned", f"Global.pretrained_model={pretrained}", "Global.finetune=true")
     assert last_accuracy(tuned) > 0.75
