@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
 
 from passl.data.dataset import MissingDataError
 from passl.data.names import read_names
 from passl.errors import DataError
 
-__all__ = ["label_by_name", "read_class_names"]
+__all__ = ["classes_of", "label_by_name", "read_class_names"]
+
+
+def classes_of(dataset: Any) -> Optional[list[str]]:
+    """Names of a data set's classes by label; None where its ``classes`` is no list of them.
+
+    A data set of one's own may keep anything under that name, such as their number.
+    """
+    found = getattr(dataset, "classes", None)
+    if isinstance(found, np.ndarray) and found.ndim == 1:
+        found = found.tolist()
+    return [str(name) for name in found] if isinstance(found, (list, tuple)) and found else None
 
 
 def read_class_names(path: str) -> list[str]:

@@ -289,10 +289,10 @@ def _refuse_other_order(config: Config, train: Any, evaluated: Any) -> None:
     Raises:
         ConfigError: a class has one label in training and another in evaluation.
     """
+    from passl.data.class_names import classes_of
     from passl.data.class_order import moved_class
 
-    names = [getattr(dataset, "classes", None) or () for dataset in (train, evaluated)]
-    moved = moved_class(*names)
+    moved = moved_class(classes_of(train) or (), classes_of(evaluated) or ())
     if moved is not None:
         name, ours, theirs = moved
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
+from passl.data.class_names import classes_of
 from passl.distributed.collectives import all_ranks_have
 from passl.engine.teacher import build_teacher
 from passl.errors import CheckpointError, ConfigError
@@ -102,8 +103,7 @@ def build_distillation(
         _refuse_untaught(config, model)
         return None
     try:
-        classes = getattr(loader.dataset, "classes", None)
-        teacher = build_teacher(config, loader.transforms, classes)
+        teacher = build_teacher(config, loader.transforms, classes_of(loader.dataset))
         side = config.Model.get("img_size")
         if isinstance(side, int):
             shape = (config.Model.get("in_chans", 3), side, side)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import paddle
 
+from passl.data.class_names import classes_of
 from passl.engine.calibration import batches_of, calibrate, trained_ranges
 from passl.engine.class_report import ClassCounts
 from passl.engine.evaluator import Evaluator
@@ -135,8 +136,7 @@ class QuantizedEvaluation:
                 f"largest error of a layer: {self._errors[name]:.3e} at {name} (norm of the "
                 f"difference to float32 over the norm, {len(self._errors)} layers)"
             )
-        names = getattr(self._loader.dataset, "classes", None)
-        for line in self.counts.table(self._world, names):
+        for line in self.counts.table(self._world, classes_of(self._loader.dataset)):
             reporter.log(line)
 
     # -- before ------------------------------------------------------------------------------

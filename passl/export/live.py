@@ -9,6 +9,7 @@ from typing import Any, Optional
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.sources import open_source
 from passl.config import Config, load_config
+from passl.data.class_names import classes_of
 from passl.engine.trained import build_trained, config_of_run, newest_weights
 from passl.errors import CheckpointError, DataError
 from passl.registry import DATASETS, import_user_modules
@@ -132,10 +133,9 @@ def class_names(
     file = labels or (config.Export.labels if config.Export is not None else None)
     if file is not None:
         return read_labels(file, classes)
-    names = getattr(dataset, "classes", None)
+    names = classes_of(dataset)
     if not names and config.DataLoader.Eval is not None:
         names = _beside_the_list(config.DataLoader.Eval.dataset)
-    names = [str(name) for name in names] if names else None
     return names if names and classes in (None, len(names)) else None
 
 
