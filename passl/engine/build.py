@@ -289,9 +289,14 @@ def _refuse_other_order(config: Config, train: Any, evaluated: Any) -> None:
     Raises:
         ConfigError: a class has one label in training and another in evaluation.
     """
+    from passl.data.class_names import known_names
     from passl.data.class_order import moved_class
 
-    names = [getattr(dataset, "classes", None) or () for dataset in (train, evaluated)]
+    sides = ((train, config.DataLoader.Train), (evaluated, config.DataLoader.Eval))
+    names = [
+        known_names(dataset, section.dataset if section is not None else {}) or ()
+        for dataset, section in sides
+    ]
     moved = moved_class(*names)
     if moved is not None:
         name, ours, theirs = moved
