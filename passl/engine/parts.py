@@ -82,18 +82,16 @@ class Builder:
         self.reporter = Reporter(run_dir, config, mode, world)
         self._precision: Optional[Precision] = None
 
-    def build(self, loaders: Mapping[str, Loader]) -> Run:
-        """All parts of the mode, and the run they make; :meth:`set_device` comes first."""
-        store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
-        try:
-            return self._build(loaders, store)
-        except BaseException:
-            store.close()
-            raise
+    def build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
+        """All parts of the mode, and the run they make; :meth:`set_device` comes first.
 
-    def _build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
-        found = self.find_state(store) if self.mode == "train" else None
-        model = self.build_model(with_pretrained=self.mode == "train" and found is None)
+        Args:
+            loaders: ``Train`` and ``Eval``, those that the mode needs.
+            store: of the run's folder, which a training has locked.
+        """
+        is_training = self.mode == "train"
+        found = find_state(self.config, store, self.reporter) if is_training else None
+        model = self.build_model(with_pretrained=is_training and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
             learned = self.load_for_evaluation(model, loaders["Eval"])
@@ -154,14 +152,6 @@ class Builder:
         paddle.set_device(device)
         self.reporter.device = device
         init_world(self.world)
-
-    def find_state(self, store: CheckpointStore) -> Optional[Path]:
-        """The training state to continue from, after the main process has tidied the folder."""
-        if self.world.is_main:
-            unlocked = store.prepare()
-            if unlocked is not None:
-                self.reporter.warn(unlocked)
-        return find_state(self.config, store, self.reporter)
 
     def build_model(self, with_pretrained: bool) -> Any:
         """The network with its initial or pretrained weights, equal on all ranks.
