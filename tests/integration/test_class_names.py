@@ -15,7 +15,7 @@ from small_run import digits_config
 
 from passl import load_config, load_model
 from passl.cli import eval as eval_command
-from passl.cli import train
+from passl.cli import train, visualize
 from passl.config.teaching import TeacherSection
 from passl.engine.run_record import learned_classes, record_beside
 from passl.engine.teacher_facts import teacher_facts
@@ -91,6 +91,15 @@ def test_an_evaluation_in_another_order_is_refused(config_file, tmp_path):
     status, log = evaluate(config_file, f"root={folders(tmp_path, ['cat', 'cow', 'dog'])}")
     assert status == 2
     assert "class 'dog' has label 2 there, and the weights learned it as 1" in log
+
+
+def test_mistakes_in_another_order_are_not_drawn(config_file, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    other = folders(tmp_path / "other", ["cat", "cow", "dog"])
+    run = [str(weights(config_file).parent), "--out", str(tmp_path)]
+    assert visualize.main(["confusion", *run, "-o", f"DataLoader.Eval.dataset.root={other}"]) == 2
+    assert "class 'dog' has label 2 there, and the weights learned" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_an_evaluation_with_other_names_is_warned_of(config_file, tmp_path):
