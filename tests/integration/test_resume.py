@@ -18,7 +18,7 @@ import passl
 from passl.cli import eval as eval_command
 from passl.data.datasets.digits import DigitsDataset
 from passl.engine.changes import config_changes
-from passl.engine.resume import labels_digest, read_state
+from passl.engine.run_record import labels_digest, read_state
 from passl.errors import CheckpointError
 
 

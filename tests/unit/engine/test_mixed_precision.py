@@ -65,7 +65,8 @@ def test_a_run_says_what_runs_instead_or_is_refused(run_folder, monkeypatch, lev
     assert run.trainer.parts.precision.record() == {"level": "O0", "dtype": "float32"}
     assert run.trainer.parts.half is None
     assert {str(each.dtype) for each in run.model.parameters()} == {"paddle.float32"}
-    strict = passl.load_config(run_folder.config_file, [*options, "FP16.strict=true"])
+    options += ["FP16.strict=true", "Global.device=auto"]  # of a CPU the config check knows it
+    strict = passl.load_config(run_folder.config_file, options)
     with pytest.raises(ConfigError, match=r"-o FP16.level=\w+: FP16.level: .*does; use -o FP16"):
         passl.build_run(strict)
 
