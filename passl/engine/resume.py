@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 import paddle
@@ -207,7 +207,8 @@ def check_continuable(
     refused += [
         Change(key, before[name], now[name], what)
         for name, (key, what) in _PLAN_KEYS.items()
-        if before.get(name, now[name]) != now[name]
+        # What one of the two does not know cannot be compared.
+        if None not in (before.get(name), now[name]) and before[name] != now[name]
     ]
     patterns = config.Global.allow_config_change
     refused = [change for change in refused if not is_allowed(change.key, patterns)]
@@ -231,7 +232,8 @@ def check_continuable(
 _PLAN_KEYS = {
     "global_batch_size": ("Global.global_batch_size", ""),
     "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
-    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels and of the classes"),
+    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels"),
+    "classes": ("DataLoader.Train.dataset", "digest of the names of the classes"),
     "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.
@@ -347,6 +349,7 @@ def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> d
             "steps_per_epoch": plan.steps_per_epoch,
             "num_samples": loader.num_samples,
             "labels": labels_digest(loader.dataset),
+            "classes": classes_digest(loader.dataset),
             "num_processes": world.size,
         },
         "versions": versions(),
@@ -354,7 +357,7 @@ def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> d
 
 
 def labels_digest(dataset: Any) -> Optional[str]:
-    """A digest of all labels in their order, and of the names of the classes; None if not known.
+    """A digest of the labels of all samples, in their order; None if the data set has none.
 
     A folder of images whose class folders were renamed has as many samples as before, and its
     numbers mean other classes than the head has learnt.
@@ -362,11 +365,19 @@ def labels_digest(dataset: Any) -> Optional[str]:
     labels = getattr(dataset, "labels", None)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return None
-    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8").data, digest_size=8)
+    return _digest(np.ascontiguousarray(labels, dtype="<i8").data)
+
+
+def classes_digest(dataset: Any) -> Optional[str]:
+    """A digest of the names of the classes, by label; None if the data set does not know them."""
     classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        digest.update(json.dumps(classes).encode())
-    return digest.hexdigest()
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return None
+    return _digest(json.dumps(classes).encode())
+
+
+def _digest(data: Union[bytes, memoryview]) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def versions() -> dict[str, str]:
