@@ -15,11 +15,12 @@ from passl.checkpoint.patch_embed_resize import adapt_channels, resize_patch_emb
 from passl.checkpoint.pos_embed import resize_pos_embed, square_grid
 from passl.errors import CheckpointError
 
-__all__ = ["adapt_patch_embed", "adapt_positions"]
+__all__ = ["adapt_patch_embed", "adapt_positions", "unsaid_grid"]
 
 _POS_EMBED = "pos_embed"
 _PROJECTION = "patch_embed.proj.weight"
-_HYBRID_STEM = "patch_embed.backbone.stem.conv.weight"
+#: A hybrid's first convolution; R+ViT-Ti has nothing but a stem.
+_HYBRID_STEMS = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight")
 #: Tokens that may have a position, in the order of their positions.
 _TOKENS = ("cls_token", "dist_token", "reg_token")
 #: One position before the grid: its token, and which one of it.
@@ -42,7 +43,7 @@ def adapt_patch_embed(
     Raises:
         CheckpointError: the channels of the file mean nothing to this model.
     """
-    first = _HYBRID_STEM if _HYBRID_STEM in targets else _PROJECTION
+    first = next((name for name in _HYBRID_STEMS if name in targets), _PROJECTION)
     stored, target = values.get(first), targets.get(first)
     if stored is None or target is None or stored.ndim != 4 or len(target.shape) != 4:
         return {}
@@ -105,7 +106,7 @@ def adapt_positions(
     suffix = int(getattr(model, "num_suffix_tokens", 0))
     room = int(target.shape[1]) - wanted[0] * wanted[1] - suffix
     # positions can only be moved between tokens that both sides name
-    movable = len(_slots(values)) if len(_slots(targets)) >= room else -1
+    movable = len(_slots(values)) - suffix if len(_slots(targets)) >= room else -1
     before, grid = _layout(stored.shape[1] - suffix, room, movable, wanted, source_grid)
     if grid is None:
         raise CheckpointError(_no_grid(origin, stored.shape[1], room + suffix, source_grid))
@@ -122,6 +123,33 @@ def adapt_positions(
     return changes
 
 
+def unsaid_grid(
+    model: Any, values: Mapping[str, Any], source_grid: Optional[tuple[int, int]]
+) -> str:
+    """A word for the log where the model's grid was taken for the file's and a square fits as well.
+
+    Args:
+        model: see :func:`adapt_positions`.
+        values: the file's arrays, before they are adapted.
+        source_grid: see :func:`adapt_positions`.
+
+    Returns:
+        The note; empty if there is no doubt.
+    """
+    grid = getattr(model, "grid_size", None)
+    if source_grid is not None or grid is None or _POS_EMBED not in values or grid[0] == grid[1]:
+        return ""
+    num_tokens, in_grid = values[_POS_EMBED].shape[1], int(grid[0]) * int(grid[1])
+    square = square_grid(in_grid)
+    if square[0] == 0 or not 0 <= num_tokens - in_grid <= len(_slots(values)):
+        return ""
+    return (
+        f"the {in_grid} positions of the patches were taken for {_by(grid)}, as in the model; if "
+        f"they were learned as {_by(square)}, give source_grid={square} in Python, or "
+        f'"grid_size": {list(square)} in the provenance.json beside the file'
+    )
+
+
 def _layout(
     num_tokens: int,
     room: int,
@@ -131,9 +159,11 @@ def _layout(
 ) -> tuple[int, Optional[tuple[int, int]]]:
     """Positions before the file's grid, and its rows and columns; None if nothing fits.
 
-    The model's own layout is tried first, then each number up to the file's ``movable`` tokens.
+    Usual are positions for all of the file's ``movable`` tokens, or for none: they are tried first,
+    since 2 + 4 x 4 positions could be 6 x 3 patches too.
     """
-    for before in (room, *range(movable + 1)):
+    usual = (movable, 0) if movable >= 0 else ()
+    for before in (*usual, room, *range(movable + 1)):
         in_grid = num_tokens - before
         if source_grid is not None:
             grid = source_grid

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -19,7 +19,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions
+from passl.checkpoint.adapt import adapt_patch_embed, adapt_positions, unsaid_grid
 from passl.checkpoint.convert.loading import read_weights
 from passl.checkpoint.files import bfloat16_to_float32
 from passl.checkpoint.provenance import read_provenance
@@ -194,6 +194,8 @@ def load_arrays(
     if finetune:
         report.resized.update(adapt_patch_embed(targets, values, origin))
         method = pos_embed_method or _POS_EMBED_METHOD
+        doubt = unsaid_grid(model, values, source_grid)
+        report.notes += [doubt] if doubt else []
         report.resized.update(
             adapt_positions(
                 model, targets, values, origin, method=method, source_grid=source_grid
@@ -317,7 +319,7 @@ def _refuse_misfits(report: LoadReport, allow_missing: Sequence[str], finetune: 
     lines += [f"  {problem}" for problem in problems[:_NUM_LISTED]]
     if len(problems) > _NUM_LISTED:
         lines.append(f"  ... and {len(problems) - _NUM_LISTED} more")
-    lines.append(_advice([*mismatched, *missing, *unexpected], finetune))
+    lines.append(_advice(mismatched, [*missing, *unexpected], finetune))
     raise CheckpointError("\n".join(line for line in lines if line))
 
 
@@ -325,10 +327,11 @@ def _do_not_fit(count: int) -> str:
     return "1 tensor does not fit" if count == 1 else f"{count} tensors do not fit"
 
 
-def _advice(names: Sequence[str], finetune: bool) -> str:
+def _advice(mismatched: Iterable[str], unpaired: Sequence[str], finetune: bool) -> str:
     """What to do if only that differs which fine-tuning forgives."""
-    forgiven = (*_HEAD_PREFIXES, *_RESIZED_PREFIXES)
-    if not finetune and all(name.startswith(forgiven) for name in names):
+    names = [*mismatched, *unpaired]
+    resizable = all(name.startswith((*_HEAD_PREFIXES, *_RESIZED_PREFIXES)) for name in mismatched)
+    if not finetune and resizable and all(name.startswith(_HEAD_PREFIXES) for name in unpaired):
         return (
             "Only the head or what depends on the image size differs: Global.finetune=true starts "
             "a new head and resizes the embeddings."

@@ -15,6 +15,7 @@ from typing import Any, Optional
 from passl.checkpoint.pos_embed import RESIZE_METHODS
 from passl.checkpoint.resolve import ResolvedCheckpoint
 from passl.errors import CheckpointError
+from passl.layers.hybrid_embed import feature_size
 
 __all__ = ["PROVENANCE_SUFFIX", "Provenance", "read_provenance"]
 
@@ -72,11 +73,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _grid_of_run(record: dict[str, Any]) -> Optional[tuple[int, int]]:
-    """The grid of a model for images that are not square; a square needs no saying."""
+    """The grid of the model that a run trained; a hybrid's patches are cells of its features."""
     model = record.get("config", {}).get("Model", {})
     size, patch = model.get("img_size"), model.get("patch_size")
+    if isinstance(size, int):
+        size = (size, size)
     if not _is_pair(size) or not isinstance(patch, int):
         return None
+    stages = model.get("backbone_layers")
+    if stages is not None:
+        size = [feature_size(side, len(stages)) for side in size]
     return size[0] // patch, size[1] // patch
 
 

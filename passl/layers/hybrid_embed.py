@@ -14,7 +14,7 @@ from passl.layers.errors import ModelArgumentError
 from passl.layers.patch_embed import check_images
 from passl.layers.resnet import NUM_GROUPS, ResNet, ResNetStem
 
-__all__ = ["HybridEmbed"]
+__all__ = ["HybridEmbed", "feature_size"]
 
 
 class HybridEmbed(nn.Layer):
@@ -56,7 +56,7 @@ class HybridEmbed(nn.Layer):
                 f"backbone_width {width} cannot be normalised in {NUM_GROUPS} groups; the nearest "
                 f"width that can: {near}"
             )
-        rows, columns = (_feature_size(side, len(layers)) for side in img_size)
+        rows, columns = (feature_size(side, len(layers)) for side in img_size)
         if rows % patch_size or columns % patch_size:
             stride = 4 * 2 ** max(0, len(layers) - 1)
             raise ModelArgumentError(
@@ -93,7 +93,7 @@ class HybridEmbed(nn.Layer):
         return self.proj(self.backbone(x_bchw)).flatten(2).transpose([0, 2, 1])
 
 
-def _feature_size(side: int, num_stages: int) -> int:
+def feature_size(side: int, num_stages: int) -> int:
     """Cells along a side of ``side`` pixels after the stem and ``num_stages`` stages."""
     for _ in range(2 + max(0, num_stages - 1)):  # the stem halves twice, the first stage does not
         side = -(-side // 2)

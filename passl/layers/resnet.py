@@ -63,7 +63,7 @@ class Bottleneck(nn.Layer):
         self.conv2 = StdConv2D(width, width, 3, stride=stride, style=style)
         self.norm2 = _group_norm(width, style)
         self.conv3 = StdConv2D(width, out_chans, 1, style=style)
-        self.norm3 = _group_norm(out_chans, style)
+        self.norm3 = _LastNorm(NUM_GROUPS, out_chans, epsilon=_EPSILON[style])
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         """Apply the block."""
@@ -134,6 +134,27 @@ class _Projection(nn.Layer):
 
     def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
         return self.norm(self.conv(x_bchw))
+
+
+class _LastNorm(nn.GroupNorm):
+    """A group normalisation whose weight learns even where it is 0, as it is at first.
+
+    Paddle's kernel for CPUs, of 2.6 and 3.3 alike, finds the normalised input by dividing the
+    output by the weight, and where that is 0 it returns a gradient of 0: such a weight would stay
+    0, and the branch before it would never learn.  The kernel for GPUs takes the input.
+    """
+
+    def forward(self, x_bchw: paddle.Tensor) -> paddle.Tensor:
+        """Normalise."""
+        if not self.training or (paddle.in_dynamic_mode() and x_bchw.place.is_gpu_place()):
+            return nn.GroupNorm.forward(self, x_bchw)  # 2.6 turns no super() into a graph
+        _, channels, height, width = x_bchw.shape
+        size = channels // self._num_groups * height * width  # of a group
+        groups_bgn = x_bchw.reshape([-1, self._num_groups, size])
+        normal_bgn = F.layer_norm(groups_bgn, [size], epsilon=self._epsilon)
+        normal = normal_bgn.reshape([-1, channels, height, width])
+        weight_c11, bias_c11 = (p.reshape([-1, 1, 1]) for p in (self.weight, self.bias))
+        return normal * weight_c11.astype(normal.dtype) + bias_c11.astype(normal.dtype)
 
 
 def _group_norm(channels: int, style: str) -> nn.GroupNorm:

@@ -178,7 +178,7 @@ def convert_source(
         used=plan.uses,
         dropped=plan.dropped,
         pos_embed_method=table.pos_embed_method,
-        notes=[*table.notes, *(table.hybrid_notes if _is_hybrid(plan) else ())],
+        notes=[*table.notes, *_notes_of(plan, table)],
         epsilon=table.epsilon,
         num_heads=_num_heads(plan, shapes),
         if_absent=plan.if_absent,
@@ -291,8 +291,12 @@ def _refuse_integers(plan: Plan, source: TensorSource) -> None:
                 )
 
 
-def _is_hybrid(plan: Plan) -> bool:
-    return any(name.startswith("patch_embed.backbone.") for name in plan.uses)
+def _notes_of(plan: Plan, table: Family) -> list[str]:
+    return [
+        note
+        for beginning, note in table.notes_if
+        if any(name.startswith(beginning) for name in plan.uses)
+    ]
 
 
 def _num_heads(plan: Plan, shapes: Mapping[str, Shape]) -> Optional[int]:

@@ -13,6 +13,7 @@ from passl.checkpoint.convert.conversion import convert_source, layout_of, recog
 from passl.checkpoint.convert.operations import Shape
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.sources import TensorSource, open_source
+from passl.checkpoint.sources.wrappers import OTHER_WEIGHTS
 from passl.errors import CheckpointError
 
 __all__ = ["ReadWeights", "read_weights"]
@@ -60,7 +61,9 @@ def read_weights(
     """
     with open_source(path) as source:
         if source.format == "paddle" and _is_ours(source, shapes):
-            return ReadWeights(read_arrays(path))
+            wrapped = bool(source.wrapper)  # in an entry of the file, as "model"
+            arrays = {name: source.read(name) for name in source.names()} if wrapped else None
+            return ReadWeights(arrays or read_arrays(path), notes=tuple(_other_weights(source)))
         conversion = convert_source(source, allow=allow, allow_non_finite=True)
         conversion = conversion.shaped_for(shapes)
         return ReadWeights(
@@ -69,8 +72,18 @@ def read_weights(
             pos_embed_method=conversion.pos_embed_method,
             dropped=conversion.dropped,
             num_heads=conversion.num_heads,
-            notes=tuple(conversion.notes),
+            notes=(*conversion.notes, *_other_weights(source)),
         )
+
+
+def _other_weights(source: TensorSource) -> list[str]:
+    """A word for each other set of weights in the file, such as an average that was kept."""
+    return [
+        f"{source.wrapper or 'the file'} was read; {key} holds weights too: passl-convert "
+        f"--wrapper {key} makes a file of them"
+        for key, what in source.ignored.items()
+        if OTHER_WEIGHTS in what
+    ]
 
 
 def _is_ours(source: TensorSource, names: Collection[str]) -> bool:

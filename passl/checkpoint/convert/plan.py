@@ -12,11 +12,11 @@ from passl.checkpoint.convert.operations import OPERATIONS, Shape
 from passl.checkpoint.convert.rules import Drop, Family, Rule, matcher, numbered
 from passl.errors import CheckpointError
 
-__all__ = ["Names", "Plan", "Use", "make_plan", "num_known"]
+__all__ = ["TORCH_PREFIXES", "Names", "Plan", "Use", "make_plan", "num_known"]
 
 _MASTER = "master_weights/"
-#: What torch's data-parallel and compiled models put before every name.
-_TORCH_PREFIXES = r"(?:module\.|_orig_mod\.)*"
+#: What torch's data-parallel and compiled models and Lightning's modules put before every name.
+TORCH_PREFIXES = r"(?:module\.|_orig_mod\.|model\.|net\.|backbone\.)*"
 _NUM_LISTED = 10
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
@@ -151,7 +151,7 @@ def num_known(family: Family, names: Sequence[str]) -> int:
 
 
 def _stripped(name: str, family: Family) -> str:
-    return re.sub(f"^{_TORCH_PREFIXES}(?:{family.strip})?", "", name)
+    return re.sub(f"^{TORCH_PREFIXES}(?:{family.strip})?", "", name)
 
 
 def _applies(rule: Rule, names: Names) -> bool:

@@ -78,7 +78,7 @@ class Family:
         pos_embed_method: what this origin uses for another image size.
         epsilon: of its layer normalisations; no file says it.
         notes: what a user of such weights must know.
-        hybrid_notes: likewise, of weights with a ResNet in front of the transformer.
+        notes_if: likewise, of weights of which a tensor of ours begins so: (beginning, note).
         source: where the names come from.
     """
 
@@ -92,7 +92,7 @@ class Family:
     strip: str = ""
     epsilon: float = 1e-6
     notes: tuple[str, ...] = field(default=())
-    hybrid_notes: tuple[str, ...] = field(default=())
+    notes_if: tuple[tuple[str, str], ...] = field(default=())
 
     @property
     def table_version(self) -> str:

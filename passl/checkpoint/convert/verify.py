@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from passl.checkpoint.convert.conversion import Conversion
+from passl.checkpoint.convert.plan import TORCH_PREFIXES
 from passl.checkpoint.convert.targets import Target
 from passl.checkpoint.convert.to_timm import TimmArrays
 from passl.checkpoint.sources import TensorSource, open_source
@@ -29,8 +30,7 @@ _NUM_IMAGES = 2
 _SEED = 0
 #: Families whose files timm loads itself, and ours, which it loads as written for it.
 _TIMM_LOADS = ("timm", "deit", "dinov2", "google", "passl")
-#: What torch's data-parallel and compiled models put before every name.
-_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)*")
+_PREFIXES = re.compile(f"^{TORCH_PREFIXES}")
 #: What an image meets first: a hybrid's stem, or the projection of the patches.
 _FIRST_CONVOLUTIONS = (
     "patch_embed.backbone.stem.conv.weight",

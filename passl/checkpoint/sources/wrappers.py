@@ -18,7 +18,7 @@ from passl.checkpoint.sources.source import MAX_TENSORS
 from passl.checkpoint.sources.spans import Damage, Stored
 from passl.errors import CheckpointError
 
-__all__ = ["WRAPPERS", "Found", "ToTensor", "find_tensors"]
+__all__ = ["OTHER_WEIGHTS", "WRAPPERS", "Found", "ToTensor", "find_tensors"]
 
 #: Keys under which training scripts keep weights, in the order in which they are tried.
 WRAPPERS = (
@@ -35,6 +35,8 @@ WRAPPERS = (
     "state_dict_ema",
     "ema",
 )
+#: In the description of an entry that was not chosen though it could have been.
+OTHER_WEIGHTS = "weights too"
 #: Parts of keys of what is no weight though it holds tensors.
 _NOT_WEIGHTS = ("optim", "scaler", "sched", "rng", "random")
 _MAX_DEPTH = 16
@@ -122,7 +124,7 @@ def _descend(
             path = "/".join([*keys, _text(other)])
             what = _describe(value, to_tensor)
             if _text(other) in WRAPPERS and _holds_tensors(value, to_tensor):
-                what += f", weights too: --wrapper {path} takes them instead"
+                what += f", {OTHER_WEIGHTS}: --wrapper {path} takes them instead"
             ignored[path] = what
     keys.append(key)
 

@@ -132,6 +132,13 @@ def test_another_number_of_classes_is_refused_with_the_setting_that_allows_it():
     )
 
 
+def test_fine_tuning_is_not_advised_where_it_would_not_help():
+    source = state(Tiny())
+    del source["pos_embed"]
+    for finetune in (False, True):
+        assert "Global.finetune" not in problem(Tiny(), source, finetune=finetune)
+
+
 def test_integers_are_no_weights():
     arrays = state(Tiny())
     arrays["head.bias"] = np.arange(3)

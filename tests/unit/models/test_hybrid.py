@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from passl.layers.errors import InputShapeError, ModelArgumentError
+from passl.layers.resnet import Bottleneck
 from passl.models import create_model, model_spec
 from passl.models.hybrid import HybridVisionTransformer
 from passl.models.summary import num_parameters
@@ -92,6 +93,19 @@ def test_a_backbone_starts_as_its_shortcuts(scheme: str):
     kernel = weights[f"{backbone}.conv2.weight"]  # 64 to 64 channels, 3x3
     std = {"google": (1 / 576) ** 0.5, "timm": (2 / 576) ** 0.5, "passl": (2 / 576) ** 0.5}[scheme]
     assert kernel.std() == pytest.approx(std, rel=0.03)
+
+
+def test_a_branch_that_starts_at_zero_learns():
+    """Its last weights are 0, and so is what Paddle's kernel for CPUs gives as their gradient."""
+    channels, rng = 128, np.random.default_rng(0)
+    norm = Bottleneck(channels, 32, 1, "google").norm3
+    norm.weight.set_value(np.zeros(channels, np.float32))
+    x, upstream = rng.standard_normal((2, 2, channels, 3, 5)).astype("float32")
+    (norm(paddle.to_tensor(x)) * paddle.to_tensor(upstream)).sum().backward()
+    groups = x.reshape(2, 32, -1).astype("float64")
+    normal = (groups - groups.mean(-1, keepdims=True)) / groups.std(-1, keepdims=True)
+    expected = (normal.reshape(x.shape) * upstream).sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(norm.weight.grad.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_hybrid_exports_with_an_open_batch():

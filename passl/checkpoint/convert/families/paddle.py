@@ -39,5 +39,10 @@ PASSL = Family(
     ),
     layout="paddle",
     pos_embed_method="bicubic",
+    notes_if=(
+        ("patch_embed.backbone.",
+         "A hybrid trained with hybrid_style=google, the default, has constants that timm's models "
+         "have not, so its logits differ a little there."),
+    ),
     source="PASSL 2.5 and PLSC, vision_transformer.py",
 )

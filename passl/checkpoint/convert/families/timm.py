@@ -78,9 +78,14 @@ TIMM = Family(
     title="timm's vision transformers, DeiT, DeiT-III and hybrids",
     rows=vit_rows("transpose"),
     pos_embed_method="bicubic_antialias",
-    hybrid_notes=(
-        "timm's hybrids have other constants than Google's: give the model hybrid_style=timm for "
-        "weights that were trained with timm.",
+    notes_if=(
+        (f"{_BACKBONE}.",
+         "timm's hybrids have other constants than Google's: give the model hybrid_style=timm for "
+         "weights that were trained with timm."),
+        ("norm_pre.",
+         "CLIP of OpenAI, DFN and MetaCLIP (timm's names with quickgelu) was trained with "
+         "x * sigmoid(1.702 x) in place of GELU, which no file says and no model here has: such "
+         "weights compute other features here; those of OpenCLIP without quickgelu do not."),
     ),
     source="timm 1.0.31, state dicts of its vision transformers",
 )

@@ -54,9 +54,10 @@ VIT_PYTORCH = Family(
         Rule("head.bias", ("head.bias",), if_absent=NO_HEAD),
     ),
     pos_embed_method="zoom",
-    hybrid_notes=(
-        "It computes the ResNet of a hybrid in another way (padding, one norm group a channel in "
-        "the shortcut), so one that was trained there gives other logits here.",
+    notes_if=(
+        (f"{_BACKBONE}.",
+         "It computes the ResNet of a hybrid in another way (padding, one norm group a channel in "
+         "the shortcut), so one that was trained there gives other logits here."),
     ),
     source="jeonsworld/ViT-pytorch, modeling.py and modeling_resnet.py",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,7 @@ SPELLINGS = {
     "timm": (foreign.timm_params, "timm"),
     "data parallel and compiled": (
         lambda: {f"module._orig_mod.{k}": v for k, v in foreign.timm_params().items()}, "timm"),
+    "lightning": (lambda: {f"model.net.{k}": v for k, v in foreign.timm_params().items()}, "timm"),
     "huggingface": (lambda: foreign.as_huggingface(foreign.timm_params()), "huggingface"),
     "vit_pytorch": (lambda: foreign.as_vit_pytorch(foreign.timm_params()), "vit_pytorch"),
     "lucidrains": (lambda: foreign.as_lucidrains(foreign.timm_params()), "lucidrains"),
@@ -103,6 +105,15 @@ def test_head0_of_passl_2_is_the_representation_layer(tmp_path):
     with open_source(tmp_path / "x.pdparams") as source:
         model = filled(convert_source(source).arrays, representation_size=48)
     np.testing.assert_array_equal(model.pre_logits.fc.weight.numpy(), np.eye(48))
+
+
+def test_a_normalisation_before_the_blocks_brings_a_word_on_quick_gelu(tmp_path):
+    """timm's quickgelu models have the same tensors; only their names tell them apart."""
+    plain = foreign.timm_params()
+    clip = {**plain, **{f"norm_pre.{part}": plain[f"norm.{part}"] for part in ("weight", "bias")}}
+    for arrays, is_told in ((plain, False), (clip, True)):
+        with open_source(foreign.save(tmp_path / "x.safetensors", arrays)) as source:
+            assert any("quickgelu" in note for note in convert_source(source).notes) == is_told
 
 
 @pytest.mark.parametrize("dump", ["", "opt/target/", "params/", "params/img/"])
@@ -390,6 +401,20 @@ def test_load_pretrained_converts_on_the_fly_and_says_so(tmp_path):
     assert "converted by table huggingface-1" in str(report)
     assert "not used vit.embeddings.mask_token: the token of masked patches" in str(report)
     assert "note: Hugging Face's ViT normalises with an epsilon of 1e-12" in str(report)
+
+
+def test_averaged_weights_that_were_left_in_the_file_are_told(tmp_path):
+    ours = {name: array.numpy() for name, array in
+            create_model("VisionTransformer", **foreign.TINY).state_dict().items()}
+    averaged = {name: array + 1 for name, array in ours.items()}
+    content = {"model": ours, "model_ema": averaged, "epoch": 3}
+    (tmp_path / "x.pdparams").write_bytes(pickle.dumps(content))
+    model = create_model("VisionTransformer", **foreign.TINY)
+    report = load_pretrained(model, tmp_path / "x.pdparams")
+    np.testing.assert_array_equal(model.cls_token.numpy(), ours["cls_token"])
+    assert "model was read; model_ema holds weights too: passl-convert --wrapper model_ema" in (
+        str(report)
+    )
 
 
 def test_finetuning_a_google_file_resizes_as_google_does():
