@@ -200,7 +200,8 @@ def check_continuable(
     refused += [
         Change(key, before[name], now[name], what)
         for name, (key, what) in _PLAN_KEYS.items()
-        if before.get(name, now[name]) != now[name]
+        # What one of the two does not know cannot be compared.
+        if None not in (before.get(name), now[name]) and before[name] != now[name]
     ]
     patterns = config.Global.allow_config_change
     refused = [change for change in refused if not is_allowed(change.key, patterns)]
@@ -224,7 +225,8 @@ def check_continuable(
 _PLAN_KEYS = {
     "global_batch_size": ("Global.global_batch_size", ""),
     "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
-    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels and of the classes"),
+    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels"),
+    "classes": ("DataLoader.Train.dataset", "digest of the names of the classes"),
     "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
@@ -22,6 +22,7 @@ from passl.engine.plan import RunPlan
 from passl.errors import CheckpointError
 
 __all__ = [
+    "classes_digest",
     "labels_digest",
     "learned_classes",
     "read_state",
@@ -76,6 +77,7 @@ def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> d
             "steps_per_epoch": plan.steps_per_epoch,
             "num_samples": loader.num_samples,
             "labels": labels_digest(loader.dataset),
+            "classes": classes_digest(loader.dataset),
             "num_processes": world.size,
         },
         "classes": _class_names(config, loader.dataset),
@@ -104,7 +106,7 @@ def _class_names(config: Config, dataset: Any) -> Optional[list[str]]:
 
 
 def labels_digest(dataset: Any) -> Optional[str]:
-    """A digest of all labels in their order, and of the names of the classes; None if not known.
+    """A digest of the labels of all samples, in their order; None if the data set has none.
 
     A folder of images whose class folders were renamed has as many samples as before, and its
     numbers mean other classes than the head has learnt.
@@ -112,11 +114,19 @@ def labels_digest(dataset: Any) -> Optional[str]:
     labels = getattr(dataset, "labels", None)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return None
-    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8").data, digest_size=8)
+    return _digest(np.ascontiguousarray(labels, dtype="<i8").data)
+
+
+def classes_digest(dataset: Any) -> Optional[str]:
+    """A digest of the names of the classes, by label; None if the data set does not know them."""
     classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        digest.update(json.dumps(classes).encode())
-    return digest.hexdigest()
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return None
+    return _digest(json.dumps(classes).encode())
+
+
+def _digest(data: Union[bytes, memoryview]) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def versions() -> dict[str, str]:
