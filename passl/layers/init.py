@@ -6,7 +6,7 @@ that dropout uses.  Here each parameter has a generator of its own, seeded by th
 the parameter's name: adding a layer, or another number of classes, leaves the others as they were.
 
     with init_seed(2021):
-        trunc_normal_(model.pos_embed, rng_for("pos_embed"), std=0.02)
+        normal_(model.pos_embed, rng_for("pos_embed"), std=0.02)
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ _BASE: dict[str, Any] = {"embed_dim": 768, "depth": 12, "num_heads": 12}
 _LARGE: dict[str, Any] = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
 _HUGE: dict[str, Any] = {"embed_dim": 1280, "depth": 32, "num_heads": 16}
 
-# Truncated normals of 0.02, as in DeiT's own code; PASSL's have 0.002.
+# Normals of 0.02, as in DeiT's own code; PASSL's are of 0.002.
 _DEIT: dict[str, Any] = {
     "patch_size": 16, "qkv_bias": True, "epsilon": 1e-6, "init_scheme": "timm",
 }

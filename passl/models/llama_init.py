@@ -2,14 +2,14 @@
 
 ======================= =========================================
 patch_embed.proj        uniform in +-1 / sqrt(fan_in), bias too
-pos_embed               truncated normal 0.02
-cls_token               normal 1e-6 (ViT-LLaMA), truncated normal 0.02 (iLLaMA)
-every linear weight     truncated normal 0.02, bias 0
+pos_embed               N(0, 0.02)
+cls_token               N(0, 1e-6) (ViT-LLaMA), N(0, 0.02) (iLLaMA)
+every linear weight     N(0, 0.02), bias 0
 normalisations          1, bias 0
 ======================= =========================================
 
-Source: the released code of both; the truncated normal is cut at two standard deviations, theirs
-at 100.
+Source: the released code of both, whose truncated normal is cut at -2 and 2: at 100 standard
+deviations, where nothing is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def initialize_like_timm(
         rng = init.rng_for(name)
         if name.startswith("patch_embed.proj."):
             init.uniform_(parameter, rng, bound=bound)
-        elif name == "cls_token" and cls_token_std < 1e-3:
+        elif name == "cls_token":
             init.normal_(parameter, rng, std=cls_token_std)
-        elif name in ("cls_token", "pos_embed") or len(parameter.shape) == 2:
-            init.trunc_normal_(parameter, rng, std=0.02)
+        elif name == "pos_embed" or len(parameter.shape) == 2:
+            init.normal_(parameter, rng, std=0.02)

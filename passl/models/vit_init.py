@@ -5,19 +5,19 @@ parameter               passl                  google                   timm
 ======================= ====================== ======================== ==========================
 patch_embed.proj.weight N(0, sqrt(2 / fan_in)) lecun normal             uniform 1 / sqrt(fan_in)
 patch_embed.proj.bias   0                      0                        uniform 1 / sqrt(fan_in)
-pos_embed               N(0, 0.02)             N(0, 0.02)               truncated normal 0.02
+pos_embed               N(0, 0.02)             N(0, 0.02)               N(0, 0.02)
 cls_token               0                      0                        N(0, 1e-6)
-attn.qkv.weight         xavier as one matrix   xavier for q, k, v each  truncated normal 0.02
-attn.proj.weight        xavier                 xavier                   truncated normal 0.02
-mlp weights             xavier                 xavier                   truncated normal 0.02
+attn.qkv.weight         xavier as one matrix   xavier for q, k, v each  N(0, 0.02)
+attn.proj.weight        xavier                 xavier                   N(0, 0.02)
+mlp weights             xavier                 xavier                   N(0, 0.02)
 mlp biases              N(0, 1e-6)             N(0, 1e-6)               0
-pre_logits.fc.weight    xavier                 lecun normal             truncated normal 0.02
-head.weight             xavier behind a        0                        truncated normal 0.02
+pre_logits.fc.weight    xavier                 lecun normal             N(0, 0.02)
+head.weight             xavier behind a        0                        N(0, 0.02)
                         representation layer,
                         else 0
 head.bias               -10 or 0, likewise     0                        0
 reg_token               0                      0                        N(0, 1e-6)
-dist_token              truncated normal 0.02  truncated normal 0.02    truncated normal 0.02
+dist_token              N(0, 0.02)             N(0, 0.02)               N(0, 0.02)
 head_dist               as head                as head                  as head
 backbone convolutions   N(0, sqrt(2 / fan_in)) lecun normal             N(0, sqrt(2 / fan_out))
 ======================= ====================== ======================== ==========================
@@ -123,7 +123,7 @@ def _timm(parameters: Mapping[str, paddle.Tensor]) -> Rules:
         (r"patch_embed\.backbone\..*conv\d?\.weight", _he_normal_fan_out),
         (r"patch_embed\.proj\.(weight|bias)", partial(init.uniform_, bound=bound)),
         (r"cls_token|reg_token", partial(init.normal_, std=1e-6)),
-        (rf"pos_embed|{linear}", partial(init.trunc_normal_, std=0.02)),
+        (rf"pos_embed|{linear}", partial(init.normal_, std=0.02)),
         *_AS_CREATED,
     ]
 
@@ -143,7 +143,7 @@ def _he_normal_fan_out(tensor: paddle.Tensor, rng: np.random.Generator) -> None:
 
 # What the schemes share, before their own rules.
 _COMMON: Rules = [
-    (r"dist_token", partial(init.trunc_normal_, std=0.02)),
+    (r"dist_token", partial(init.normal_, std=0.02)),
     (r"patch_embed\.backbone\..*\.norm3\.weight", _constant(0.0)),
 ]
 # And after them, what stays as it was created: zeros, ones for the weight of a normalisation, and

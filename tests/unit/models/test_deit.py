@@ -92,8 +92,8 @@ def test_the_second_token_starts_as_deit_starts_it(scheme: str):
         "DeiT_tiny_distilled_patch16_224", init_scheme=scheme, depth=1, img_size=32
     )
     token = model.dist_token.numpy()
-    assert np.abs(token).max() <= 0.04
-    assert token.std() == pytest.approx(0.0176, rel=0.15)
+    assert token.std() == pytest.approx(0.02, rel=0.15)
+    assert 0.04 < np.abs(token).max() < 0.12  # of 192 normal numbers some pass two deviations
     heads = [model.head.weight.numpy(), model.head_dist.weight.numpy()]
     assert [bool(head.any()) for head in heads] == [scheme == "timm"] * 2
 
