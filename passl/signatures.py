@@ -296,13 +296,18 @@ class _ModuleReader:
         )
 
     def _target(
-        self, name: str
+        self, name: str, *, imported: bool = False
     ) -> tuple[_ModuleReader, Optional[Union[ast.ClassDef, _Function]]]:
-        """The definition called ``name`` here or where it is imported from, and its reader."""
-        if name in self.definitions:
+        """The definition called ``name`` here or where it is imported from, and its reader.
+
+        Args:
+            name: in this module.
+            imported: it is not one of this module's own, whatever is defined here.
+        """
+        if name in self.definitions and not imported:
             return self, self.definitions[name]
-        module = self._imports().get(name)
-        if module is None:
+        module, name = self._imports().get(name, ("", name))
+        if not module:
             return self, None
         if module not in self.readers:
             source = find_source(module)
@@ -313,14 +318,13 @@ class _ModuleReader:
         reader = self.readers[module]
         return reader, reader.definitions.get(name)
 
-    def _imports(self) -> dict[str, str]:
-        """Names that ``from module import name`` binds, and the module each comes from."""
+    def _imports(self) -> dict[str, tuple[str, str]]:
+        """Names that ``from module import name`` binds -> that module, and the name there."""
         return {
-            alias.name: self._absolute(node)
+            alias.asname or alias.name: (self._absolute(node), alias.name)
             for node in self.tree.body
             if isinstance(node, ast.ImportFrom) and node.module
             for alias in node.names
-            if alias.asname in (None, alias.name)
         }
 
     def _absolute(self, node: ast.ImportFrom) -> str:
@@ -381,10 +385,11 @@ class _ModuleReader:
         near = ("passl", self.module.partition(".")[0])
         for base in node.bases:
             name = getattr(base, "id", "")
-            home = self._imports().get(name, "").partition(".")[0]
-            if name not in self.definitions and home not in near:
+            imported = name == node.name or name not in self.definitions
+            home = self._imports().get(name, ("", ""))[0].partition(".")[0]
+            if imported and home not in near:
                 continue
-            owner, parent = self._target(name)
+            owner, parent = self._target(name, imported=imported)
             found = owner._constructor(parent) if isinstance(parent, ast.ClassDef) else None
             if found is not None:
                 return found

@@ -106,7 +106,7 @@ class TypeSpec:
 
     def _check_float(self, value: Any) -> tuple[Any, list[Problem]]:
         number = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        if not isinstance(number, float) or math.isnan(number) or not self._in_range(number):
+        if not isinstance(number, float) or not math.isfinite(number) or not self._in_range(number):
             return value, [self._wrong(value)]
         return number, []
 
@@ -187,7 +187,10 @@ class TypeSpec:
         return Problem((), self._sentence(value), value)
 
     def _sentence(self, value: Any) -> str:
-        return f"expected {self.describe()}, found {_shown(value)}"
+        wanted = self.describe()
+        if isinstance(value, float) and math.isinf(value):
+            wanted = wanted.replace("a number", "a finite number", 1)
+        return f"expected {wanted}, found {_shown(value)}"
 
     def describe(self) -> str:
         """The admitted values in words: ``a whole number of at least 1``."""

@@ -114,9 +114,14 @@ def _verify_content(path: Path, expected: FileDigest) -> None:
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """``content`` as an indented JSON file.
 
-    Floats keep all their bits; NaN and infinities are written as Python writes them.
+    Floats keep all their bits; NaN and infinities are written as Python writes them, and a name of
+    a file that is no UTF-8 in escapes that give it back.
     """
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2).encode("ascii")
+    return text + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if texts:
         print("\n\n".join(texts))
     if unknown:
-        raise ConfigError("\n".join(unknown))
+        raise ConfigError(unknown)
     return EXIT_OK
 
 

@@ -16,6 +16,7 @@ from passl.cli.weights import print_weights_of, show_weights, weights_table
 from passl.errors import EXIT_OK, ConfigError
 from passl.models import list_models, model_spec, nearest_models
 from passl.models.summary import cost, image_size
+from passl.registry import import_user_modules
 from passl.signatures import ParamSpec
 
 __all__ = ["build_parser", "main"]
@@ -26,6 +27,7 @@ examples:
   passl-models 'ViT*_384'                by name or alias; upper and lower case are the same
   passl-models show ViT_base_patch16_224 its arguments, their defaults and what they mean
   passl-models 'vit_base*' --json        for programs
+  passl-models 'My*' --imports my_project.models   those of your own as well
   passl-models --pretrained 'deit*'      public weights by name, model or file
   passl-models show deit_tiny_patch16_224-a1311bcf.pth   how to fetch and convert them
 """
@@ -37,6 +39,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    import_user_modules(args.imports)
     if args.pattern == "show":
         return _show(args)
     if args.pretrained and args.name is None:
@@ -62,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("name", nargs="?", help="with 'show': the model")
     parser.add_argument(
         "--pretrained", action="store_true", help="list public weights instead of models"
+    )
+    parser.add_argument(
+        "--imports", nargs="+", default=[], metavar="MODULE", help="modules with models of yours"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

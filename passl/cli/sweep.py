@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from passl.config import Config, load_config
 from passl.distributed.host import installed_versions
 from passl.engine.stopping import STOP_FILE, StopRequest, catching_signals
 from passl.errors import EXIT_OK, CheckpointError, ConfigError
+from passl.installed import is_installed
 from passl.runtime import available_cores
 from passl.sweep.factors import parse_grid, parse_random
 from passl.sweep.plan import Sweep, plan_sweep
@@ -346,7 +346,7 @@ def _notes(config: Config) -> list[str]:
             f"Global.checkpoint is {config.Global.checkpoint or 'null'}, not auto, so a run that "
             "is interrupted does not go on from its own checkpoint"
         )
-    if importlib.util.find_spec("matplotlib") is None:
+    if not is_installed("matplotlib"):
         notes.append("no picture will be drawn: pip install matplotlib")
     return notes
 
@@ -357,7 +357,7 @@ def _compare(folder: Path, by: Optional[str]) -> int:
     keys, records = read_sweep(folder)
     results = read_results(keys, records, folder, by)
     written = results.write()
-    if importlib.util.find_spec("matplotlib") is not None:
+    if is_installed("matplotlib"):
         from passl.sweep.picture import draw_results
 
         written.append(draw_results(results, folder / "results.png"))

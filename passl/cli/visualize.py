@@ -147,7 +147,7 @@ def _attention(arguments: argparse.Namespace) -> list[Path]:
     from passl.export.live import class_names
     from passl.visualize import attention_sheet as sheets
 
-    names = class_names(config, dataset)
+    names = class_names(config, dataset, learned=trained.classes)
     written: list[Path] = []
     for picture in pictures:
         maps = sheets.look(
@@ -343,11 +343,15 @@ def _confusion(arguments: argparse.Namespace) -> list[Path]:
     loader = source.eval_loader(config)
     trained = source.trained_model(config, weights)
 
+    from passl.engine.class_agreement import compare_classes
     from passl.export.live import class_names
     from passl.visualize.confusion import confuse, save_confusions, save_mistakes
     from passl.visualize.confusion_sheet import draw_confusion, draw_mistakes
 
-    names = class_names(config, loader.dataset)
+    warning = compare_classes(config, loader.dataset, trained.classes)
+    if warning is not None:
+        print(warning)
+    names = class_names(config, loader.dataset, learned=trained.classes)
     confusion = confuse(trained.layer, loader)
     print(f"top1 {confusion.accuracy:.5f} of {confusion.samples} samples")
     out, title = Path(arguments.out) / trained.name, trained.title()

@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields
 from typing import Any, Optional, TypeVar
 
 from passl.config.compat import NOT_AVAILABLE
+from passl.config.foreign import FOREIGN
 from passl.config.messages import article, expectation, shown, value_hint
 from passl.config.places import field_types, home_of, nested_section
 from passl.config.schema import Sections
@@ -302,7 +303,8 @@ class Checker:
             self.report(full, f"{spec.name} gets this from the engine; remove it", origin)
             return
         known = [*(item.name for item in spec.configurable), *sorted(lifted)]
-        home = home_of(key, path, self.tree)
+        ours = FOREIGN.get(key, "").rpartition(".")[2]
+        home = _join(path, ours) if ours in known else home_of(key, path, self.tree)
         if home is not None:
             hint = f"; that key belongs at {home}"
         else:

@@ -93,6 +93,23 @@ def _check_mode(config: Config, mode: Mode, report: Report, sound: Callable[...,
         report("Metric.Eval", "missing; evaluation needs a metric (or Loss.Eval)")
     if mode == "train":
         _check_training(config, report, sound)
+    _check_strict(config, report, sound)
+
+
+def _check_strict(config: Config, report: Report, sound: Callable[..., bool]) -> None:
+    """Precision that no CPU has; what a GPU can do is known where it is."""
+    low = config.FP16
+    if (
+        low.strict
+        and low.level != "O0"
+        and config.Global.device == "cpu"
+        and sound("FP16", "Global.device")
+    ):
+        report(
+            "FP16.level",
+            f"{low.level} {low.dtype} does not exist on a CPU; use -o "
+            "FP16.level=O0, or FP16.strict=false to run in fp32 instead",
+        )
 
 
 def _check_training(config: Config, report: Report, sound: Callable[..., bool]) -> None:

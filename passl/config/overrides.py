@@ -94,11 +94,10 @@ def _set(
 
 
 def _set_item(cursor: _Cursor, node: ListNode, last: str, value: Node, *, append: bool) -> None:
-    if append and last.isdecimal() and int(last) <= len(node.items):
-        node.items.insert(int(last), value)
-        return
-    position = cursor.position(node, last)
-    node.items[position] = value
+    is_end = append and last == str(len(node.items))
+    position = len(node.items) if is_end else cursor.position(node, last)
+    # With '+' nothing is replaced, whatever way the place is written.
+    node.items[position : position + (not append)] = [value]
 
 
 def _remove(tree: MapNode, segments: list[str]) -> None:

@@ -45,14 +45,21 @@ def nested_section(spec: TypeSpec) -> Optional[type]:
 def home_of(key: str, section: str, tree: MapNode) -> Optional[str]:
     """The full path where ``key``, found in ``section``, would be right; None if unknown."""
     candidates = list(_fixed_places().get(key, ()))
+    foreign = FOREIGN.get(key, "")
     for path, kind in _COMPONENTS:
         name = find(tree, [*path.split("."), "name"])
         spec = REGISTRIES[kind].spec(name.value) if isinstance(name, Leaf) and name.value else None
-        param = spec.param(key) if spec is not None else None
+        if spec is None:
+            continue
+        param = spec.param(key)
         if param is not None and not param.runtime:
             candidates.append(f"{path}.{key}")
-    if key in FOREIGN:
-        candidates.append(FOREIGN[key])
+        place, _, ours = foreign.rpartition(".")
+        is_argument = ours != "name" and foreign not in _fixed_places().get(ours, ())
+        if place == path and is_argument and spec.param(ours) is None:
+            foreign = ""  # this component has another name for it, or nothing of the kind
+    if foreign:
+        candidates.append(foreign)
     here = f"{section}.{key}" if section else key
     candidates = [path for path in candidates if path != here]
     mode = "Eval" if section.startswith("DataLoader.Eval") else "Train"

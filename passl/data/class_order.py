@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Optional
 
@@ -17,9 +18,10 @@ def moved_class(first: Sequence[str], second: Sequence[str]) -> Optional[tuple[s
         first, second: names by label.
     """
     theirs: dict[str, list[int]] = {}
+    ours = Counter(first)
     for label, name in enumerate(second):
         theirs.setdefault(name, []).append(label)
     for label, name in enumerate(first):
-        if name in theirs and label not in theirs[name] and first.count(name) == 1:
+        if ours[name] == 1 and name in theirs and label not in theirs[name]:
             return name, label, theirs[name][0]
     return None

@@ -34,7 +34,7 @@ __all__ = [
 def init_world(world: World) -> None:
     """Join the other processes; nothing to do alone."""
     if world.is_distributed:
-        with _sigterm_ends(), talking("addresses"):
+        with _signals_end(), talking("addresses"):
             paddle.distributed.init_parallel_env()
 
 
@@ -148,18 +148,24 @@ def _digest(data: Any) -> int:
 
 
 @contextmanager
-def _sigterm_ends() -> Iterator[None]:
-    """Let SIGTERM end the process at once.
+def _signals_end() -> Iterator[None]:
+    """Let SIGTERM, Ctrl-C and a closed terminal end the process at once.
 
     While Paddle waits for the others no handler of Python runs, so a process whose peer died before
-    it came would ignore the launcher, which kills only after 30 s.  There is nothing to save yet.
+    it came would ignore the launcher, which kills only after 30 s, or a person, and wait on unseen.
+    There is nothing to save yet.  What is ignored, as ``nohup`` has SIGHUP, stays so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    before = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        # None: not installed from Python, so Python cannot put it back.
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            # None: not installed from Python, so Python cannot put it back.
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -1,7 +1,8 @@
 """From a checked config to a run, by a short list of builders in one order.
 
-    data -> logs -> device -> state to continue from -> model -> pretrained weights -> evaluation
-    -> loss, metrics -> schedule -> groups, optimizer -> precision -> hooks -> state in place
+    data -> lock of the folder -> logs -> device -> state to continue from -> model
+    -> pretrained weights -> evaluation -> loss, metrics -> schedule -> groups, optimizer
+    -> precision -> hooks -> state in place
 
 Data comes first and without Paddle: what is missing on disk is said within a second.  No builder
 changes the config; a part that a mode does not need is not built.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from passl.checkpoint.resolve import resolve_checkpoint
+from passl.checkpoint.store import CheckpointStore
 from passl.config import BatchPlan, Config, plan_batches, require
 from passl.config.durations import parse_duration
 from passl.distributed.talk import PeerLostError
@@ -198,17 +200,40 @@ def build_run(config: Config, mode: str = "train") -> Run:
         from passl.engine.parts import Builder
 
         import_user_modules(config.Global.imports, execute=True)
-        builder = Builder(config, mode, world, run_dir, batches)
-        builder.reporter.log(settings.describe())
-        try:
-            builder.set_device()
-            peers.met()
-            run = builder.build(loaders)
-        except Exception as error:
-            builder.reporter.failed(error)
-            raise
+        with _own_folder(config, mode, run_dir, world) as (store, unlocked):
+            builder = Builder(config, mode, world, run_dir, batches)
+            builder.reporter.log(settings.describe())
+            if unlocked is not None:
+                builder.reporter.warn(unlocked)
+            try:
+                builder.set_device()
+                peers.met()
+                run = builder.build(loaders, store)
+            except Exception as error:
+                builder.reporter.failed(error)
+                raise
         run.peers = peers
         return run
+
+
+@contextmanager
+def _own_folder(
+    config: Config, mode: str, run_dir: Path, world: World
+) -> Iterator[tuple[CheckpointStore, Optional[str]]]:
+    """The checkpoints of the run, and why its folder cannot be locked, if that is so.
+
+    A training has the folder to itself before it writes a line: the log there may be another run's.
+    It keeps the folder if all goes well within, and gives it back otherwise.
+
+    Raises:
+        CheckpointError: another run is at work in the folder, or it cannot be written.
+    """
+    store = CheckpointStore(run_dir, config.Global.max_num_latest_checkpoint)
+    try:
+        yield store, store.prepare() if mode == "train" and world.is_main else None
+    except BaseException:
+        store.close()
+        raise
 
 
 @contextmanager
@@ -289,9 +314,14 @@ def _refuse_other_order(config: Config, train: Any, evaluated: Any) -> None:
     Raises:
         ConfigError: a class has one label in training and another in evaluation.
     """
+    from passl.data.class_names import known_names
     from passl.data.class_order import moved_class
 
-    names = [getattr(dataset, "classes", None) or () for dataset in (train, evaluated)]
+    sides = ((train, config.DataLoader.Train), (evaluated, config.DataLoader.Eval))
+    names = [
+        known_names(dataset, section.dataset if section is not None else {}) or ()
+        for dataset, section in sides
+    ]
     moved = moved_class(*names)
     if moved is not None:
         name, ours, theirs = moved

@@ -10,7 +10,7 @@ import paddle
 
 from passl.distributed.collectives import sum_over_ranks
 from passl.engine.evaluator import to_model_input
-from passl.engine.weights import record_beside
+from passl.engine.run_record import record_beside
 from passl.errors import CheckpointError
 from passl.quant.int8 import BINS, choose_range
 from passl.quant.simulation import Simulation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
+from passl.data.class_names import known_names
 from passl.distributed.collectives import all_ranks_have
 from passl.engine.teacher import build_teacher
 from passl.errors import CheckpointError, ConfigError
@@ -102,7 +103,8 @@ def build_distillation(
         _refuse_untaught(config, model)
         return None
     try:
-        classes = getattr(loader.dataset, "classes", None)
+        assert config.DataLoader.Train is not None  # the config check demands it
+        classes = known_names(loader.dataset, config.DataLoader.Train.dataset)
         teacher = build_teacher(config, loader.transforms, classes)
         side = config.Model.get("img_size")
         if isinstance(side, int):
@@ -119,9 +121,9 @@ def build_distillation(
             "Distillation.teacher: the processes do not read the same weights from "
             f"{known['path']}; all machines must see one file"
         )
-    what = "distillation token" if hasattr(model, "forward_distilled") else "logits"
+    student = "distillation token learns" if hasattr(model, "forward_distilled") else "logits learn"
     reporter.log(
-        f"teacher: {teacher.name}, weights of {known['path']}; the student's {what} learn from it: "
+        f"teacher: {teacher.name}, weights of {known['path']}; the student's {student} from it: "
         f"{section.type}, form {section.form}, alpha {section.alpha:g}, temperature "
         f"{section.temperature:g}"
     )

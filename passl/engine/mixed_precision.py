@@ -25,7 +25,7 @@ _LEAST_CAPABILITY = {"float16": 7, "bfloat16": 8}
 #: Names of operators that no layer runs any more -> what Paddle calls the operation in its lists,
 #: where a name that is not met does nothing.
 _RUNS_AS = {
-    "matmul": "matmul_v2", "mul": "matmul_v2", "sum": "reduce_sum", "mean": "reduce_mean",
+    "matmul": "matmul_v2", "mul": "matmul_v2", "sum": "reduce_sum",
     "transpose": "transpose2", "expand": "expand_v2",
     "lookup_table": "lookup_table_v2", "cross_entropy": "softmax_with_cross_entropy",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from passl.data.loader import Loader
 from passl.distributed.collectives import broadcast_parameters, check_equal, init_world
 from passl.distributed.world import World
 from passl.engine.build import Run
+from passl.engine.class_agreement import compare_classes
 from passl.engine.compiled import compile_model
 from passl.engine.device import choose_device, set_flags
 from passl.engine.distillation import build_distillation
@@ -36,12 +37,13 @@ from passl.engine.model_facts import (
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.quantization import evaluate_quantized, round_in_training
 from passl.engine.reporting import Reporter
-from passl.engine.resume import check_agreement, find_state, restore, run_record
+from passl.engine.resume import check_agreement, find_state, restore
+from passl.engine.run_record import learned_classes, record_beside, run_record
 from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
 from passl.engine.train_parts import TrainParts
 from passl.engine.trainer import Trainer
-from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
+from passl.engine.weights import differing_settings, weights_to_evaluate
 from passl.errors import ConfigError
 from passl.losses.combined import CombinedLoss
 from passl.models import create_model
@@ -80,26 +82,24 @@ class Builder:
         self.reporter = Reporter(run_dir, config, mode, world)
         self._precision: Optional[Precision] = None
 
-    def build(self, loaders: Mapping[str, Loader]) -> Run:
-        """All parts of the mode, and the run they make; :meth:`set_device` comes first."""
-        store = CheckpointStore(self.run_dir, self.config.Global.max_num_latest_checkpoint)
-        try:
-            return self._build(loaders, store)
-        except BaseException:
-            store.close()
-            raise
+    def build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
+        """All parts of the mode, and the run they make; :meth:`set_device` comes first.
 
-    def _build(self, loaders: Mapping[str, Loader], store: CheckpointStore) -> Run:
-        found = self.find_state(store) if self.mode == "train" else None
-        model = self.build_model(with_pretrained=self.mode == "train" and found is None)
+        Args:
+            loaders: ``Train`` and ``Eval``, those that the mode needs.
+            store: of the run's folder, which a training has locked.
+        """
+        is_training = self.mode == "train"
+        found = find_state(self.config, store, self.reporter) if is_training else None
+        model = self.build_model(with_pretrained=is_training and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":
-            self.load_for_evaluation(model)
+            learned = self.load_for_evaluation(model, loaders["Eval"])
             halve_for_evaluation(
                 model, self.build_precision_once(), self.config, self.reporter
             )
             quantized = evaluate_quantized(
-                self.config, model, evaluator, self.world, self.weights_to_evaluate()
+                self.config, model, evaluator, self.world, self.weights_to_evaluate(), learned
             )
             return Run(
                 self.config,
@@ -152,14 +152,6 @@ class Builder:
         paddle.set_device(device)
         self.reporter.device = device
         init_world(self.world)
-
-    def find_state(self, store: CheckpointStore) -> Optional[Path]:
-        """The training state to continue from, after the main process has tidied the folder."""
-        if self.world.is_main:
-            unlocked = store.prepare()
-            if unlocked is not None:
-                self.reporter.warn(unlocked)
-        return find_state(self.config, store, self.reporter)
 
     def build_model(self, with_pretrained: bool) -> Any:
         """The network with its initial or pretrained weights, equal on all ranks.
@@ -217,8 +209,16 @@ class Builder:
         )
         return str(report)
 
-    def load_for_evaluation(self, model: Any) -> None:
-        """Put the weights to evaluate in place; the log says which file they are from."""
+    def load_for_evaluation(self, model: Any, loader: Loader) -> Optional[list[str]]:
+        """Put the weights to evaluate in place; the log says which file they are from.
+
+        Args:
+            model: takes the weights.
+            loader: of the data, whose classes must be in the order that the weights learned.
+
+        Returns:
+            the names of the classes that they learned; None: unknown.
+        """
         path = self.weights_to_evaluate()
         record = record_beside(path)
         check_external(model, record, Path(path))
@@ -229,6 +229,11 @@ class Builder:
         if record:
             per_epoch = record["plan"]["steps_per_epoch"]
             self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
+        learned = learned_classes(record, self.config.Model.get("class_num"))
+        warning = compare_classes(self.config, loader.dataset, learned)
+        if warning is not None:
+            self.reporter.warn(warning)
+        return learned
 
     def say_settings(self, model: Any, record: Mapping[str, Any]) -> None:
         """State what besides the weights decides the result, and what it was while training."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import paddle
 
+from passl.data.class_names import classes_of
+from passl.data.names import printable
 from passl.engine.calibration import batches_of, calibrate, trained_ranges
 from passl.engine.class_report import ClassCounts
 from passl.engine.evaluator import Evaluator
@@ -13,7 +15,7 @@ from passl.engine.hooks.int8_ranges import Int8Ranges
 from passl.quant.simulation import Simulation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from paddle import Tensor
 
@@ -53,19 +55,25 @@ def round_in_training(config: Config, model: Any, reporter: Reporter) -> list[In
 
 
 def evaluate_quantized(
-    config: Config, model: Any, evaluator: Optional[Evaluator], world: World, weights: str
+    config: Config,
+    model: Any,
+    evaluator: Optional[Evaluator],
+    world: World,
+    weights: str,
+    classes: Optional[Sequence[str]] = None,
 ) -> Optional[QuantizedEvaluation]:
     """Let the model compute in the format of the config, and the evaluator count its classes.
 
     Args:
         weights: where the model's are from.
+        classes: names of those that the model has learned; None: unknown.
     """
     section = config.Quantization
     if section is None or section.format == "FP32" or evaluator is None:
         return None
     trained = trained_ranges(section, weights)
     quantized = QuantizedEvaluation(
-        section, model, evaluator.loader, config.Model["class_num"], world, trained
+        section, model, evaluator.loader, config.Model["class_num"], world, trained, classes
     )
     quantized.prepare()
     evaluator.watch(quantized.counts)
@@ -82,6 +90,7 @@ class QuantizedEvaluation:
         class_num: classes of the model.
         world: this process among all.
         trained: ranges of int8 that were trained; None: they are measured.
+        classes: names of those that the model has learned; None: those of the data.
 
     Attributes:
         counts: to be given to the evaluator as its last metric.
@@ -95,8 +104,9 @@ class QuantizedEvaluation:
         class_num: int,
         world: World,
         trained: Optional[TrainedRanges] = None,
+        classes: Optional[Sequence[str]] = None,
     ) -> None:
-        self._trained = trained
+        self._trained, self._classes = trained, classes
         self._section, self._model, self._loader, self._world = section, model, loader, world
         self.counts = ClassCounts(class_num)
         self._simulation = Simulation(model, section.format, section.rounding)
@@ -135,8 +145,9 @@ class QuantizedEvaluation:
                 f"largest error of a layer: {self._errors[name]:.3e} at {name} (norm of the "
                 f"difference to float32 over the norm, {len(self._errors)} layers)"
             )
-        names = getattr(self._loader.dataset, "classes", None)
-        for line in self.counts.table(self._world, names):
+        names = self._classes or classes_of(self._loader.dataset)
+        shown = [printable(name) for name in names] if names else None
+        for line in self.counts.table(self._world, shown):
             reporter.log(line)
 
     # -- before ------------------------------------------------------------------------------

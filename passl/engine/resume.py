@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-import numpy as np
-import paddle
-
-import passl
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.links import follow_link
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, WEIGHTS_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
-from passl.data.loader import Loader
 from passl.distributed.collectives import all_ranks_have
 from passl.distributed.world import World
 from passl.engine.changes import Change, config_changes, is_allowed, model_changes
@@ -27,6 +19,7 @@ from passl.engine.hooks.base import hooks_by_name
 from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
 from passl.engine.reporting import Reporter
+from passl.engine.run_record import read_state
 from passl.engine.state import TrainState
 from passl.engine.teacher import check_teacher
 from passl.errors import CheckpointError
@@ -35,7 +28,7 @@ from passl.precision.amp import Precision
 if TYPE_CHECKING:
     from passl.engine.train_parts import TrainParts
 
-__all__ = ["check_agreement", "find_state", "read_state", "restore", "run_record"]
+__all__ = ["check_agreement", "find_state", "restore"]
 
 
 def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Optional[Path]:
@@ -207,7 +200,8 @@ def check_continuable(
     refused += [
         Change(key, before[name], now[name], what)
         for name, (key, what) in _PLAN_KEYS.items()
-        if before.get(name, now[name]) != now[name]
+        # What one of the two does not know cannot be compared.
+        if None not in (before.get(name), now[name]) and before[name] != now[name]
     ]
     patterns = config.Global.allow_config_change
     refused = [change for change in refused if not is_allowed(change.key, patterns)]
@@ -231,7 +225,8 @@ def check_continuable(
 _PLAN_KEYS = {
     "global_batch_size": ("Global.global_batch_size", ""),
     "num_samples": ("DataLoader.Train.dataset", "number of samples in an epoch"),
-    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels and of the classes"),
+    "labels": ("DataLoader.Train.dataset", "digest of the samples' labels"),
+    "classes": ("DataLoader.Train.dataset", "digest of the names of the classes"),
     "seed": ("Global.seed", ""),
 }
 #: The most lines about changed keys.
@@ -310,70 +305,3 @@ def _state_behind(link: Path) -> Optional[TrainState]:
         return TrainState.from_dict(read_state(target)["state"], str(target))
     except CheckpointError:  # the next evaluation is better than that
         return None
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The ``state.json`` of a verified checkpoint folder.
-
-    Raises:
-        CheckpointError: it is missing or unreadable.
-    """
-    path = folder / "state.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not {"state", "config", "plan"} <= set(record):
-            raise ValueError("it is not the record of a training run")
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}); to start a new run from these weights without the "
-            f"training state, use -o Global.output_dir=PATH Global.pretrained_model={folder}"
-        ) from error
-    return dict(record)
-
-
-def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> dict[str, Any]:
-    """What a checkpoint remembers of its run beside the state: config, lengths, data, versions.
-
-    Args:
-        config, plan: of the run.
-        loader: of its training data.
-        world: its processes.
-    """
-    return {
-        "config": config.to_dict(),
-        "plan": {
-            "seed": plan.seed,
-            "global_batch_size": plan.global_batch_size,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "num_samples": loader.num_samples,
-            "labels": labels_digest(loader.dataset),
-            "num_processes": world.size,
-        },
-        "versions": versions(),
-    }
-
-
-def labels_digest(dataset: Any) -> Optional[str]:
-    """A digest of all labels in their order, and of the names of the classes; None if not known.
-
-    A folder of images whose class folders were renamed has as many samples as before, and its
-    numbers mean other classes than the head has learnt.
-    """
-    labels = getattr(dataset, "labels", None)
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        return None
-    digest = hashlib.blake2b(np.ascontiguousarray(labels, dtype="<i8").data, digest_size=8)
-    classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        digest.update(json.dumps(classes).encode())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can change a number."""
-    return {
-        "passl": passl.__version__,
-        "paddle": paddle.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

@@ -254,9 +254,13 @@ def _affine(
 def _refuse_other_pixels(
     section: TeacherSection, transforms: Sequence[Any], facts: TeacherFacts
 ) -> None:
-    """A teacher that is known to have seen other numbers must be given them."""
+    """A teacher that is known to have seen other numbers must be given them.
+
+    Nothing is known of a student whose images a transform of one's own normalises, or none.
+    """
     known = facts.normalize
-    if section.transform.mean is not None or known is None:
+    students = any(isinstance(step, NormalizeImage) for step in transforms)
+    if section.transform.mean is not None or known is None or not students:
         return
     unit = float(known.scale) * 255.0
     both = (np.asarray(values, np.float64).reshape(-1) for values in (known.mean, known.std))

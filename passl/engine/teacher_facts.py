@@ -1,6 +1,7 @@
 """What lies beside a teacher's weights about its training: the pixels it saw, and its classes.
 
-``passl-export`` leaves both in ``inference.yml``; a run's ``config.yaml`` says the first.
+``passl-export`` leaves both in ``inference.yml``; of a run ``config.yaml`` says the first, and the
+checkpoint's ``state.json`` the second.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from passl.config import load_config
 from passl.data.class_order import moved_class
 from passl.data.transforms.normalize import NormalizeImage
 from passl.engine.exported import EXPORTED, card_beside
+from passl.engine.run_record import learned_classes, record_beside
 from passl.engine.trained import config_of_run
 from passl.errors import CheckpointError, ConfigError
 from passl.export.preprocess import eval_steps, normalisation_of
@@ -30,14 +32,16 @@ class TeacherFacts:
     """What is known of a teacher.
 
     Attributes:
-        file: that says so.
+        file: that says so of the pixels.
         normalize: of the images it was trained on; None: unknown.
         classes: their names by label; None: unknown.
+        classes_file: that says so of the classes; None: the same one.
     """
 
     file: Path
     normalize: Optional[NormalizeImage] = None
     classes: Optional[list[str]] = None
+    classes_file: Optional[Path] = None
 
     def refuse_other_order(self, students: Optional[Sequence[str]]) -> None:
         """Refuse a teacher that numbers the student's classes in another way.
@@ -52,9 +56,9 @@ class TeacherFacts:
         if moved is not None:
             name, theirs, ours = moved
             raise ConfigError(
-                f"{self.file} says that class {name!r} is number {theirs} of the teacher, and it "
-                f"is number {ours} of the student: it would teach the wrong classes. Train a "
-                "teacher on the student's classes in their order"
+                f"{self.classes_file or self.file} says that class {name!r} is number {theirs} of "
+                f"the teacher, and it is number {ours} of the student: it would teach the wrong "
+                "classes. Train a teacher on the student's classes in their order"
             )
 
 
@@ -73,14 +77,31 @@ def teacher_facts(section: TeacherSection) -> Optional[TeacherFacts]:
     except CheckpointError:  # whoever reads the weights says what is wrong with them
         return None
     # A file of weights may lie below a config that has nothing to do with it.
-    found = None if checkpoint.state is None else config_of_run(Path(section.pretrained))
-    if found is None:
+    if checkpoint.state is None:
         return None
+    found = config_of_run(Path(section.pretrained))
+    return TeacherFacts(
+        found[0] if found is not None else checkpoint.state,
+        _normalisation(_steps_of(found[0]) if found is not None else []),
+        _classes_of(section.pretrained),
+        checkpoint.state,
+    )
+
+
+def _steps_of(config: Path) -> list[dict[str, Any]]:
+    """The transforms that the images of a run pass; none where its config cannot be read here."""
     try:
-        steps = eval_steps(load_config(found[0])) or []
+        return eval_steps(load_config(config)) or []
     except ConfigError:  # a run of another version, or of modules that are not here
+        return []
+
+
+def _classes_of(weights: str) -> Optional[list[str]]:
+    """What the checkpoint says that its weights learned; None: nothing."""
+    try:
+        return learned_classes(record_beside(weights), None)
+    except CheckpointError:  # whoever reads the weights says what is wrong with them
         return None
-    return TeacherFacts(found[0], _normalisation(steps))
 
 
 def _normalisation(steps: Sequence[Mapping[str, Any]]) -> Optional[NormalizeImage]:

@@ -34,6 +34,7 @@ class TrainedModel:
         weights: the file, or the folder of another system's, that they are in.
         record: the ``state.json`` beside them; empty if there is none.
         loaded: what became of every tensor.
+        classes: names of those it was trained on, by label; None: unknown.
         notes: what is odd: files that are not there, settings of the training that differ now.
     """
 
@@ -42,6 +43,7 @@ class TrainedModel:
     weights: Path
     record: Mapping[str, Any]
     loaded: Any
+    classes: Optional[list[str]]
     notes: tuple[str, ...]
 
 
@@ -97,7 +99,8 @@ def build_trained(
     from passl.checkpoint.pretrained import load_pretrained
     from passl.engine.device import choose_device
     from passl.engine.model_facts import check_external, check_weights, without_external_files
-    from passl.engine.weights import differing_settings, record_beside, weights_to_evaluate
+    from passl.engine.run_record import learned_classes, record_beside
+    from passl.engine.weights import differing_settings, weights_to_evaluate
     from passl.models import create_model
 
     path = weights if weights is not None else weights_to_evaluate(config, run_dir_of(config))
@@ -120,7 +123,8 @@ def build_trained(
         raise ConfigError(f"{config.origin('Model')}: Model: {error}") from error
     notes += differing_settings(layer, record)
     layer.eval()
-    return TrainedModel(layer, path, file, record, loaded, tuple(notes))
+    classes = learned_classes(record, config.Model.get("class_num"))
+    return TrainedModel(layer, path, file, record, loaded, classes, tuple(notes))
 
 
 def eval_loader(config: Config) -> Loader:

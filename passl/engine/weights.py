@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config
 from passl.engine.model_facts import evaluation_choices, evaluation_settings
-from passl.engine.resume import read_state
 from passl.errors import CheckpointError
 
-__all__ = ["differing_settings", "record_beside", "weights_to_evaluate"]
+__all__ = ["differing_settings", "weights_to_evaluate"]
 
 
 def weights_to_evaluate(config: Config, run_dir: Path) -> str:
@@ -42,12 +40,6 @@ def weights_to_evaluate(config: Config, run_dir: Path) -> str:
             "weights with -o Global.pretrained_model=PATH, or train first"
         )
     return pretrained
-
-
-def record_beside(weights: str) -> dict[str, Any]:
-    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none."""
-    state = resolve_checkpoint(weights).state
-    return read_state(state.parent) if state is not None else {}
 
 
 def differing_settings(model: Any, record: Mapping[str, Any]) -> list[str]:

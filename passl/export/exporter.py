@@ -108,7 +108,7 @@ def export_model(
     graph = ExportGraph(live.layer, normalize, plan.channels, plan.softmax)
     graph.eval()
     settle_layers(graph)
-    labels = class_names(config, dataset)
+    labels = class_names(config, dataset, learned=live.classes)
     card = _card(config, plan, live, preprocessor, labels, samples, wanted, int8)
     with _beside(out) as (folder, scratch):
         result = ExportResult(out, card)
@@ -202,7 +202,7 @@ def _card(
     wanted: Sequence[np.ndarray],
     int8: Optional[SimulatedInt8],
 ) -> ModelCard:
-    from passl.engine.resume import versions
+    from passl.engine.run_record import versions
 
     return ModelCard(
         model={"name": config.Model["name"]},

@@ -7,7 +7,6 @@ of its own, which a failure inside its C++ code ends instead of ours.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any, Optional
 from passl.errors import PasslError
 from passl.export.int8 import Int8Layer
 from passl.export.plan import ExportPlan
+from passl.installed import is_installed
 from passl.runtime import import_paddle
 
 __all__ = ["FORMATS", "WriteJob", "check_tools"]
@@ -55,13 +55,13 @@ def check_tools(plan: ExportPlan) -> None:
     """
     if "onnx" not in plan.formats:
         return
-    needed = [name for name in ("paddle2onnx", "onnx", "onnxruntime") if not _has(name)]
+    needed = [name for name in ("paddle2onnx", "onnx", "onnxruntime") if not is_installed(name)]
     if needed:
         raise PasslError(
             f"an export to ONNX needs {' and '.join(needed)}, which {_is(needed)} not installed; "
             f"pip install {' '.join(_pinned(name) for name in needed)}"
         )
-    if plan.simplify and not (_has("onnxsim") or _has("onnxoptimizer")):
+    if plan.simplify and not (is_installed("onnxsim") or is_installed("onnxoptimizer")):
         raise PasslError(
             "Export.simplify needs onnxsim or onnxoptimizer, and neither is installed; "
             "pip install onnxoptimizer, or leave it out: ONNX Runtime simplifies at its start"
@@ -148,10 +148,6 @@ def _group_epsilons(graph: Any) -> set[float]:
     return {
         float(layer._epsilon) for layer in graph.sublayers() if isinstance(layer, nn.GroupNorm)
     }
-
-
-def _has(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def _is(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -9,6 +10,7 @@ from typing import Any, Optional
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.sources import open_source
 from passl.config import Config, load_config
+from passl.data.class_names import known_names
 from passl.engine.trained import build_trained, config_of_run, newest_weights
 from passl.errors import CheckpointError, DataError
 from passl.registry import DATASETS, import_user_modules
@@ -34,6 +36,7 @@ class LiveModel:
         sha256: of that file, or of the list of files in a folder.
         report: what became of its tensors, and what is odd.
         notes: what is odd alone.
+        classes: names of those it was trained on, by label; None: unknown.
     """
 
     layer: Any
@@ -42,6 +45,7 @@ class LiveModel:
     sha256: str
     report: str
     notes: tuple[str, ...]
+    classes: Optional[list[str]] = None
 
 
 def load_run_config(path: Path) -> tuple[Config, str]:
@@ -87,7 +91,9 @@ def live_model(config: Config, weights: Optional[str] = None, *, device: str = "
         sha256 = source.sha256()
     notes = (*trained.notes, *_rounding_note(config))
     report = "\n".join([str(trained.loaded), *notes])
-    return LiveModel(trained.layer, trained.weights, trained.path, sha256, report, notes)
+    return LiveModel(
+        trained.layer, trained.weights, trained.path, sha256, report, notes, trained.classes
+    )
 
 
 def _rounding_note(config: Config) -> list[str]:
@@ -117,13 +123,17 @@ def build_dataset(config: Config) -> Optional[Any]:
 
 
 def class_names(
-    config: Config, dataset: Optional[Any], labels: Optional[str] = None
+    config: Config,
+    dataset: Optional[Any],
+    labels: Optional[str] = None,
+    learned: Optional[Sequence[str]] = None,
 ) -> Optional[list[str]]:
-    """Names of the classes: of a file, else of the data set, else of ``classes.txt`` by its list.
+    """Names of the classes: of a file, else those the weights learned, else of the data set.
 
     Args:
         dataset: of ``DataLoader.Eval``, or None.
         labels: file of names, one a line; it outranks ``Export.labels``.
+        learned: the names beside the weights; None: unknown.
 
     Raises:
         DataError: the file is not there, or has other classes than the model.
@@ -132,10 +142,10 @@ def class_names(
     file = labels or (config.Export.labels if config.Export is not None else None)
     if file is not None:
         return read_labels(file, classes)
-    names = getattr(dataset, "classes", None)
-    if not names and config.DataLoader.Eval is not None:
-        names = _beside_the_list(config.DataLoader.Eval.dataset)
-    names = [str(name) for name in names] if names else None
+    if learned is not None:
+        return list(learned)
+    section = config.DataLoader.Eval
+    names = known_names(dataset, section.dataset if section is not None else {})
     return names if names and classes in (None, len(names)) else None
 
 
@@ -157,14 +167,3 @@ def read_labels(file: str, class_num: Optional[int]) -> list[str]:
             "have the name of class 0 in the first line, and so on"
         )
     return [name.strip() for name in names]
-
-
-def _beside_the_list(dataset: dict[str, Any]) -> Optional[list[str]]:
-    """``classes.txt`` as ``passl-data`` leaves it beside the list of images."""
-    listed = dataset.get("cls_label_path")
-    if not isinstance(listed, str):
-        return None
-    for folder in (Path(listed).parent, Path(str(dataset.get("image_root") or "."))):
-        if (folder / "classes.txt").is_file():
-            return read_labels(str(folder / "classes.txt"), None)
-    return None

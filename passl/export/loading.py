@@ -110,9 +110,9 @@ def load_config_model(
             "becomes an input of the model"
         )
     plan = plan_export(_without_export(config))
-    dataset = None if labels else build_dataset(config)
-    names = class_names(config, dataset, labels)
     live = live_model(config, weights, device=device)
+    dataset = None if labels or live.classes else build_dataset(config)
+    names = class_names(config, dataset, labels, live.classes)
     facts = ModelFacts(
         config.Model["name"],
         plan.graph_shape[1:],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from passl.errors import PasslError
 from passl.export.int8 import Int8Layer, write_pairs
 from passl.export.plan import ExportPlan
+from passl.installed import is_installed
 
 __all__ = ["finish"]
 
@@ -123,7 +123,7 @@ def _simplified(model: Any, keeps_weights: bool) -> Any:
     """
     left_out = [_FUSED_NORM] if keeps_weights else []
     try:
-        if importlib.util.find_spec("onnxsim") is not None:
+        if is_installed("onnxsim"):
             import onnxsim
 
             simplified, checked = onnxsim.simplify(model, skipped_optimizers=left_out or None)

@@ -14,6 +14,7 @@ import numpy as np
 
 from passl.errors import CheckpointError, PasslError
 from passl.export.card import ModelCard
+from passl.installed import is_installed
 
 __all__ = ["LiveSession", "OnnxSession", "PaddleSession", "Session", "open_session"]
 
@@ -184,7 +185,7 @@ def open_session(
         raise CheckpointError(
             f"{folder}: was not exported to {backend}; it has {' and '.join(there) or 'no format'}"
         )
-    kinds = [backend] if backend is not None else [k for k in there if _is_installed(k)] or there
+    kinds = [backend] if backend is not None else [k for k in there if _has_runtime(k)] or there
     if not kinds:
         raise CheckpointError(f"{folder}: names no file of a format that this version can run")
     card.verify(folder, kinds[0])
@@ -219,7 +220,5 @@ def _number_of(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-def _is_installed(kind: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec({"onnx": "onnxruntime", "paddle": "paddle"}[kind]) is not None
+def _has_runtime(kind: str) -> bool:
+    return is_installed({"onnx": "onnxruntime", "paddle": "paddle"}[kind])

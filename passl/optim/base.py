@@ -266,10 +266,20 @@ class Optimizer(ABC):
         for part in self._packed():
             some = [(state, grads[id(state)]) for state in part.states if id(state) in grads]
             if some:
-                before = [pack.copy() for pack in part.written]
-                self._update(some, lr)
-                for pack, copy in zip(part.written, before):
-                    pack.keep_if(accepted, copy)
+                self._update_part_if(accepted, part, some, lr)
+
+    def _update_part_if(
+        self,
+        accepted: paddle.Tensor,
+        part: _Part,
+        due: Sequence[tuple[ParamState, paddle.Tensor]],
+        lr: float,
+    ) -> None:
+        """:meth:`_update_if` of one part; its copies are gone before those of the next are made."""
+        before = [tensors.copy() for tensors in part.written]
+        self._update(due, lr)
+        for tensors, copy in zip(part.written, before):
+            tensors.keep_if(accepted, copy)
 
     def _write_back(self, states: Sequence[ParamState]) -> None:
         """Round the masters of ``states`` into their parameters."""

@@ -46,6 +46,9 @@ class LossScaler:
         incr_every_n_steps: good steps in a row before it grows.
         decr_every_n_nan_or_inf: bad steps in a row before it shrinks.
         use_dynamic_loss_scaling: False keeps the first scale.
+
+    Raises:
+        ValueError: the first scale is above the ceiling.
     """
 
     def __init__(
@@ -60,7 +63,12 @@ class LossScaler:
         decr_every_n_nan_or_inf: int = 2,
         use_dynamic_loss_scaling: bool = True,
     ) -> None:
-        self.scale = float(min(init_loss_scaling, max_loss_scaling))
+        if init_loss_scaling > max_loss_scaling:
+            raise ValueError(
+                f"init_loss_scaling={init_loss_scaling:g} is above "
+                f"max_loss_scaling={max_loss_scaling:g}"
+            )
+        self.scale = float(init_loss_scaling)
         self._low, self._high = min_loss_scaling, max_loss_scaling
         self._grow, self._shrink = incr_ratio, decr_ratio
         self._good_needed, self._bad_needed = incr_every_n_steps, decr_every_n_nan_or_inf

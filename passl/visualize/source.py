@@ -33,6 +33,7 @@ class Trained:
         weights: the file.
         step: optimizer steps it was trained for; None where the file does not say.
         notes: what is worth knowing of the weights.
+        classes: names of those it was trained on, by label; None: unknown.
     """
 
     layer: Any
@@ -40,6 +41,7 @@ class Trained:
     weights: Path
     step: Optional[int]
     notes: tuple[str, ...] = ()
+    classes: Optional[list[str]] = None
 
     def title(self) -> str:
         """``ViT_base_patch16_224, step 1234``, and in the next line the file of the weights."""
@@ -111,7 +113,9 @@ def trained_model(config: Config, weights: Optional[str] = None) -> Trained:
     record = trained.record
     step = record["state"]["step"] if record else None
     notes = (*trained.notes, *resized)
-    return Trained(trained.layer, config.Model["name"], trained.weights, step, notes)
+    return Trained(
+        trained.layer, config.Model["name"], trained.weights, step, notes, trained.classes
+    )
 
 
 def eval_dataset(config: Config) -> Any:

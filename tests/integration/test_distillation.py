@@ -100,7 +100,7 @@ def test_both_losses_are_logged_and_both_heads_learn(tmp_path, teacher):
     assert weights.keys() == start.keys()  # the teacher is in no checkpoint
     for name in ("dist_token", "head_dist.weight", "head.weight"):
         assert (weights[name] != start[name].numpy()).any(), name
-    assert "the student's distillation token learn from it: hard, form deit" in run.log()
+    assert "the student's distillation token learns from it: hard, form deit" in run.log()
 
 
 def test_a_stopped_run_goes_on_bit_for_bit_with_all_its_parts(tmp_path, teacher):

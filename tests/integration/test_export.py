@@ -26,10 +26,11 @@ from passl.export.int8 import simulate
 from passl.export.int8_check import Followed, follow
 from passl.export.live import live_model, read_labels
 from passl.export.sessions import LiveSession, open_session
+from passl.installed import is_installed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 needs_onnx = pytest.mark.skipif(
-    not all(map(formats._has, ("paddle2onnx", "onnx", "onnxruntime"))),
+    not all(map(is_installed, ("paddle2onnx", "onnx", "onnxruntime"))),
     reason="paddle2onnx, onnx and onnxruntime are not installed (pip install -e '.[export]')",
 )
 
@@ -184,7 +185,7 @@ def test_onnx_keeps_opset_batch_half_and_simplified_graphs(trained, logits, tmp_
     import onnx
 
     settings = ["export_type=onnx", "opset=13", "batch_size=2", "dtype=float16"]
-    if formats._has("onnxoptimizer") or formats._has("onnxsim"):
+    if is_installed("onnxoptimizer") or is_installed("onnxsim"):
         settings.append("simplify=true")
     trained.export(tmp_path / "out", *settings)
     model = onnx.load(str(tmp_path / "out/model.onnx"))
@@ -236,7 +237,7 @@ def test_every_family_leaves_in_every_format(name, arguments, dtype, tmp_path):
     random_weights(name, arguments, tmp_path / "weights.pdparams")
     size = arguments["img_size"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"Model": {"name": name, **arguments}}))
-    onnx = "both" if formats._has("paddle2onnx") and formats._has("onnxruntime") else "paddle"
+    onnx = "both" if is_installed("paddle2onnx") and is_installed("onnxruntime") else "paddle"
     config = load_config(tmp_path / "config.yaml", [
         f"Global.pretrained_model={tmp_path / 'weights.pdparams'}",
         f"Export.export_type={onnx}", f"Export.dtype={dtype}",
@@ -327,7 +328,7 @@ def test_int8_computes_the_simulation_on_every_digit_and_keeps_its_top1(trained,
 def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
     out = tmp_path / "out"
     settings = ["preprocess=true", "softmax=true", "simplify=true", "opset=13", "batch_size=2"]
-    if not (formats._has("onnxoptimizer") or formats._has("onnxsim")):
+    if not (is_installed("onnxoptimizer") or is_installed("onnxsim")):
         settings.remove("simplify=true")
     trained.export(out, "export_type=onnx", "dtype=int8", *settings)
     predictor = passl.load_model(out)
@@ -337,7 +338,7 @@ def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
 @needs_onnx
 def test_a_simplified_int8_graph_keeps_the_weights_of_its_convolutions():
     """Multiplied with a batch normalisation they would be none of the model's (ResNet)."""
-    if not (formats._has("onnxoptimizer") or formats._has("onnxsim")):
+    if not (is_installed("onnxoptimizer") or is_installed("onnxsim")):
         pytest.skip("needs onnxoptimizer or onnxsim")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -469,11 +470,11 @@ def test_a_damaged_file_is_told_before_it_is_run(trained, plain, tmp_path):
 
 
 def test_a_missing_tool_is_named_before_anything_is_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "_has", lambda name: name == "onnx")
+    monkeypatch.setattr(formats, "is_installed", lambda name: name == "onnx")
     with pytest.raises(PasslError, match=r"needs paddle2onnx and onnxruntime, which are not"):
         trained.export(tmp_path / "out", "export_type=onnx")
-    monkeypatch.setattr(formats, "_has", lambda name: "onnx" in name and name != "onnxoptimizer"
-                        and name != "onnxsim")
+    there = {"paddle2onnx", "onnx", "onnxruntime"}
+    monkeypatch.setattr(formats, "is_installed", lambda name: name in there)
     with pytest.raises(PasslError, match="simplify needs onnxsim or onnxoptimizer"):
         trained.export(tmp_path / "out", "export_type=onnx", "simplify=true")
     assert not list(tmp_path.iterdir())

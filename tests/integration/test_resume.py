@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,8 @@ import passl
 from passl.cli import eval as eval_command
 from passl.data.datasets.digits import DigitsDataset
 from passl.engine.changes import config_changes
-from passl.engine.resume import labels_digest, read_state
+from passl.engine.resume import check_continuable
+from passl.engine.run_record import classes_digest, labels_digest, read_state
 from passl.errors import CheckpointError
 
 
@@ -370,16 +372,35 @@ def test_other_labels_are_refused_though_the_samples_are_as_many(run_folder, cap
     monkeypatch.setattr(DigitsDataset, "__init__", relabelled)
     assert run_folder.train("Global.epochs=2") == 1
     said = capsys.readouterr().err
-    assert "digest of the samples' labels and of the classes was " in said
+    assert "digest of the samples' labels was " in said
     assert "Global.allow_config_change=[DataLoader.Train.dataset]" in said
+
+
+@pytest.mark.parametrize("name", ["labels", "classes"])
+def test_what_one_of_two_starts_does_not_know_of_the_data_is_no_difference(name):
+    config = SimpleNamespace(Global=SimpleNamespace(allow_config_change=[]))
+    plan = {"global_batch_size": 2, "num_samples": 5, "steps_per_epoch": 3, "seed": 0,
+            "num_processes": 1, "labels": "a1", "classes": "b2"}  # fmt: skip
+
+    def check(before, now):
+        check_continuable({"plan": before}, {"plan": now}, [], Path("step_00000001"), config)
+
+    check(plan, plan)
+    check({**plan, name: None}, plan)
+    check(plan, {**plan, name: None})
+    check({key: value for key, value in plan.items() if key != name}, plan)  # of an older version
+    with pytest.raises(CheckpointError, match=f"digest of .*{name} was "):
+        check({**plan, name: "c3"}, plan)
 
 
 def test_the_names_of_classes_count_and_a_data_set_without_labels_has_no_digest():
     data = SimpleNamespace(labels=np.array([0, 1], np.int32), classes=["cat", "dog"])
     other = SimpleNamespace(labels=np.array([0, 1], np.int64), classes=["dog", "wolf"])
-    assert labels_digest(data) == labels_digest(SimpleNamespace(**vars(data)))
-    assert labels_digest(data) != labels_digest(other)
-    assert labels_digest(SimpleNamespace(labels=None)) is None
+    swapped = SimpleNamespace(labels=np.array([1, 0]))
+    assert labels_digest(data) == labels_digest(other) != labels_digest(swapped)
+    assert classes_digest(data) != classes_digest(other)
+    unknown = SimpleNamespace(labels=None, classes=None)
+    assert labels_digest(unknown) is classes_digest(unknown) is None
 
 
 def test_another_number_of_steps_per_epoch_cannot_be_allowed(run_folder, capsys):

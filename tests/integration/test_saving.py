@@ -349,10 +349,12 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
     monkeypatch.setattr(RunLock.acquire, "__defaults__", (0.0,))
     first = short(run_folder)
     (run_folder.dir / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+    log = run_folder.log()
     assert run_folder.train(*SHORT) == 1
     said = capsys.readouterr().err
     assert "is in use by another run of this very process" in said
     assert (run_folder.dir / "metrics.jsonl").read_text() == '{"kind": "train", "step": 1}\n'
+    assert run_folder.log() == log
     first.fit()
     assert run_folder.train(*SHORT) == 0  # a run that ended keeps nobody out
     short(run_folder).close()

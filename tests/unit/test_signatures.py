@@ -105,6 +105,18 @@ def test_a_constructor_is_inherited_from_another_module_of_the_package(tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("imported", "base"), [("Schedule", "Schedule"), ("Schedule as Base", "Base")]
+)
+def test_a_base_may_have_the_name_of_its_heir_or_one_of_its_own(tmp_path, imported, base):
+    source = (
+        f"from passl.schedules.base import {imported}\n"
+        f"@LOSSES.register()\nclass Schedule({base}):\n    pass\n"
+    )
+    heir = scan(tmp_path, source)["Schedule"]
+    assert {"total_steps", "steps_per_epoch"} <= {param.name for param in heir.params}
+
+
+@pytest.mark.parametrize(
     ("base", "runtime"),
     [
         ("passl.logs.writers.base.Writer", {"run_dir"}),

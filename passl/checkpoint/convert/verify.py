@@ -7,7 +7,6 @@ was not transposed fits too.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from passl.checkpoint.convert.targets import Target
 from passl.checkpoint.convert.to_timm import TimmArrays
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.errors import CheckpointError, ConfigError
+from passl.installed import is_installed
 
 __all__ = ["Comparison", "Row", "refuse_unless_possible", "verify"]
 
@@ -101,7 +101,7 @@ def refuse_unless_possible(reference: Optional[Path]) -> None:
     """
     if reference is not None:
         return
-    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "timm") if not is_installed(name)]
     if missing:
         raise ConfigError(
             f"--verify needs an original to compare with: {' and '.join(missing)} cannot be "

@@ -109,8 +109,10 @@ def _prepare(sources: Sources, say: Say, progress: Optional[Progress]) -> list[s
             "space"
         ) from error
     lines += left_out([*train.excluded, *excluded])
-    if len(train.classes) != _NUM_CLASSES:
-        lines.append(f"warning: {len(train.classes)} classes; ImageNet-1K has {_NUM_CLASSES}")
+    number = len(train.classes)
+    if number != _NUM_CLASSES:
+        noun = "class" if number == 1 else "classes"
+        lines.append(f"warning: {number} {noun}; ImageNet-1K has {_NUM_CLASSES}")
     else:
         for part, found, wanted in (("train", len(train), _NUM_TRAIN), ("val", len(val), _NUM_VAL)):
             if found != wanted:
@@ -273,10 +275,13 @@ def _extract_images(stream: IO[bytes], folder: Path, say: Say) -> None:
             elif not member.isdir():
                 others.append(member.name)
     if others:
-        say(
-            f"warning: {folder.name}: {len(others):,} members of its archive are not extracted, "
-            f"since they are no files called NAME.JPEG, such as {printable(others[0])}"
+        which = (
+            "1 member of its archive is not extracted, since it is no file called NAME.JPEG: "
+            if len(others) == 1
+            else f"{len(others):,} members of its archive are not extracted, since they are no "
+            "files called NAME.JPEG, such as "
         )
+        say(f"warning: {folder.name}: {which}{printable(others[0])}")
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class Summary:
         """A few lines for the terminal."""
         counts = self.class_counts
         lines = [
-            f"{len(counts):,} classes: {self.release}",
+            f"{len(counts):,} class{'es' * (len(counts) != 1)}: {self.release}",
             f"{self.num_files:,} files, {self.num_images:,} different images, "
             f"{self.num_multi_label:,} with more than one label",
             f"labels a class: {counts.min()} to {counts.max()}, {counts.mean():.1f} on average",

@@ -235,7 +235,8 @@ def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptio
         write_bytes(path, content)
         present, known = len(np.unique(table.labels[files])), len(listing.classes)
         classes = f"{known}" if present == known else f"only {present} of the {known}"
-        said.append(f"{path}: {len(files):,} images of {classes} classes")
+        noun = "class" if known == 1 else "classes"
+        said.append(f"{path}: {len(files):,} image{'s' * (len(files) != 1)} of {classes} {noun}")
     if options.style == "myrtle":
         label_map = {name: index for index, name in enumerate(listing.classes)}
         content = json.dumps(label_map, indent=2).encode()
@@ -243,4 +244,5 @@ def _write(listing: Listing, part_of: dict[str, np.ndarray], options: SplitOptio
         content = names_text(listing.classes)
     path = out / _CLASSES[options.style]
     write_bytes(path, content)
-    return [*said, f"{path}: {len(listing.classes)} classes"]
+    number = len(listing.classes)
+    return [*said, f"{path}: {number} class{'es' * (number != 1)}"]

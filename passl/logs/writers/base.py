@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Callable, ClassVar, NamedTuple, Union
 
 from passl.errors import ConfigError
+from passl.installed import is_installed
 from passl.registry import Runtime
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Writer(ABC):
         Raises:
             ConfigError: saying what to install.
         """
-        if importlib.util.find_spec(cls.module) is None:
+        if not is_installed(cls.module):
             raise ConfigError(
                 f"{cls.program} needs the package {cls.module}, which is not installed; type "
                 f"{cls.install}, or leave {cls.program} out of Logging.writers"

@@ -133,6 +133,7 @@ def test_explain_answers_what_it_can_and_names_all_that_it_cannot(capsys):
     assert main(["explain", "Global.epoch", "input_size", "Global.sed"]) == 2
     shown = capsys.readouterr()
     assert "input_size is no key here; it is Model.img_size" in shown.out
+    assert shown.err.startswith("passl-config: 2 mistakes:\n  ")
     assert "'Global.epochs'" in shown.err
     assert "'Global.seed'" in shown.err
 

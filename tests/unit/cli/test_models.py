@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from passl.cli.models import main
+from passl.registry import MODELS
 
 
 def _run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -32,6 +33,23 @@ def test_without_a_pattern_every_model_is_listed(capsys):
     _, out, _ = _run(capsys)
     assert "ViT_6B_patch14_224" in out
     assert "VisionTransformer" in out
+
+
+def test_models_of_ones_own_are_listed_and_shown(capsys, tmp_path, monkeypatch):
+    (tmp_path / "passl_own_models.py").write_text(
+        "from passl.registry import MODELS\n\n\n@MODELS.register()\nclass OwnNet:\n"
+        '    """A net."""\n\n    def __init__(self, *, class_num: int = 10) -> None:\n'
+        "        raise AssertionError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(MODELS, "_specs", dict(MODELS._index()))
+    own = ("--imports", "passl_own_models")
+    status, out, err = _run(capsys, "OwnN*", *own)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1].split() == ["OwnNet", "-", "-", "-", "-"]
+    status, out, _ = _run(capsys, "show", "OwnNet", *own)
+    assert (status, out.splitlines()[0]) == (0, "OwnNet  (passl_own_models.OwnNet)")
+    assert _run(capsys, "OwnN*", "--imports", "no_such_module")[0] == 1
 
 
 def test_json_table(capsys):

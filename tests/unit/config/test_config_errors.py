@@ -29,6 +29,20 @@ IN_FILE = {
         "x.yaml:3: Optimizer.epochs: ToyOpt has no argument 'epochs'; that key belongs at "
         "Global.epochs",
     ),
+    "flag of another program, for which this component has an argument": (
+        "Loss: {Train: [{name: CELoss, smoothing: 0.1}]}\n",
+        "x.yaml:3: Loss.Train.0.smoothing: CELoss has no argument 'smoothing'; that key belongs at "
+        "Loss.Train.0.epsilon",
+    ),
+    "flag of another program, for which this component has none": (
+        "DataLoader: {Train: {dataset: {name: DigitsDataset, data_dir: x}}}\n",
+        "x.yaml:3: DataLoader.Train.dataset.data_dir: DigitsDataset has no argument 'data_dir'; it "
+        "takes: in_chans, split, transform_ops, val_ratio",
+    ),
+    "flag of another program, for which the section has a key": (
+        "Optimizer: {name: ToyOpt}\nFP16: {clip_grad: 1}\n",
+        "x.yaml:4: FP16.clip_grad: unknown key; that key belongs at Optimizer.grad_clip",
+    ),
     "component argument in the wrong section": (
         "FP16: {drop_rate: 0.1}\n",
         "x.yaml:3: FP16.drop_rate: unknown key; that key belongs at Model.drop_rate",

@@ -126,6 +126,12 @@ def test_plus_adds_a_key_and_appends_to_a_list(base, load):
     assert config.Global.seed == 5
 
 
+def test_plus_never_takes_the_place_of_an_entry_that_is_named_in_another_way(base, load):
+    config = load(base, f"+{OPS}.-1=ToyFlip", f"+{OPS}.ToyCrop=ToyFlip")
+    steps = config.DataLoader.Train.dataset["transform_ops"]
+    assert [step["name"] for step in steps] == ["ToyFlip", "ToyCrop", "ToyFlip", "ToyFlip"]
+
+
 def test_plus_never_takes_the_place_of_an_entry(base, load):
     config = load(base, f"+{OPS}.1=ToyFlip", f"+{OPS}.0=ToyFlip")
     steps = config.DataLoader.Train.dataset["transform_ops"]

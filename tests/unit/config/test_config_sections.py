@@ -201,6 +201,17 @@ def test_the_examples_of_the_documentation_are_right(repo, write, monkeypatch):
         load_config(write("x.yaml", block + "\nModel: {name: ViT_base_patch16_224}\n"))
 
 
+def test_strict_precision_that_no_cpu_has_is_refused_before_the_run(load, problems, base):
+    strict = (base, "FP16.level=O1", "FP16.strict=true")
+    assert problems(*strict, "Global.device=cpu", mode="train") == [
+        "-o FP16.level=O1: FP16.level: O1 float16 does not exist on a CPU; use -o FP16.level=O0, "
+        "or FP16.strict=false to run in fp32 instead"
+    ]
+    load(*strict, "Global.device=gpu", mode="train")
+    load(*strict, "Global.device=auto", mode="train")  # nobody knows yet
+    load(*strict, "Global.device=cpu")  # exports and guesses run in float32
+
+
 def test_a_new_head_without_fine_tuning_is_refused_as_the_old_one_would_stay(
     base, load, problems
 ):

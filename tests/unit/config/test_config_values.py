@@ -90,6 +90,15 @@ def test_a_whole_float_is_a_whole_number_where_one_is_wanted(load):
     assert (config.Model["drop_rate"], type(config.Model["drop_rate"])) == (0.0, float)
 
 
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan"])
+def test_a_number_is_finite_where_one_is_wanted(load, problems, text):
+    found = problems(HEAD + f"Optimizer: {{name: ToyOpt, grad_clip: {{clip_norm: {text}}}}}\n")
+    finite = "" if text == ".nan" else "finite "
+    assert f"clip_norm: expected a {finite}number above 0, found" in "".join(found)
+    config = load(HEAD + f"Model: {{name: ToyNet, anything: [{text}]}}\n")
+    assert not math.isfinite(config.Model["anything"][0])
+
+
 def test_quotes_make_text(load, problems):
     assert (
         load(HEAD + "Model: {name: ToyNet, note: '1/2', anything: '3e-3'}\n").Model["anything"]

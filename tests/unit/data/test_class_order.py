@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from small_run import digits_config
 
 from passl import load_config
 from passl.config import plan_batches
+from passl.data.class_names import classes_of
 from passl.data.class_order import moved_class
 from passl.distributed.world import World
-from passl.engine.build import _build_loaders
+from passl.engine.build import _build_loaders, _refuse_other_order
 from passl.errors import ConfigError
 
 
@@ -27,6 +29,27 @@ def test_only_a_name_of_both_with_another_label_is_moved():
     assert moved_class(["crane", "dog", "crane"], ["crane", "dog", "crane"]) is None
     assert moved_class(["crane", "dog", "crane"], ["crane", "dog", "lift"]) is None
     assert moved_class([], ["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (["b", "a"], ["b", "a"]),
+        (("b", "a"), ["b", "a"]),
+        (np.array(["b", "a"]), ["b", "a"]),
+        ([0, 1], ["0", "1"]),
+        (10, None),
+        ([], None),
+        (np.array(3), None),
+    ],
+)
+def test_a_data_set_of_ones_own_keeps_what_it_likes_as_classes(classes, names):
+    own, plain = SimpleNamespace(classes=classes), SimpleNamespace(classes=["a", "b"])
+    assert classes_of(own) == names
+    _refuse_other_order(SimpleNamespace(), own, own)
+    if names == ["b", "a"]:
+        with pytest.raises(ConfigError, match="class 'b' has label 1 there and 0"):
+            _refuse_other_order(SimpleNamespace(origin=str), own, plain)
 
 
 def folders(root: Path, *names: str) -> str:

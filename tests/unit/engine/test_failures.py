@@ -223,7 +223,7 @@ def test_flags_reach_paddle_and_wrong_ones_are_a_config_error(run_folder, capsys
     name = "FLAGS_check_nan_inf_level"
     before = paddle.get_flags([name])
     try:
-        built(run_folder, f"Global.flags={{{name}: 3}}")
+        built(run_folder, f"Global.flags={{{name}: 3}}").close()
         assert paddle.get_flags([name]) == {name: 3}
     finally:
         paddle.set_flags(before)

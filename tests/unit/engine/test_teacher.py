@@ -209,6 +209,8 @@ def test_a_teacher_known_to_have_seen_other_pixels_must_be_given_them(exported):
     seen = given.see(black.reshape([1, 3, 1, 1]).expand([1, 3, 8, 8])).numpy()
     np.testing.assert_allclose(seen, -2.0, atol=1e-5)
     taught_by(file, NormalizeImage(**IMAGENET), **IMAGENET)  # who insists
+    taught_by(file, lambda image, rng: image)  # the student's own may be the same
+    taught_by(file)
     describe(file)
     taught_by(file, NormalizeImage(**IMAGENET))  # and nobody says
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import paddle
 import pytest
@@ -94,6 +96,26 @@ def test_a_state_that_is_loaded_later_is_what_a_refused_step_leaves():
     first.grad = paddle.full([4], float("nan"))
     optimizer.step(0.1, paddle.to_tensor(False))
     assert optimizer.state_dict()["first/moment1"].numpy().tolist() == [9.0] * 4
+
+
+def test_copies_of_one_part_are_gone_before_those_of_the_next(monkeypatch):
+    monkeypatch.setattr("passl.optim.base._CHUNK_NUMEL", 4)
+    copies, alive = [], []
+    real = Packed.copy
+
+    def copy(packed):
+        alive.append(sum(one() is not None for one in copies))
+        made = real(packed)
+        copies.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(Packed, "copy", copy)
+    named = [(name, parameter(numbers([4]))) for name in "abc"]
+    optimizer = AdamW(groups=[ParamGroup("g", named, 0.1)])
+    for _, weight in named:
+        weight.grad = paddle.ones([4])
+    optimizer.step(0.1, paddle.to_tensor(True))
+    assert alive == [0, 1, 2] * 3
 
 
 @pytest.fixture

@@ -50,6 +50,11 @@ def test_bad_steps_must_be_in_a_row():
     assert scaler.scale == 8.0
 
 
+def test_a_first_scale_above_the_ceiling_is_refused():
+    with pytest.raises(ValueError, match="init_loss_scaling=64 is above max_loss_scaling=32"):
+        LossScaler(init_loss_scaling=64.0, max_loss_scaling=32.0)
+
+
 def test_a_fixed_scale_stays():
     scaler = LossScaler(init_loss_scaling=4.0, use_dynamic_loss_scaling=False)
     for _ in range(5000):
@@ -71,7 +76,7 @@ def test_state_continues_in_the_middle_of_a_count():
     ("settings", "scale"),
     [
         ({}, 4096.0),
-        ({"max_loss_scaling": 512.0}, 512.0),
+        ({"init_loss_scaling": 512.0, "max_loss_scaling": 512.0}, 512.0),
         ({"min_loss_scaling": 8192.0}, 8192.0),
         ({"use_dynamic_loss_scaling": False, "init_loss_scaling": 64.0}, 64.0),
     ],

@@ -26,7 +26,7 @@ from passl.precision.half_weights import HalfWeights
 TRUNCATES = cast_truncates()
 BATCH, INPUTS, OUTPUTS, MICRO = 16, 8, 4, 2
 SCALER = {
-    "init_loss_scaling": 2.0**22,
+    "init_loss_scaling": 2.0**21,
     "incr_every_n_steps": 6,
     "decr_every_n_nan_or_inf": 2,
     "max_loss_scaling": 2.0**21,
@@ -61,7 +61,7 @@ class NumpyTraining:
         self.dtype, self.updates = dtype, 0
         self.scale, self.good, self.bad = 1.0, 0, 0
         if dtype == "float16":
-            self.scale = min(SCALER["init_loss_scaling"], SCALER["max_loss_scaling"])
+            self.scale = SCALER["init_loss_scaling"]
 
     def half(self) -> dict[str, np.ndarray]:
         return {name: rounded(value, self.dtype) for name, value in self.masters.items()}

@@ -121,32 +121,54 @@ exit ${status:-0}
 _SCONTROL = '#!/bin/bash\n[[ $1 == show ]] && printf "n1\\nn2\\n" || echo "$@" >> "$REQUEUED"\n'
 
 
-@pytest.mark.parametrize(("ended", "requeued"), [(0, False), (75, True), (1, False)])
-def test_slurm_requeues_what_was_stopped_and_nothing_else(
-    shell, tmp_path, user_environment, ended, requeued
-):
-    commands = tmp_path / "commands"
-    commands.mkdir()
-    for name, text in (("srun", _SRUN), ("scontrol", _SCONTROL)):
-        (commands / name).write_text(text)
-        (commands / name).chmod(0o755)
-    note = tmp_path / "requeued"
-    status, out, err = outcome(
-        shell(
+
+@pytest.fixture
+def slurm(shell, tmp_path: Path, user_environment: dict[str, str]):
+    """Submits a job to a Slurm that runs ``srun`` as it is told, and notes what is requeued."""
+
+    def submit(srun: str, **settings: str) -> subprocess.Popen:
+        commands = tmp_path / "commands"
+        commands.mkdir()
+        for name, text in (("srun", srun), ("scontrol", _SCONTROL)):
+            (commands / name).write_text(text)
+            (commands / name).chmod(0o755)
+        return shell(
             "launch_slurm.sbatch",
             "-c",
             "x.yaml",
-            launcher=f'echo "$@"; exit {ended}',
+            **settings,
             PATH=f"{commands}:{user_environment['PATH']}",
-            REQUEUED=str(note),
+            REQUEUED=str(tmp_path / "requeued"),
             SLURM_JOB_ID="123456",
             SLURM_JOB_NODELIST="n[1-2]",
         )
-    )
+
+    return submit
+
+
+@pytest.mark.parametrize(("ended", "requeued"), [(0, False), (75, True), (1, False)])
+def test_slurm_requeues_what_was_stopped_and_nothing_else(slurm, tmp_path, ended, requeued):
+    status, out, err = outcome(slurm(_SRUN, launcher=f'echo "$@"; exit {ended}'))
+    note = tmp_path / "requeued"
     assert note.exists() is requeued, out + err
     assert status == (0 if requeued else ended), out + err
     for node in (0, 1):
         assert f"--nnodes 2 --master n1:23456 --rank {node} " in out
         assert f"log/node{node} " in out
     if requeued:
-        assert note.read_text() == "requeue 123456\n"
+        assert note.read_text() == "requeue Incomplete 123456\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "asks"),
+    # after a scancel the job is no longer "incomplete", and stays out of the queue
+    [("USR1", "requeue 123456\n"), ("TERM", "requeue Incomplete 123456\n")],
+)
+def test_what_scancel_ended_is_not_put_back(slurm, tmp_path, name, asks):
+    """``srun`` is the child of the job's shell: it sends what Slurm sends, and saves when told."""
+    saves = "trap 'exit 75' TERM"
+    waits = "for i in {1..600}; do sleep 0.1; done"
+    srun = f"#!/bin/bash\n{saves}\nkill -{name} $PPID\n{waits}\n"
+    status, out, err = outcome(slurm(srun))
+    assert f"launch_slurm.sbatch: SIG{name}: asking all nodes to save" in out, out + err
+    assert (status, (tmp_path / "requeued").read_text()) == (0, asks)

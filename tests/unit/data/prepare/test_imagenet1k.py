@@ -214,5 +214,5 @@ def test_what_is_not_extracted_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     prepare(Sources(tmp_path), said.append)
     assert [line.partition(" of its")[0] for line in said if "warning" in line] == [
-        "warning: val: 1 members"
+        "warning: val: 1 member"
     ]

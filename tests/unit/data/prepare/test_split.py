@@ -100,6 +100,12 @@ def test_wrong_parts_are_refused(text: str, message: str) -> None:
         parse_parts(text)
 
 
+def test_one_is_not_many(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "data", {"cat": 2})
+    said = make_lists(SplitOptions(root, tmp_path, {"train": 0.5, "val": 0.5}))
+    assert [line.partition(": ")[2] for line in said] == ["1 image of 1 class"] * 2 + ["1 class"]
+
+
 def test_what_is_left_out_and_classes_that_a_part_lacks_are_told(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "data", {"cat": 20, "dog": 2, "owl": 0})
     (root / "cat/link.jpg").symlink_to("nowhere")
