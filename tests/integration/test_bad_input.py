@@ -327,10 +327,10 @@ def test_a_folder_that_may_not_be_written(fails, tmp_path):
     finally:
         if as_root:
             os.seteuid(0)
-    assert err == (
-        f"passl-train: -o Global.output_dir={closed}: Global.output_dir: cannot write to "
-        f"{closed}/VisionTransformer (Permission denied); choose another folder with -o "
-        "Global.output_dir=PATH"
+    assert err.startswith("passl-train: -o Global.output_dir=/")  # a long value is cut
+    assert err.endswith(
+        f": Global.output_dir: cannot write to {closed}/VisionTransformer (Permission denied); "
+        "choose another folder with -o Global.output_dir=PATH"
     )
 
 

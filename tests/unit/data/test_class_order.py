@@ -46,10 +46,11 @@ def test_only_a_name_of_both_with_another_label_is_moved():
 def test_a_data_set_of_ones_own_keeps_what_it_likes_as_classes(classes, names):
     own, plain = SimpleNamespace(classes=classes), SimpleNamespace(classes=["a", "b"])
     assert classes_of(own) == names
-    _refuse_other_order(SimpleNamespace(), own, own)
+    config = SimpleNamespace(origin=str, DataLoader=SimpleNamespace(Train=None, Eval=None))
+    _refuse_other_order(config, own, own)
     if names == ["b", "a"]:
         with pytest.raises(ConfigError, match="class 'b' has label 1 there and 0"):
-            _refuse_other_order(SimpleNamespace(origin=str), own, plain)
+            _refuse_other_order(config, own, plain)
 
 
 def folders(root: Path, *names: str) -> str:
