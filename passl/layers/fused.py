@@ -17,6 +17,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from passl.errors import failed_with
+
 __all__ = ["fused_linear_works", "takes_fused_linear"]
 
 _HALVES = (paddle.float16, paddle.bfloat16)
@@ -53,7 +55,7 @@ def probe(fused: _Linear) -> Optional[str]:
     try:
         found, wanted = _results(fused, "float16"), _results(F.linear, "float32")
     except Exception as error:  # whatever a kernel says about itself: the plain layer goes on
-        return f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"
+        return failed_with(error)
     for name, ours, theirs in zip(("value", "input", "weight", "bias"), found, wanted):
         if ours.shape != theirs.shape or not np.allclose(
             ours, theirs, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE

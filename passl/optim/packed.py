@@ -19,6 +19,8 @@ from typing import Any, Optional, Union
 import numpy as np
 import paddle
 
+from passl.errors import failed_with
+
 __all__ = ["Loose", "Packed", "pack"]
 
 #: Each tensor begins at a multiple of so many numbers (256 bytes), as one on its own does: kernels
@@ -109,7 +111,7 @@ def _works(device: str) -> bool:
     try:
         problem = _problem()
     except Exception as error:  # whatever a Paddle says about itself: tensors stay where they are
-        problem = f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"
+        problem = failed_with(error)
     if problem:
         warnings.warn(
             f"tensors are not put into one buffer on {device}: {problem}; a step launches more "

@@ -339,7 +339,7 @@ def test_int8_can_be_simplified_and_take_bytes(trained, tmp_path):
 def test_a_simplified_int8_graph_keeps_the_weights_of_its_convolutions():
     """Multiplied with a batch normalisation they would be none of the model's (ResNet)."""
     if not (is_installed("onnxoptimizer") or is_installed("onnxsim")):
-        pytest.skip("needs onnxoptimizer or onnxsim")
+        pytest.skip("neither onnxoptimizer nor onnxsim is installed; make setup installs the first")
     from onnx import TensorProto, helper, numpy_helper
 
     from passl.export.onnx_graph import _simplified
