@@ -150,9 +150,9 @@ class _Meeting:
         if group.done:
             text = f"is done here, but not on {self._names(behind)}"
             others = ""
-        elif group.error:
+        elif group.error and not group.was_terminated:
             text = f"failed: {group.error}"
-        elif self.stopped.is_set():
+        elif self.stopped.is_set() or group.was_terminated:
             text = "was interrupted by the launcher, which ends all when one process ends"
         else:
             text = f"was not done after {self.timeout_s:g} s"
@@ -298,6 +298,11 @@ class _GroupProcess:
     def busy(self) -> bool:
         """It runs and has steps before it."""
         return self.runs and not self.done
+
+    @property
+    def was_terminated(self) -> bool:
+        """SIGTERM ended it: the launcher sends that to it too, and it may notice first."""
+        return self._process.poll() == -signal.SIGTERM
 
     def __enter__(self) -> _GroupProcess:
         return self

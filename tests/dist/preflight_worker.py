@@ -1,6 +1,6 @@
 """A worker of the preflight's tests: ``passl-check --dist``, with one rank that misbehaves.
 
-preflight_worker.py sleeps|dies|dies-later|fine TIMEOUT
+preflight_worker.py sleeps|dies|dies-later|terminated TIMEOUT
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def misbehave(how: str) -> None:
         preflight._GroupProcess.go = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 
 
+def terminate_the_group_process_first() -> None:
+    """The launcher's SIGTERM goes to rank 0 and its child; here only the child has had it yet."""
+    preflight._GroupProcess.go = lambda group: group._process.terminate()
+
+
 if __name__ == "__main__":
     if os.environ["PADDLE_TRAINER_ID"] == "1":
         misbehave(sys.argv[1])
+    elif sys.argv[1] == "terminated":
+        terminate_the_group_process_first()
     sys.exit(check.main(["--dist", "--timeout", sys.argv[2]]))

@@ -54,7 +54,9 @@ class Launched:
         return [json.loads(note.read_text())["exit"] for note in notes]
 
     def steps(self) -> list[int]:
-        return [int(p.read_text()) for p in sorted((self.run.root / "attempt").glob("*.step"))]
+        """Finished steps of each rank; a rank whose note is made and not yet written has none."""
+        notes = sorted((self.run.root / "attempt").glob("*.step"))
+        return [int(note.read_text() or 0) for note in notes]
 
     def is_training(self) -> bool:
         return len(self.steps()) == 2 and min(self.steps()) >= 1
