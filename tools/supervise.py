@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from passl.engine.supervise import Supervisor
+from passl.engine.faults.supervise import Supervisor
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -6,6 +6,10 @@ even those are not NumPy's: each name leads to an inert record of its arguments,
 array is made afterwards under our own checks.  So neither a function of choice nor a crafted
 ``dtype`` reaches the interpreter.
 
+This is CPython's own machine, for files of our own form: quick, and in memory whole.  Files from
+elsewhere go through :mod:`passl.checkpoint.sources.inert_pickle`, which runs no machine of
+CPython's, leaves long contents in the file, and is 25 times slower for small arrays.
+
 Source: the pickle protocol as documented in CPython's ``pickletools``; what NumPy writes is
 ``ndarray.__reduce__`` and ``dtype.__reduce__``.
 """

@@ -11,7 +11,7 @@ from typing import Optional
 from passl.cli.common import config_parser, load_from_args, run_command
 from passl.config import load_config, plan_batches
 from passl.distributed.world import read_world
-from passl.engine.benchmark_report import Report, compare, read_report, write_report
+from passl.engine.measuring.benchmark_report import Report, compare, read_report, write_report
 from passl.errors import EXIT_OK, ConfigError
 
 __all__ = ["build_parser", "main"]
@@ -114,7 +114,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
         ]
         config = load_config(arguments.config, overrides, mode="train")
         if arguments.synthetic:
-            from passl.engine.synthetic import synthetic_overrides
+            from passl.engine.measuring.synthetic import synthetic_overrides
 
             size = plan_batches(config, read_world().size).global_batch_size
             overrides += synthetic_overrides(config, folder, max(256, 4 * size))
@@ -123,7 +123,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
 
         run = build_run(config, "train")
         try:
-            from passl.engine.benchmark import measure
+            from passl.engine.measuring.benchmark import measure
 
             return measure(run, what, arguments.steps)
         finally:

@@ -13,7 +13,7 @@ from passl.cli.check_dist import add_dist_options, check_dist
 from passl.cli.common import config_parser, load_from_args, run_command
 from passl.config import Config, plan_batches
 from passl.distributed.world import read_world
-from passl.engine.writers import check_writers
+from passl.engine.reports.writers import check_writers
 from passl.errors import EXIT_OK, ConfigError
 from passl.registry import BATCH_TRANSFORMS, REGISTRIES, TRANSFORMS, import_user_modules
 from passl.signatures import MISSING, ComponentSpec, ParamSpec

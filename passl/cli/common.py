@@ -15,7 +15,7 @@ from typing import Callable, Optional
 from passl.cli.help_text import HelpFormatter
 from passl.config import Config, load_config
 from passl.config.cross import Mode
-from passl.engine.attempt import noting_the_end
+from passl.engine.faults.attempt import noting_the_end
 from passl.engine.stopping import (
     StopRequest,
     catching_signals,

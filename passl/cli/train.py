@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from passl.cli.common import config_parser, load_from_args, run_stoppable
-from passl.engine.profile_window import parse_profile_options
+from passl.engine.measuring.profile_window import parse_profile_options
 from passl.engine.stopping import StopRequest
 from passl.errors import EXIT_OK
 
@@ -58,7 +58,7 @@ def _train(arguments: argparse.Namespace, stop: StopRequest) -> int:
     if window is None:
         run.fit(stop=stop)
         return EXIT_OK
-    from passl.engine.profiling import profiled
+    from passl.engine.measuring.profiling import profiled
 
     assert run.trainer is not None  # built to train
     with profiled(run.trainer, window, run.run_dir / "profile"):

@@ -22,8 +22,9 @@ from passl.config import BatchPlan, Config, plan_batches, require
 from passl.config.durations import parse_duration
 from passl.distributed.talk import PeerLostError
 from passl.distributed.world import World, read_world
-from passl.engine.attempt import Attempt
-from passl.engine.peers import Peers
+from passl.engine.faults.attempt import Attempt
+from passl.engine.faults.peers import Peers
+from passl.engine.reports.writers import check_writers
 from passl.engine.stopping import (
     STOP_FILE,
     RunStopped,
@@ -32,7 +33,6 @@ from passl.engine.stopping import (
     catching_signals,
     holding_signals,
 )
-from passl.engine.writers import check_writers
 from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.registry import import_user_modules
 from passl.runtime import import_paddle, prepare

@@ -18,7 +18,7 @@ from paddle import Tensor
 
 from passl.config import Config
 from passl.engine.hooks.base import Hook
-from passl.engine.reporting import Reporter
+from passl.engine.reports.reporting import Reporter
 from passl.errors import ConfigError
 from passl.precision.amp import Precision
 

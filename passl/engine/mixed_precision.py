@@ -10,7 +10,7 @@ import paddle
 from passl.config import Config
 from passl.config.suggest import did_you_mean
 from passl.engine.model_facts import checkpoint_weights
-from passl.engine.reporting import Reporter
+from passl.engine.reports.reporting import Reporter
 from passl.engine.train_parts import TrainParts
 from passl.errors import ConfigError
 from passl.precision.amp import LossScaler, Precision

@@ -19,7 +19,6 @@ from passl.engine.build import Run
 from passl.engine.class_agreement import compare_classes
 from passl.engine.compiled import compile_model
 from passl.engine.device import choose_device, set_flags
-from passl.engine.distillation import build_distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.mixed_precision import (
     build_precision,
@@ -36,11 +35,12 @@ from passl.engine.model_facts import (
 )
 from passl.engine.plan import RunPlan, plan_run
 from passl.engine.quantization import evaluate_quantized, round_in_training
-from passl.engine.reporting import Reporter
+from passl.engine.reports.reporting import Reporter
 from passl.engine.resume import check_agreement, find_state, restore
 from passl.engine.run_record import learned_classes, record_beside, run_record
 from passl.engine.sharding import ShardedOptimizer
 from passl.engine.state import TrainState
+from passl.engine.teachers.distillation import build_distillation
 from passl.engine.train_parts import TrainParts
 from passl.engine.trainer import Trainer
 from passl.engine.weights import differing_settings, weights_to_evaluate

@@ -9,9 +9,9 @@ import paddle
 from passl.data.class_names import classes_of
 from passl.data.names import printable
 from passl.engine.calibration import batches_of, calibrate, trained_ranges
-from passl.engine.class_report import ClassCounts
 from passl.engine.evaluator import Evaluator
 from passl.engine.hooks.int8_ranges import Int8Ranges
+from passl.engine.reports.class_report import ClassCounts
 from passl.quant.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from passl.data.loader import Loader
     from passl.distributed.world import World
     from passl.engine.calibration import TrainedRanges
-    from passl.engine.reporting import Reporter
+    from passl.engine.reports.reporting import Reporter
 
 __all__ = ["QuantizedEvaluation", "evaluate_quantized", "round_in_training"]
 

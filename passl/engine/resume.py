@@ -18,10 +18,10 @@ from passl.engine.changes import Change, config_changes, is_allowed, model_chang
 from passl.engine.hooks.base import hooks_by_name
 from passl.engine.model_facts import check_external
 from passl.engine.plan import RunPlan
-from passl.engine.reporting import Reporter
+from passl.engine.reports.reporting import Reporter
 from passl.engine.run_record import read_state
 from passl.engine.state import TrainState
-from passl.engine.teacher import check_teacher
+from passl.engine.teachers.teacher import check_teacher
 from passl.errors import CheckpointError
 from passl.precision.amp import Precision
 

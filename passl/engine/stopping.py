@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Callable, Optional
 
 from passl.distributed.world import World
-from passl.engine.attempt import Attempt
+from passl.engine.faults.attempt import Attempt
 from passl.errors import EXIT_STOPPED, PasslError
 from passl.logs.terminal import is_terminal
 

@@ -12,10 +12,10 @@ from passl.checkpoint.saver import Saver
 from passl.checkpoint.store import CheckpointStore
 from passl.data.loader import Loader
 from passl.distributed.world import World
-from passl.engine.distillation import Distillation
 from passl.engine.evaluator import Evaluator
 from passl.engine.hooks.base import Hook
-from passl.engine.reporting import Reporter
+from passl.engine.reports.reporting import Reporter
+from passl.engine.teachers.distillation import Distillation
 from passl.losses.combined import CombinedLoss
 from passl.optim.clip import ClipGradByGlobalNorm
 from passl.precision.amp import Precision

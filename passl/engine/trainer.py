@@ -18,11 +18,11 @@ from passl.data.loader import Batch
 from passl.data.transfer import Transfer
 from passl.distributed.reducer import GradientReducer
 from passl.engine.evaluator import EvalResult, to_model_input
+from passl.engine.faults.postmortem import give_up
+from passl.engine.faults.skipped import SkippedSteps
 from passl.engine.meters import StepMeter
 from passl.engine.plan import RunPlan
-from passl.engine.postmortem import give_up
 from passl.engine.saving import Saving
-from passl.engine.skipped import SkippedSteps
 from passl.engine.state import TrainState
 from passl.engine.stopping import RunStopped, StopWatch
 from passl.engine.train_parts import TrainParts

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Protocol
 
-from passl.engine.attempt import ATTEMPT_VARIABLE
+from passl.engine.faults.attempt import ATTEMPT_VARIABLE
 from passl.engine.stopping import STOP_FILE, StopRequest
 from passl.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED
 from passl.sweep.records import Record, begin_start, end_start, train_command

@@ -2,7 +2,7 @@
 
     <sweep>/sweep.json                     the last plan: config, overrides, keys, names of its runs
     <sweep>/<run>/run.json                 values, overrides, config and state of one run
-    <sweep>/<run>/notes/                   how its last start went (passl.engine.attempt)
+    <sweep>/<run>/notes/                   how its last start went (passl.engine.faults.attempt)
     <sweep>/<run>/output.txt               what it printed, over all starts
     <sweep>/<run>/<Model.name>/            the run's own folder, as passl-train writes it
 """

@@ -10,8 +10,8 @@ import yaml
 
 from passl import build_run, load_config
 from passl.cli import benchmark
-from passl.engine.benchmark import measure
-from passl.engine.synthetic import NUM_IMAGES
+from passl.engine.measuring.benchmark import measure
+from passl.engine.measuring.synthetic import NUM_IMAGES
 from passl.models.summary import macs
 
 
@@ -64,7 +64,7 @@ def test_a_model_can_be_measured_without_its_images(run_folder, tmp_path, capsys
 
 
 def test_made_up_images_weigh_what_photographs_do(tmp_path):
-    from passl.engine.synthetic import _write_images
+    from passl.engine.measuring.synthetic import _write_images
 
     paths = [tmp_path / path for path in _write_images(tmp_path, 10)]
     assert len(paths) == NUM_IMAGES

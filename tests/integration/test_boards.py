@@ -103,7 +103,7 @@ def test_a_resumed_run_shows_every_step_once(make_run):
 def test_a_killed_run_can_be_read_and_continued(run_folder, user_environment):
     code = (
         "import os, signal\n"
-        "from passl.engine.reporting import Reporter\n"
+        "from passl.engine.reports.reporting import Reporter\n"
         "from passl.cli import train\n"
         "real = Reporter.step\n"
         "def step(self, state, batch):\n"

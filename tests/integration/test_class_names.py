@@ -18,7 +18,7 @@ from passl.cli import eval as eval_command
 from passl.cli import train, visualize
 from passl.config.teaching import TeacherSection
 from passl.engine.run_record import learned_classes, record_beside
-from passl.engine.teacher_facts import teacher_facts
+from passl.engine.teachers.teacher_facts import teacher_facts
 from passl.errors import ConfigError
 from passl.export.exporter import export_model
 

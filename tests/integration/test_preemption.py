@@ -177,7 +177,7 @@ def test_a_wish_during_a_checkpoint_is_honoured_right_after_it(run_folder, whole
 
 
 def test_a_wish_that_comes_after_the_last_step_is_done_changes_nothing(run_folder, monkeypatch):
-    from passl.engine.reporting import Reporter
+    from passl.engine.reports.reporting import Reporter
 
     finished = Reporter.finished
 

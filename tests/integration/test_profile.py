@@ -10,8 +10,8 @@ from small_run import assert_same_arrays
 
 from passl import build_run, load_config
 from passl.cli import train as train_command
-from passl.engine.profile_window import ProfileWindow, parse_profile_options
-from passl.engine.profiling import profiled
+from passl.engine.measuring.profile_window import ProfileWindow, parse_profile_options
+from passl.engine.measuring.profiling import profiled
 from passl.errors import ConfigError
 
 

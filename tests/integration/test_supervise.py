@@ -14,7 +14,7 @@ from small_run import RunFolder, assert_same_arrays
 from spoiled import spoiled_data
 from started import StartedRun
 
-from passl.engine.supervise import read_attempt
+from passl.engine.faults.supervise import read_attempt
 
 # Saved before training goes on: a kill finds the checkpoints that the tests ask for.
 SHORT = ("Global.epochs=3", "Global.imports=[slow_parts]", "Global.save_in_background=false")
@@ -62,7 +62,7 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_happened(
 def test_it_never_starts_twice_on_the_same_failing_step(tmp_path, repo, environment):
     """A job that ends as a training does, without the training."""
     job = (
-        "from passl.engine.attempt import Attempt, noting_the_end\n"
+        "from passl.engine.faults.attempt import Attempt, noting_the_end\n"
         "with noting_the_end():\n"
         f"    open({str(tmp_path / 'marks')!r}, 'a').write('.')\n"
         "    Attempt.from_environment().step(8)\n"

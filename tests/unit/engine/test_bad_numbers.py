@@ -12,8 +12,8 @@ from small_run import assert_same_arrays, built
 from spoiled import Overflow, sample_of_step, spoiled_data
 
 from passl.data.rng import epoch_order
+from passl.engine.faults.skipped import SkippedSteps
 from passl.engine.hooks.base import Hook
-from passl.engine.skipped import SkippedSteps
 from passl.engine.state import TrainState
 from passl.errors import PasslError
 from passl.precision.amp import LossScaler, Precision

@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from passl.engine.benchmark_report import Report, Timing, compare, read_report, write_report
+from passl.engine.measuring.benchmark_report import (
+    Report,
+    Timing,
+    compare,
+    read_report,
+    write_report,
+)
 from passl.errors import ConfigError
 
 

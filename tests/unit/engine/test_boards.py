@@ -12,10 +12,10 @@ import pytest
 import passl
 from passl.cli import check
 from passl.data.loader import Batch
-from passl.engine.boards import settings_of
-from passl.engine.mistakes import MistakeWatch
-from passl.engine.model_graph import trace_graph
-from passl.engine.writers import build_writers, check_writers
+from passl.engine.reports.boards import settings_of
+from passl.engine.reports.mistakes import MistakeWatch
+from passl.engine.reports.model_graph import trace_graph
+from passl.engine.reports.writers import build_writers, check_writers
 from passl.errors import ConfigError
 from passl.logs.writers.base import Writer
 from passl.precision.amp import Precision

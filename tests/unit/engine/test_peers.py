@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-import passl.engine.peers as module
+import passl.engine.faults.peers as module
 from passl.distributed.talk import PeerLostError, talking
 from passl.distributed.world import World
-from passl.engine.peers import Peers
+from passl.engine.faults.peers import Peers
 from passl.engine.stopping import RunStopped
 from passl.errors import CheckpointError
 
@@ -133,7 +133,7 @@ def test_a_place_is_a_numbering_of_processes_and_not_the_name_of_a_host(monkeypa
 
 
 def test_without_a_culprit_the_reason_is_the_lost_connection(ranks, monkeypatch):
-    monkeypatch.setattr("passl.engine.peers._LOOK_S", 0.0)
+    monkeypatch.setattr("passl.engine.faults.peers._LOOK_S", 0.0)
     with pytest.raises(PeerLostError) as raised, ranks[0].failures():
         lost()
     for part in ("sharing gradients", "Connection reset by peer", "error_rank_N.txt"):
@@ -167,7 +167,7 @@ def test_one_process_writes_nothing(tmp_path):
 
 def test_a_process_that_hangs_after_another_failed_is_ended(tmp_path):
     script = (
-        "import sys, time\nfrom pathlib import Path\nimport passl.engine.peers as module\n"
+        "import sys, time\nfrom pathlib import Path\nimport passl.engine.faults.peers as module\n"
         "from passl.distributed.world import World\nmodule._GRACE_S = module._POLL_S = 0.1\n"
         "folder = Path(sys.argv[1])\n"
         "first, other = (module.Peers(folder, World(r, 2, r)) for r in range(2))\n"

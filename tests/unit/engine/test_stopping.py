@@ -10,7 +10,7 @@ import pytest
 
 from passl.distributed.agreement import Agreement, Answer
 from passl.distributed.world import World
-from passl.engine.attempt import Attempt, noting_the_end
+from passl.engine.faults.attempt import Attempt, noting_the_end
 from passl.engine.stopping import (
     STOP_SIGNALS,
     RunStopped,

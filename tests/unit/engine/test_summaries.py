@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from passl.engine.plan import plan_run
+from passl.engine.reports.summaries import results
 from passl.engine.state import TrainState
-from passl.engine.summaries import results
 
 PLAN = plan_run(
     seed=1, global_batch_size=64, micro_batch_size=64, steps_per_epoch=22, epochs=14,

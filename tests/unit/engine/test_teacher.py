@@ -13,9 +13,9 @@ import pytest
 
 from passl.config.teaching import DistillationSection, TeacherSection, TeacherTransform
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
-from passl.engine.distillation import Distillation
-from passl.engine.exported import exported_runner
-from passl.engine.teacher import Teacher, _affine, _own_size, build_teacher, check_teacher
+from passl.engine.teachers.distillation import Distillation
+from passl.engine.teachers.exported import exported_runner
+from passl.engine.teachers.teacher import Teacher, _affine, _own_size, build_teacher, check_teacher
 from passl.errors import CheckpointError, ConfigError, PasslError
 from passl.export.card import ModelCard, described_files
 from passl.losses.combined import CombinedLoss

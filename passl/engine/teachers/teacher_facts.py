@@ -15,8 +15,8 @@ from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import load_config
 from passl.data.class_order import moved_class
 from passl.data.transforms.normalize import NormalizeImage
-from passl.engine.exported import EXPORTED, card_beside
 from passl.engine.run_record import learned_classes, record_beside
+from passl.engine.teachers.exported import EXPORTED, card_beside
 from passl.engine.trained import config_of_run
 from passl.errors import CheckpointError, ConfigError
 from passl.export.preprocess import eval_steps, normalisation_of

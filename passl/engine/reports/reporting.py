@@ -20,11 +20,11 @@ from passl.checkpoint.saver import SaveResult
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch
 from passl.distributed.world import World
-from passl.engine.eval_voice import EvalVoice
+from passl.engine.faults.skipped import BadStep
 from passl.engine.plan import RunPlan
-from passl.engine.skipped import BadStep
+from passl.engine.reports.eval_voice import EvalVoice
+from passl.engine.reports.summaries import opening, results, what_next, where_files_are
 from passl.engine.state import TrainState
-from passl.engine.summaries import opening, results, what_next, where_files_are
 from passl.logs import lines
 from passl.logs.meters import Throughput, host_memory_gb
 from passl.precision.amp import Precision

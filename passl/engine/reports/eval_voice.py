@@ -10,8 +10,8 @@ from passl.config import Config
 from passl.data.loader import Batch, Loader
 from passl.distributed.world import World
 from passl.engine.evaluator import EvalResult, EvalStep, Observe
+from passl.engine.reports.voice import Voice
 from passl.engine.state import TrainState
-from passl.engine.voice import Voice
 from passl.logs import lines
 from passl.logs.meters import Throughput
 
@@ -22,7 +22,7 @@ class EvalVoice(Voice):
     """The lines, records and pictures of evaluations.
 
     Args:
-        run_dir, config, mode, world: of :class:`~passl.engine.voice.Voice`.
+        run_dir, config, mode, world: of :class:`~passl.engine.reports.voice.Voice`.
 
     Attributes:
         epoch: of the weights, where an evaluation stands alone.

@@ -22,7 +22,7 @@ from paddle import profiler
 
 from passl.checkpoint.disk import os_errors_become_sentences
 from passl.data.loader import Batch
-from passl.engine.profile_window import ProfileWindow
+from passl.engine.measuring.profile_window import ProfileWindow
 from passl.engine.trainer import Trainer
 from passl.optim.groups import align_table
 from passl.optim.parallel import on_cpu

@@ -19,9 +19,9 @@ import paddle
 import passl
 from passl.config import Config
 from passl.data.loader import Batch
-from passl.engine.benchmark_report import Report, Timing
 from passl.engine.build import Run
 from passl.engine.hooks.int8_ranges import Int8Ranges
+from passl.engine.measuring.benchmark_report import Report, Timing
 from passl.engine.trainer import Trainer
 from passl.models.summary import cost
 from passl.optim.parallel import on_cpu

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from passl.data.class_names import known_names
 from passl.distributed.collectives import all_ranks_have
-from passl.engine.teacher import build_teacher
+from passl.engine.teachers.teacher import build_teacher
 from passl.errors import CheckpointError, ConfigError
 from passl.losses.distillation import DistillationLoss
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from passl.config.teaching import DistillationSection
     from passl.data.loader import Loader
     from passl.distributed.world import World
-    from passl.engine.reporting import Reporter
-    from passl.engine.teacher import Teacher
+    from passl.engine.reports.reporting import Reporter
+    from passl.engine.teachers.teacher import Teacher
     from passl.losses.combined import CombinedLoss
     from passl.precision.amp import Precision
 

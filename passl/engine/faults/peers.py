@@ -34,7 +34,7 @@ from typing import Optional, TextIO
 
 from passl.distributed.talk import PeerLostError
 from passl.distributed.world import World
-from passl.engine.attempt import Attempt
+from passl.engine.faults.attempt import Attempt
 from passl.errors import EXIT_FAILED, EXIT_STOPPED, PasslError
 from passl.logs.logger import get_logger
 

@@ -22,8 +22,8 @@ from passl.checkpoint.disk import digest_of
 from passl.checkpoint.pretrained import load_pretrained
 from passl.config import Config
 from passl.data.transforms.normalize import NormalizeImage
-from passl.engine.exported import EXPORTED, exported_runner
-from passl.engine.teacher_facts import TeacherFacts, teacher_facts
+from passl.engine.teachers.exported import EXPORTED, exported_runner
+from passl.engine.teachers.teacher_facts import TeacherFacts, teacher_facts
 from passl.errors import CheckpointError, ConfigError
 from passl.models import create_model, model_spec
 from passl.precision.amp import Precision

@@ -25,8 +25,8 @@ import paddle
 from passl.checkpoint.links import follow_link
 from passl.distributed.collectives import sum_over_ranks
 from passl.engine.compiled import uncompiled
-from passl.engine.probe import LayerProbe, block_of
-from passl.engine.skipped import BadStep
+from passl.engine.faults.probe import LayerProbe, block_of
+from passl.engine.faults.skipped import BadStep
 from passl.errors import PasslError
 
 if TYPE_CHECKING:

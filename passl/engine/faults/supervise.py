@@ -3,7 +3,7 @@
 A supervisor wraps any command that trains, the launcher included, because only something outside
 of ``paddle.distributed.launch`` survives it: its own restarts need an etcd server, and its exit
 status is that of some process, often of one that died because another had.  So the ranks note how
-they ended (:mod:`passl.engine.attempt`), and the supervisor reads those notes.
+they ended (:mod:`passl.engine.faults.attempt`), and the supervisor reads those notes.
 
     done           every rank ended with 0                              -> 0
     config error   a rank ended with 2: it would again                  -> 2
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Optional
 
-from passl.engine.attempt import ATTEMPT_VARIABLE
+from passl.engine.faults.attempt import ATTEMPT_VARIABLE
 from passl.engine.stopping import heeded_signals
 from passl.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_STOPPED
 

@@ -15,8 +15,8 @@ from passl.config import Config
 from passl.data.loader import Batch, Loader
 from passl.data.pictures import Part, parts_of_target, stored_picture, visible
 from passl.engine.evaluator import to_model_input
-from passl.engine.mistakes import MistakeWatch, Sure
-from passl.engine.model_graph import trace_graph
+from passl.engine.reports.mistakes import MistakeWatch, Sure
+from passl.engine.reports.model_graph import trace_graph
 from passl.errors import PasslError
 from passl.export.live import class_names
 from passl.logs.curves import Curves

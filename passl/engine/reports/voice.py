@@ -9,8 +9,8 @@ from pathlib import Path
 
 from passl.config import Config
 from passl.distributed.world import World
-from passl.engine.boards import Boards
-from passl.engine.writers import build_writers
+from passl.engine.reports.boards import Boards
+from passl.engine.reports.writers import build_writers
 from passl.errors import PasslError
 from passl.logs.logger import setup_logging
 from passl.logs.metrics import MetricsWriter, Value

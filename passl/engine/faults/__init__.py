@@ -1,0 +1,1 @@
+"""What can go wrong while a run trains: lost processes, bad numbers, restarts, how it ended."""

@@ -1,0 +1,1 @@
+"""Models that teach others: what is known of one, running it, and the loss it gives."""
