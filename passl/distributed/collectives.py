@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,18 +82,12 @@ def check_equal(tensors: Mapping[str, Any], world: World, advice: str) -> None:
         array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
         shapes.append(f"{name} {list(array.shape)} {array.dtype}")
         digests.append(_digest(np.ascontiguousarray(array)))
-    if not all_ranks_have(_digest("\n".join(shapes).encode()) % 10**6, world):
+    if not all_ranks_have(_digest("\n".join(shapes).encode()), world):
         raise PasslError(
             f"the processes hold different tensors; this one (rank {world.rank}) has "
             f"{len(shapes)}, the first of them {', '.join(shapes[:2])}. {advice}"
         )
-    highest = paddle.to_tensor(np.array(digests, dtype=np.int64))
-    lowest = highest.clone()
-    with talking("digests"):
-        paddle.distributed.all_reduce(highest, op=paddle.distributed.ReduceOp.MAX)
-        paddle.distributed.all_reduce(lowest, op=paddle.distributed.ReduceOp.MIN)
-    differs = highest.numpy() != lowest.numpy()
-    names = [name for name, is_other in zip(tensors, differs) if is_other]
+    names = [name for name, is_same in zip(tensors, _are_equal(digests)) if not is_same]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise PasslError(
@@ -126,11 +120,21 @@ def all_ranks_have(number: int, world: World) -> bool:
     """Whether ``number`` is the same on every rank; all ranks get the same answer.
 
     Args:
-        number: up to about a hundred million, so that its square is exact in float64.
+        number: any of 63 bits; such as a step, or digits of a hash.
         world: this process among all.
     """
-    total, squares = sum_over_ranks(np.array([number, number**2], dtype=np.float64), world)
-    return bool(squares * world.size == total**2)  # no variance
+    return not world.is_distributed or bool(_are_equal([number])[0])
+
+
+def _are_equal(numbers: Sequence[int]) -> np.ndarray:
+    """Which of ``numbers``, of 63 bits, are the same on all ranks; all get the same answer."""
+    own = np.array(numbers, dtype=np.int64)
+    # One maximum finds both ends: the lowest is minus the highest of the negatives.
+    ends = paddle.to_tensor(np.stack([own, -own]))
+    with talking("digests"):
+        paddle.distributed.all_reduce(ends, op=paddle.distributed.ReduceOp.MAX)
+    highest, minus_lowest = ends.numpy()
+    return highest == -minus_lowest
 
 
 def _sum(values: np.ndarray, world: World) -> np.ndarray:
