@@ -118,6 +118,8 @@ class Run:
     ) -> EvalResult:
         """Evaluate the model on ``DataLoader.Eval``.
 
+        Of a run that was built to train, the model as it is now, whether it was stopped or not.
+
         Args:
             stop, handle_signals: as of :meth:`fit`.
 
@@ -126,7 +128,8 @@ class Run:
             PasslError: the config has no ``DataLoader.Eval``.
         """
         if self.trainer is not None:
-            return self.trainer.evaluate()
+            with _listening(stop, handle_signals) as request:
+                return self.trainer.evaluate(self._watch(request).poll)
         if self.evaluator is None:
             raise PasslError("there is nothing to evaluate on: the config has no DataLoader.Eval")
         report = self._reporter.eval_reporter(self.evaluator.loader, self.evaluator.loss_names)

@@ -170,8 +170,8 @@ class Evaluator:
 
     def _with_criterion(self, values: dict[str, float]) -> dict[str, float]:
         """``values`` with ``metric``, the first metric's first value: what "best" compares."""
-        if self._metrics:
-            values["metric"] = values[self._metrics[0].names[0]]
+        if self.metric_names:
+            values["metric"] = values[self.metric_names[0]]
         return values
 
     def _result(self, seen: Sequence[_Seen], seconds: float) -> EvalResult:

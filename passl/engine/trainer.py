@@ -8,7 +8,7 @@ between log lines; the state that changes is :class:`~passl.engine.state.TrainSt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import paddle
@@ -297,9 +297,17 @@ class Trainer:
         self.parts.reporter.pause_ended()
         return validated.improved
 
-    def evaluate(self) -> EvalResult:
-        """Evaluate the model as it is now, logging as it goes."""
-        return self.validation.of_weights(self.watch.poll)
+    def evaluate(self, poll: Callable[[], bool]) -> EvalResult:
+        """Evaluate the model as it is now, logging as it goes.
+
+        Args:
+            poll: called before every batch, on all ranks alike; true ends the evaluation.
+
+        Raises:
+            PasslError: there is nothing to evaluate on.
+            RunStopped: ``poll`` said so.
+        """
+        return self.validation.of_weights(poll)
 
     def save(self, best: Sequence[str] = ()) -> None:
         """Have a checkpoint of this step written; ``latest`` and the links in ``best`` lead to it.

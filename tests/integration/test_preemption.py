@@ -294,6 +294,17 @@ def test_from_python_a_stop_is_an_exception_and_needs_no_main_thread(run_folder)
     assert saved_step(run_folder) == 4
 
 
+def test_a_stopped_run_can_be_evaluated_and_that_evaluation_be_stopped(run_folder):
+    request = StopRequest()
+    request.set("somebody")
+    run = build_run(load_config(run_folder.config_file), "train")
+    with pytest.raises(RunStopped, match="somebody"):
+        run.fit(stop=request)
+    assert run.evaluate().samples == 359
+    with pytest.raises(RunStopped, match="no result"):
+        run.evaluate(stop=request)
+
+
 class StopsAt(Hook):
     """A hook that asks from Python."""
 

@@ -157,6 +157,17 @@ def test_a_checkpoint_without_ranges_cannot_be_evaluated_as_trained(trained, cap
     assert "holds no ranges of int8" in capsys.readouterr().err
 
 
+def test_an_evaluation_without_a_metric_counts_classes_and_losses(trained, capsys):
+    options = trained.options(["~Metric.Eval", "Quantization.format=FP16_32",
+                               "Global.eval_during_train=false"])  # fmt: skip
+    capsys.readouterr()
+    assert eval_command.main(["-c", str(trained.config_file), *options]) == 0
+    out = capsys.readouterr().out
+    assert "macro avg" in out
+    assert re.search(r"\[Avg\].*CELoss: [0-9.]+", out)
+    assert "metric:" not in out
+
+
 def test_without_the_section_nothing_is_watched(run_folder: RunFolder, tmp_path: Path):
     run = build_run(load_config(str(run_folder.config_file), ["Quantization.format=FP32"]))
     assert run.trainer is not None
