@@ -18,7 +18,6 @@ __all__ = [
     "ConfigError",
     "DataError",
     "PasslError",
-    "failed_with",
 ]
 
 EXIT_OK = 0
@@ -54,8 +53,3 @@ class CheckpointError(PasslError):
 
 class DataError(PasslError):
     """A data set, list file, image or sample that cannot be used."""
-
-
-def failed_with(error: Exception) -> str:
-    """What a kernel of another library said as it failed, for the middle of a warning."""
-    return f"it failed with {type(error).__name__}: {str(error).strip()[:200]}"

@@ -3,21 +3,19 @@
 ``paddle.incubate.nn.functional.fused_linear`` is cuBLASLt's product with the bias as its epilogue;
 it exists in builds for CUDA 11.6 and later, Paddle 2.6 and 3 alike.  The formula is that of
 ``F.linear``; in half precision it rounds once where the plain layer rounds after the product and
-after the sum.  Before it is used it computes a small layer on the device at hand, and must agree
-with the plain one.  ``docs/performance.md`` says which other fused operators are left out, and why.
+after the sum.  It is tried on a small layer first (:mod:`passl.trial`), and must agree with the
+plain one.  ``docs/performance.md`` says which other fused operators are left out, and why.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Callable, Optional
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from passl.errors import failed_with
+from passl.trial import works_here
 
 __all__ = ["fused_linear_works", "takes_fused_linear"]
 
@@ -28,34 +26,25 @@ _PROBE_TOLERANCE = 0.01
 _Linear = Callable[[paddle.Tensor, paddle.Tensor, paddle.Tensor], paddle.Tensor]
 
 
-@functools.lru_cache(maxsize=1)
 def fused_linear_works() -> bool:
-    """Whether there is a fused linear layer for this device, and it computes what it should.
+    """Whether there is a fused linear layer for the current device, and it computes what it should.
 
     Asked when a layer is built; the first time on a CUDA device it costs one small computation.
-    Warns where the operator exists and fails.
     """
     if not paddle.is_compiled_with_cuda() or paddle.is_compiled_with_rocm():
         return False
     if not str(paddle.device.get_device()).startswith("gpu"):
         return False
-    fused = getattr(paddle.incubate.nn.functional, "fused_linear", None)
-    problem = "it does not exist" if fused is None else probe(fused)
-    if problem:
-        warnings.warn(
-            f"Paddle's fused linear layer is not used on this device: {problem}; the plain one, "
-            "which needs more launches, takes its place",
-            stacklevel=2,
-        )
-    return not problem
+    return works_here(
+        "Paddle's fused linear layer",
+        lambda: probe(paddle.incubate.nn.functional.fused_linear),
+        "the plain one, which needs more launches, takes its place",
+    )
 
 
 def probe(fused: _Linear) -> Optional[str]:
     """What is wrong with ``fused`` in float16 on the current device, None if nothing is."""
-    try:
-        found, wanted = _results(fused, "float16"), _results(F.linear, "float32")
-    except Exception as error:  # whatever a kernel says about itself: the plain layer goes on
-        return failed_with(error)
+    found, wanted = _results(fused, "float16"), _results(F.linear, "float32")
     for name, ours, theirs in zip(("value", "input", "weight", "bias"), found, wanted):
         if ours.shape != theirs.shape or not np.allclose(
             ours, theirs, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE

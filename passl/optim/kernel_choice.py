@@ -1,22 +1,19 @@
 """Which form of an update is computed: the fastest that works on the device at hand.
 
-A kernel of a Paddle or a device on which nobody tried it may be missing, may want its numbers in
-other dtypes, or may be wrong.  So each is tried on small tensors once, when an optimizer is built,
-and must agree with NumPy; the composition of public operations takes its place where it does not.
+Each is tried on small tensors when the first optimizer is built (:mod:`passl.trial`), and must
+agree with NumPy; the composition of public operations takes its place where it does not.
 ``docs/optimization.md`` has the measurements behind the order.
 """
 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Optional
 
 import numpy as np
 import paddle
 
-from passl.errors import failed_with
 from passl.optim.kernels import (
     ADAMW_FORMS,
     LAUNCH_CHUNK,
@@ -28,15 +25,19 @@ from passl.optim.kernels import (
     signatures,
 )
 from passl.optim.parallel import on_cpu, on_gpu
+from passl.trial import works_here
 
 __all__ = ["adamw_kernel", "momentum_kernel"]
+
+_INSTEAD = "a slower form takes its place"
 
 
 def adamw_kernel() -> AdamWForm:
     """The fastest form for this Paddle and this device that computes what it should there."""
     for name in _candidates():
         form = ADAMW_FORMS[name]
-        if _works(f"AdamW ({name})", _problem_of_adamw, form, paddle.device.get_device()):
+        what = f"Paddle's kernel for AdamW ({name})"
+        if works_here(what, functools.partial(_problem_of_adamw, form), _INSTEAD):
             return form
     return ADAMW_FORMS["composed"]
 
@@ -46,7 +47,8 @@ def momentum_kernel() -> MomentumKernel:
     if signatures() == "unknown":
         return momentum_composed
     form = momentum_fused
-    works = _works("Momentum", _problem_of_momentum, form, paddle.device.get_device())
+    trial = functools.partial(_problem_of_momentum, form)
+    works = works_here("Paddle's kernel for Momentum", trial, _INSTEAD)
     return form if works else momentum_composed
 
 
@@ -61,22 +63,6 @@ def _candidates() -> tuple[str, ...]:
     if on_gpu() and hasattr(paddle._C_ops, "fused_adam_"):
         return ("listed", "fused")
     return ("fused",)
-
-
-@functools.cache
-def _works(title: str, problem_of: Callable[[Any], Optional[str]], form: Any, device: str) -> bool:
-    """Whether ``form`` computes what it should on ``device``, the current one; else a warning."""
-    try:
-        problem = problem_of(form)
-    except Exception as error:  # whatever a kernel says about itself: another form goes on
-        problem = failed_with(error)
-    if problem:
-        warnings.warn(
-            f"Paddle's kernel for {title} is not used on {device}: {problem}; a slower form takes "
-            "its place",
-            stacklevel=4,
-        )
-    return not problem
 
 
 def _problem_of_adamw(form: AdamWForm) -> Optional[str]:

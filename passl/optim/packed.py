@@ -11,15 +11,13 @@ storage for sharding (``paddle.distributed.fleet.meta_parallel``, ``ParamStorage
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
 
-from passl.errors import failed_with
+from passl.trial import works_here
 
 __all__ = ["Loose", "Packed", "pack"]
 
@@ -30,7 +28,9 @@ _ALIGNMENT = 64
 
 def pack(tensors: Sequence[paddle.Tensor]) -> Union[Packed, Loose]:
     """``tensors`` in one buffer, or as they are on a device where that was tried and fails."""
-    return Packed(tensors) if _works(paddle.device.get_device()) else Loose(tensors)
+    one_buffer = "one buffer for many tensors"
+    works = works_here(one_buffer, _problem, "a step launches more operators instead")
+    return Packed(tensors) if works else Loose(tensors)
 
 
 class Packed:
@@ -103,22 +103,6 @@ class Loose:
         """See :meth:`Packed.round`."""
         for tensor, master in zip(self._tensors, masters._tensors):
             paddle.assign(master.astype(tensor.dtype), output=tensor)
-
-
-@functools.cache
-def _works(device: str) -> bool:
-    """Whether tensors can live in a buffer on ``device``, the current one; a warning where not."""
-    try:
-        problem = _problem()
-    except Exception as error:  # whatever a Paddle says about itself: tensors stay where they are
-        problem = failed_with(error)
-    if problem:
-        warnings.warn(
-            f"tensors are not put into one buffer on {device}: {problem}; a step launches more "
-            "operators instead",
-            stacklevel=4,
-        )
-    return not problem
 
 
 def _problem() -> Optional[str]:

@@ -97,7 +97,6 @@ def test_only_half_precision_on_a_gpu_is_taken():
 def test_a_build_without_cuda_does_not_ask_and_does_not_warn(recwarn):
     if paddle.is_compiled_with_cuda():
         pytest.skip("this Paddle has CUDA")
-    fused.fused_linear_works.cache_clear()
     assert not Linear(8, 8, fused=True).fused
     assert not [warning for warning in recwarn if "fused" in str(warning.message)]
 
@@ -113,24 +112,18 @@ def test_the_probe_accepts_the_formula_and_names_what_is_wrong():
     def blind_to_the_bias(x, weight, bias):
         return re_expressed(x, weight, bias.detach()) + 0 * bias
 
-    def no_kernel(x, weight, bias):
-        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
-
     assert fused.probe(_in_float32(re_expressed)) is None
     assert "its value" in str(fused.probe(_in_float32(lambda x, w, b: x @ w + 2 * b)))
     assert "gradient of the bias" in str(fused.probe(_in_float32(blind_to_the_bias)))
-    assert "CUBLAS_STATUS_NOT_SUPPORTED" in str(fused.probe(no_kernel))
 
 
 def test_an_operator_that_fails_its_check_is_replaced_with_a_warning(monkeypatch):
+    assert not fused.fused_linear_works()  # on a CPU, which says nothing of a GPU
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(
         paddle.incubate.nn.functional, "fused_linear", _in_float32(lambda x, w, b: x @ w + 2 * b)
     )
-    fused.fused_linear_works.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="its value is wrong; the plain one"):
-            assert not fused.fused_linear_works()
-    finally:
-        fused.fused_linear_works.cache_clear()
+    monkeypatch.setattr("passl.trial._FOUND", {})
+    with pytest.warns(UserWarning, match="its value is wrong; the plain one"):
+        assert not fused.fused_linear_works()

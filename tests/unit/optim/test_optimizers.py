@@ -394,10 +394,8 @@ def forgets_the_second_chunk(params, grads, m, v, scalars):
 
 
 @pytest.fixture
-def forget_what_works():
-    kernel_choice._works.cache_clear()
-    yield
-    kernel_choice._works.cache_clear()
+def nothing_tried(monkeypatch):
+    monkeypatch.setattr("passl.trial._FOUND", {})
 
 
 @pytest.mark.parametrize(
@@ -409,7 +407,7 @@ def forget_what_works():
     ],
 )
 def test_lists_that_do_not_work_on_a_gpu_are_left_alone(
-    update_list, reason, monkeypatch, forget_what_works
+    update_list, reason, monkeypatch, nothing_tried
 ):
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     broken = dataclasses.replace(kernels.ADAMW_FORMS["listed"], update_list=update_list)
@@ -420,7 +418,7 @@ def test_lists_that_do_not_work_on_a_gpu_are_left_alone(
 
 @pytest.mark.parametrize("device", ["cpu", "gpu:0", "xpu:0"])
 def test_kernels_that_want_other_numbers_give_way_to_public_operations(
-    device, monkeypatch, forget_what_works
+    device, monkeypatch, nothing_tried
 ):
     """As those of later Paddle, which read the learning rate in double precision."""
     monkeypatch.setattr(paddle.device, "get_device", lambda: device)
@@ -432,7 +430,7 @@ def test_kernels_that_want_other_numbers_give_way_to_public_operations(
         assert kernel_choice.momentum_kernel() is kernels.momentum_composed
 
 
-def test_a_momentum_that_computes_something_else_is_not_used(monkeypatch, forget_what_works):
+def test_a_momentum_that_computes_something_else_is_not_used(monkeypatch, nothing_tried):
     def is_always_nesterov(param, grad, velocity, lr, momentum, decay, _nesterov):
         kernels.momentum_composed(param, grad, velocity, lr, momentum, decay, True)
 
