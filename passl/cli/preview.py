@@ -32,7 +32,9 @@ def add_preview(
     parser.add_argument("--out", default="preview.png", metavar="FILE", help="default: preview.png")
     parser.add_argument("--num", type=int, default=24, metavar="N", help="images (default: 24)")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="which data set")
-    parser.add_argument("--epoch", type=int, default=0, metavar="E", help="counted from 0")
+    parser.add_argument(
+        "--epoch", type=int, default=1, metavar="E", help="from 1, the first of a run (default: 1)"
+    )
     parser.add_argument(
         "--classes", metavar="FILE",
         help="names of the classes, one a line (default: those that the data set knows)",
@@ -41,8 +43,8 @@ def add_preview(
 
 
 def _preview(arguments: argparse.Namespace) -> int:
-    if not 1 <= arguments.num <= 400 or arguments.epoch < 0:
-        raise ConfigError("--num must be from 1 to 400, and --epoch at least 0")
+    if not 1 <= arguments.num <= 400 or arguments.epoch < 1:
+        raise ConfigError("--num must be from 1 to 400, and --epoch at least 1")
     config = load_from_args(arguments, "train" if arguments.mode == "train" else "eval")
     name = arguments.mode.capitalize()
     section = getattr(config.DataLoader, name)

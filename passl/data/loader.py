@@ -129,6 +129,10 @@ class Loader:
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Batches ``start_batch`` and on of ``epoch``; skipped ones cost nothing.
 
+        Args:
+            epoch: its number, from which orders and augmentations follow; training begins with 1.
+            start_batch: number of the first batch that is wanted, from 0.
+
         Raises:
             DataError: a sample cannot be used; the iterator is closed by then.
             WorkerError: the workers cannot be started.

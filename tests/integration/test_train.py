@@ -18,6 +18,7 @@ from small_run import assert_same_arrays
 import passl
 from passl.cli import eval as eval_command
 from passl.cli import train as train_command
+from passl.data.batch_transforms.switching import MixupCutmix
 
 NO_RANDOM_LAYERS = ("Model.drop_rate=0.0", "Model.drop_path_rate=0.0")
 
@@ -92,6 +93,17 @@ def test_the_number_of_loader_threads_changes_nothing(make_run):
         assert run.train("Global.epochs=1", f"DataLoader.Train.loader.num_workers={count}") == 0
     assert_same_arrays(runs[0].weights(), runs[1].weights())
     assert_same_arrays(runs[0].weights(), runs[2].weights())
+
+
+def test_as_many_epochs_are_mixed_as_off_epoch_says(run_folder, monkeypatch):
+    mixed = []
+    real = MixupCutmix.mix
+    monkeypatch.setattr(
+        MixupCutmix, "mix", lambda op, *batch: mixed.append(1) or real(op, *batch)
+    )
+    mixing = "DataLoader.Train.batch_transform=[{MixupCutmix: {off_epoch: 2}}]"
+    assert run_folder.train(mixing, "~Metric.Train", "Global.epochs=4") == 0
+    assert len(mixed) == 2 * 6  # batches of an epoch
 
 
 def test_the_logged_rate_is_the_one_that_was_used(run_folder):

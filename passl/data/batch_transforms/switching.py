@@ -49,7 +49,7 @@ class MixupCutmix(Mixing):
         switch_prob: probability of CutMix, where both are on.
         mode: ``batch``, ``pair`` or ``elem``.
         epsilon: label smoothing; also of targets that are not mixed.
-        off_epoch: from this epoch on (counted from 0) nothing is mixed any more; 0: never.
+        off_epoch: so many epochs are mixed, and nothing after them any more; 0: all are.
         class_num: number of classes; the model's if not given.
         model_class_num: given by the engine.
 
@@ -94,8 +94,8 @@ class MixupCutmix(Mixing):
     def in_epoch(
         self, epoch: int
     ) -> Callable[[np.ndarray, np.ndarray, np.random.Generator], _Mixed]:
-        """What is done to the batches of ``epoch``."""
-        return self._only_soften if 0 < self.off_epoch <= epoch else self
+        """What is done to the batches of ``epoch``, from 1 as training counts."""
+        return self._only_soften if 0 < self.off_epoch < epoch else self
 
     def mix(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> _Mixed:
         """Mix a batch."""

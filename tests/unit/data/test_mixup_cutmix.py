@@ -141,9 +141,9 @@ def test_rectangles_between_bounds_lie_inside():
     assert area(whole.draw(200, 200, rng)) == 0
 
 
-def test_from_off_epoch_on_targets_are_only_smoothed():
+def test_after_off_epoch_epochs_targets_are_only_smoothed():
     op, labels = make(off_epoch=2), np.arange(6)
-    for epoch, mixed in ((0, True), (1, True), (2, False), (3, False)):
+    for epoch, mixed in ((1, True), (2, True), (3, False), (4, False)):
         before = flat(np.arange(6))
         after, target = op.in_epoch(epoch)(before.copy(), labels, np.random.default_rng(0))
         assert (not np.array_equal(after, before)) == mixed
@@ -165,7 +165,7 @@ def test_the_loader_tells_the_epoch():
     data = Plain([NormalizeImage(order="hwc"), ToCHWImage()])
     sampler = DistributedBatchSampler(num_samples=8, batch_size=8, seed=0)
     loader = Loader(data, sampler, batch_transforms=[make(off_epoch=1)], num_workers=0)
-    first, second = (next(loader.epoch(epoch)) for epoch in (0, 1))
+    first, second = (next(loader.epoch(epoch)) for epoch in (1, 2))
     assert (first.labels > 1 / CLASSES * 0.1 + 1e-6).sum() > 8
     assert (second.labels > 1 / CLASSES * 0.1 + 1e-6).sum() == 8
 

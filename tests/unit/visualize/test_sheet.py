@@ -123,7 +123,8 @@ def test_a_data_set_that_knows_its_classes_gives_their_names(repo, tmp_path, mon
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num", "0"], "--num must be from 1 to 400, and --epoch at least 0"),
+        (["--num", "0"], "--num must be from 1 to 400, and --epoch at least 1"),
+        (["--epoch", "0"], "--num must be from 1 to 400, and --epoch at least 1"),
         (["--classes", "nowhere.txt"], "classes_path nowhere.txt does not exist"),
     ],
 )
