@@ -37,6 +37,7 @@ from passl.checkpoint.lock import RunLock
 from passl.checkpoint.manifest import MANIFEST_NAME, Manifest, json_bytes
 from passl.checkpoint.resolve import BEST_EMA, ResolvedCheckpoint, resolve_checkpoint
 from passl.errors import CheckpointError
+from passl.logs.logger import get_logger
 
 __all__ = ["CheckpointStore", "Part", "SkippedCheckpoint"]
 
@@ -150,7 +151,12 @@ class CheckpointStore:
             remove_tree(building)  # there only if something failed
         for name in links:
             set_link(self._run_dir / name, final)
-        self._prune(final)
+        try:
+            self._prune(final)
+        except OSError as error:  # what was to be saved is safe, and the next save tries again
+            get_logger().warning(
+                f"{self.folder}: old checkpoints are not removed for now ({error.strerror})"
+            )
         return self.folder / final.name
 
     def latest(self) -> Union[Path, None]:

@@ -492,6 +492,26 @@ def test_a_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path, mode):
     assert last_value > 0, "the writer was killed before its first save, every time"
 
 
+def test_a_folder_that_cannot_be_listed_does_not_spoil_the_save(store, monkeypatch, caplog):
+    for step in (1, 2):
+        store.save(step, parts())
+    real = Path.iterdir
+
+    def fail(path):
+        if path == store.run_dir.absolute():
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", fail)
+        saved = store.save(3, parts(), ["latest"])
+    assert store.latest() == saved
+    assert "old checkpoints are not removed for now (Stale file handle)" in caplog.text
+    assert len(folders(store)) == 3
+    store.save(4, parts())
+    assert folders(store) == ["step_00000003", "step_00000004"]
+
+
 def test_a_checkpoint_that_cannot_be_deleted_does_not_spoil_the_save(store, monkeypatch):
     for step in (1, 2):
         store.save(step, parts())
