@@ -7,8 +7,7 @@ A component is declared once, where it is written::
         def __init__(self, *, epsilon: Annotated[float, Range(min=0.0, max=1.0)] = 0.0) -> None: ...
 
 and that is all it takes to configure it (``Loss.Train: [{name: CELoss, epsilon: 0.1}]``), to check
-a
-config against it and to document it: the signature is the schema, the docstring is the manual.
+a config against it and to document it: the signature is the schema, the docstring is the manual.
 
 Checking a config must not cost an import of Paddle, so signatures are read from the *source* (see
 :mod:`passl.signatures`), and a module is imported only when one of its components is built.

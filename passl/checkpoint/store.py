@@ -35,7 +35,7 @@ from passl.checkpoint.files import stream_arrays
 from passl.checkpoint.links import follow_link, refuse_folder, set_link
 from passl.checkpoint.lock import RunLock
 from passl.checkpoint.manifest import MANIFEST_NAME, Manifest, json_bytes
-from passl.checkpoint.resolve import BEST_EMA, ResolvedCheckpoint, resolve_checkpoint
+from passl.checkpoint.resolve import BEST_EMA
 from passl.errors import CheckpointError
 from passl.logs.logger import get_logger
 
@@ -184,10 +184,6 @@ class CheckpointStore:
         manifest = Manifest.read(Path(path))
         manifest.verify(Path(path))
         return manifest
-
-    def resolve(self, path: Union[str, Path]) -> ResolvedCheckpoint:
-        """What ``path`` means, as :func:`~passl.checkpoint.resolve.resolve_checkpoint` finds it."""
-        return resolve_checkpoint(path)
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ _HOMES = {
     "optimizers": "Optimizer",
     "schedules": "LRScheduler",
     "hooks": "Hooks",
+    "writers": "Logging.writers",
 }
 
 

@@ -26,7 +26,7 @@ def talking(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, SystemError, OSError) as error:  # a SystemError: Paddle calls it fatal
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise PeerLostError(
             f"lost another process while sharing {what} ({reason}); it has failed, was killed or "

@@ -7,7 +7,8 @@ for only where it exists; the products are written out elsewhere, softmax in flo
 Source: the conditions at the start of the functions of Paddle's fork of flash-attention
 (``csrc/capi``): compute capability 8.x or 9.0, heads of at most 256 numbers that are a multiple of
 8, and in the backward pass of at most 192 but on 8.0 and 9.0; CUDA 11.4 from the maintainers'
-answer in github.com/PaddlePaddle/Paddle/issues/63568.
+answer in github.com/PaddlePaddle/Paddle/issues/63568.  Paddle 3 asks its kernel on up to 12.1
+(``init_config`` in its ``nn/functional/sdpa.py``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _largest_head(device: int) -> int:
         return 0
     cuda = tuple(int(part) for part in version[:2])
     capability = tuple(paddle.device.cuda.get_device_capability(device))
-    newest = (9, 0) if paddle.__version__.startswith("2.") else (99, 0)
+    newest = (9, 0) if paddle.__version__.startswith("2.") else (12, 1)
     if cuda < (11, 4) or not (8, 0) <= capability <= newest:
         return 0
     return 256 if capability in ((8, 0), (9, 0)) else 192

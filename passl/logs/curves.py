@@ -76,10 +76,6 @@ class Curves:
         """The command of each."""
         return [writer.how_to_open() for writer in self.writers]
 
-    def flush(self) -> None:
-        """Bring what was written to where it can be read."""
-        self._each(lambda writer: writer.flush())
-
     def close(self) -> None:
         """Write everything; a later call opens it again."""
         self._each(lambda writer: writer.close())

@@ -42,7 +42,6 @@ class TrainFigures:
         ips: images per second over all ranks.
         eta_s: seconds to the end of the run.
         max_mem_gb: peak of device memory in GB, where there is such a thing.
-        ema_cost_s: seconds a step spent on averaging weights, if it does.
     """
 
     epoch: int
@@ -57,7 +56,6 @@ class TrainFigures:
     ips: float
     eta_s: float
     max_mem_gb: Optional[float] = None
-    ema_cost_s: Optional[float] = None
 
 
 def train_line(figures: TrainFigures) -> str:
@@ -65,8 +63,6 @@ def train_line(figures: TrainFigures) -> str:
     say = figures
     fields = [f"lr: {_format_lr(say.lr)}", *_pairs(say.metrics), *_pairs(say.losses)]
     fields += [f"batch_cost: {say.batch_cost_s:.5f}", f"reader_cost: {say.reader_cost_s:.5f}"]
-    if say.ema_cost_s is not None:
-        fields.append(f"ema_cost: {say.ema_cost_s:.5f}")
     fields.append(f"ips: {say.ips:.5f} images/sec")
     if say.max_mem_gb is not None:
         fields.append(f"max mem: {say.max_mem_gb:.2f} GB")

@@ -98,10 +98,6 @@ class MetricsWriter:
         self.curves.restart([], lambda _tag, _step: False, 0)
         return aside
 
-    def flush(self) -> None:
-        """Bring the curves up to date; ``metrics.jsonl`` always is."""
-        self.curves.flush()
-
     def close(self) -> None:
         """Finish all files; a later record opens them again."""
         if self._file is not None:

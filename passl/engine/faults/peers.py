@@ -254,8 +254,9 @@ def first_failure(run_dir: Path, world: World, own: _Note, *, have_met: bool) ->
                 told.append((path.stat().st_mtime_ns, rank, path))
     if told:
         _, rank, path = min(told)
-        text = path.read_text(encoding="utf-8", errors="replace").rstrip()
-        return f"process {rank} failed first ({path}):\n{text}"
+        with suppress(OSError):  # cleared away just now: a new start of that rank, or its end
+            text = path.read_text(encoding="utf-8", errors="replace").rstrip()
+            return f"process {rank} failed first ({path}):\n{text}"
     for rank, note in notes.items():
         if note.place == own.place and not _runs(note.pid):
             return (

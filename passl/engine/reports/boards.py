@@ -27,7 +27,7 @@ from passl.logs.writers.base import Setting
 if TYPE_CHECKING:
     from passl.engine.plan import RunPlan
     from passl.engine.state import TrainState
-    from passl.engine.trainer import TrainParts
+    from passl.engine.train_parts import TrainParts
 
 __all__ = ["Boards"]
 

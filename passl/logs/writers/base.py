@@ -136,8 +136,5 @@ class Writer(ABC):
     def finish(self, results: Mapping[str, float]) -> None:  # noqa: B027 (nothing is a fine answer)
         """The run came to its end, with these results by tag."""
 
-    def flush(self) -> None:  # noqa: B027 (nothing is a fine answer)
-        """Bring what was written to where it can be read."""
-
     def close(self) -> None:  # noqa: B027 (nothing is a fine answer)
         """Write everything; a later call opens it again."""

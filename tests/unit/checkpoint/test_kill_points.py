@@ -16,6 +16,7 @@ import numpy as np
 from passl.checkpoint.disk import remove_tree
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.manifest import read_json
+from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def check(folder, number):
     value = read_json(after / "state.json")["value"]
     assert value in (3, 9)
     for link in ("latest", "best"):
-        assert store.resolve(folder / link).folder in list(store.folder.iterdir()), link
+        assert resolve_checkpoint(folder / link).folder in list(store.folder.iterdir()), link
     best = read_json(folder / "best" / "state.json")["value"]
     assert best in ((1, 9) if mode == "best" else (1,))
     if number % 10 == 0:

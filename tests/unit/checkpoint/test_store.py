@@ -20,6 +20,7 @@ from passl.checkpoint import disk
 from passl.checkpoint import store as store_module
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.manifest import read_json
+from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.errors import CheckpointError
 
@@ -87,9 +88,7 @@ def test_links_are_relative_and_lead_to_the_checkpoint(store):
     assert os.readlink(store.run_dir / "latest") == "checkpoints/step_00000002"
     assert os.readlink(store.run_dir / "best") == "checkpoints/step_00000001"
     moved = store.run_dir.rename(store.run_dir.with_name("moved"))
-    assert (
-        CheckpointStore(moved).resolve(moved / "best").folder == moved / "checkpoints/step_00000001"
-    )
+    assert resolve_checkpoint(moved / "best").folder == moved / "checkpoints/step_00000001"
 
 
 def test_saving_a_step_again_replaces_it(store):
@@ -109,10 +108,10 @@ def test_links_are_text_files_where_the_file_system_has_none(store, monkeypatch)
     for step in (2, 3, 4):
         last = store.save(step, parts())
     assert not (store.run_dir / "latest").is_symlink()
-    assert store.resolve(store.run_dir / "latest").folder == last
-    assert store.resolve(store.run_dir / "best").folder == first
-    assert store.resolve(store.run_dir / "best/model.pdparams").folder == first
-    assert store.resolve(store.run_dir / "best/model").folder == first
+    assert resolve_checkpoint(store.run_dir / "latest").folder == last
+    assert resolve_checkpoint(store.run_dir / "best").folder == first
+    assert resolve_checkpoint(store.run_dir / "best/model.pdparams").folder == first
+    assert resolve_checkpoint(store.run_dir / "best/model").folder == first
 
 
 def test_a_folder_in_the_place_of_a_link_is_not_touched(store):
@@ -342,7 +341,7 @@ def test_a_failing_write_is_a_sentence_and_leaves_everything_as_it_was(
     assert str(caught.value).startswith(expected)
     assert folders(store) == ["step_00000001"]
     assert store.latest() == store.folder / "step_00000001"
-    assert store.resolve(store.run_dir / "latest").folder == store.folder / "step_00000001"
+    assert resolve_checkpoint(store.run_dir / "latest").folder == store.folder / "step_00000001"
 
 
 def test_a_replacement_that_fails_keeps_the_old_one(store, monkeypatch):

@@ -76,6 +76,11 @@ IN_FILE = {
         "x.yaml:3: Loss.Train.0.name: no loss is called 'ToyMetric'; ToyMetric is a metric "
         "and belongs at Metric",
     ),
+    "writer at another place": (
+        "Hooks: [TensorBoard]\n",
+        "x.yaml:3: Hooks.0.name: no hook is called 'TensorBoard'; TensorBoard is a writer and "
+        "belongs at Logging.writers",
+    ),
     "component of PASSL that is missing here": (
         "Metric: {Train: [{mAP: {nonsense: 1}}]}\n",
         "x.yaml:3: Metric.Train.0.name: mAP is not available yet in this version",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,27 @@ def test_a_lost_peer_tells_the_story_of_the_one_that_failed(ranks, tmp_path):
     assert text.startswith(f"process 1 failed first ({tmp_path / 'error_rank_1.txt'}):\nTraceback")
     assert text.endswith("ZeroDivisionError: of rank 1")
     assert not (tmp_path / "error_rank_0.txt").exists()  # a victim
+
+
+def test_a_story_that_is_cleared_away_while_it_is_read_hides_no_error(ranks, tmp_path, monkeypatch):
+    fail(ranks[1], ZeroDivisionError("of rank 1"))
+    monkeypatch.setattr(module, "_LOOK_S", 0.1)
+    read = Path.read_text
+
+    def cleared(path: Path, **how: str) -> str:
+        if path.name == "error_rank_1.txt":
+            raise FileNotFoundError(path)
+        return read(path, **how)
+
+    monkeypatch.setattr(Path, "read_text", cleared)
+    assert "Connection reset by peer" in told_by(ranks[0])
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemError, OSError])
+def test_whatever_a_collective_raises_is_a_lost_process(kind):
+    expected = pytest.raises(PeerLostError, match="sharing gradients \\(no answer\\)")
+    with expected, talking("gradients"):
+        raise kind("(Fatal) it failed:\n  no answer")
 
 
 def test_an_error_for_people_is_told_as_its_sentence(ranks, tmp_path):

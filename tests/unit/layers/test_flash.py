@@ -53,6 +53,7 @@ def test_ampere_and_newer_have_it(gpu, capability, dtype):
         {"cuda": "False"},
         {"rocm": True},
         {"capability": (12, 0)},  # newer than Paddle 2.6
+        {"capability": (13, 0), "cuda": "13.0", "version": "3.3.1"},
     ],
     ids=str,
 )
