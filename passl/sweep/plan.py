@@ -156,8 +156,7 @@ def _check_keys(keys: Sequence[str], overrides: Sequence[str]) -> None:
         path = text.partition("=")[0].strip().lstrip("~+")
         if path in _TAKEN:
             problems.append(f"-o {text}: {_TAKEN[path]}; choose it with --out")
-        over = [key for key in keys if key == path or key.startswith(f"{path}.")]
-        if any(key == path for key in over):
+        if path in keys:
             problems.append(f"-o {text}: {path} varies in this sweep; leave the override out")
     if problems:
         raise ConfigError(problems)

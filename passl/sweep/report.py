@@ -141,9 +141,8 @@ class Results:
         settings = self.settings()
         if not settings:
             return ["no run has finished with a value to compare yet"]
-        first = settings[0]
-        best = next(o for o in self.outcomes if o.best is not None and o.record.state == "done")
-        lines = []
+        first, lines = settings[0], []
+        best = first.outcomes[0]
         if first.deviation is not None:
             shorter = short_names(self.keys)
             what = ", ".join(f"{shorter[key]}={first.values[key]}" for key in first.values)
@@ -152,7 +151,6 @@ class Results:
                 f"standard deviation {format_value(first.deviation)} over "
                 f"{len(first.scores)} seeds"
             )
-            best = first.outcomes[0]
             lines.append(f"its best run: {best.record.name}: {self._said(best)}")
         else:
             lines.append(f"best: {best.record.name}: {self._said(best)}")

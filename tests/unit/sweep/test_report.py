@@ -58,6 +58,15 @@ def test_settings_are_compared_by_the_mean_over_their_seeds(tmp_path):
     assert LR + "=2" in said[-1]
 
 
+def test_a_lucky_seed_of_a_worse_setting_is_not_the_best(tmp_path):
+    """Where one setting has a single finished run."""
+    scores = {(1, 1): 0.80, (2, 1): 0.50, (2, 2): 0.90}
+    records = [swept(tmp_path, {LR: a, SEED: b}, (s,)) for (a, b), s in scores.items()]
+    said = read_results([LR, SEED], records, tmp_path).best_lines()
+    assert said[0] == "best: learning_rate=1,seed=1: top1 0.8000 at epoch 1"
+    assert LR + "=1" in said[-1]
+
+
 def test_seeds_alone_are_compared_one_by_one(tmp_path):
     records = [swept(tmp_path, {SEED: seed}, (seed / 10,)) for seed in (1, 2)]
     assert len(read_results([SEED], records, tmp_path).settings()) == 2
