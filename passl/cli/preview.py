@@ -52,8 +52,9 @@ def _preview(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.config} has no DataLoader.{name}")
 
     from passl.data.class_names import read_class_names
+    from passl.data.pictures import parts_of_target, visible
     from passl.export.live import class_names
-    from passl.visualize.augment import draw_sheet, parts_of_target, visible
+    from passl.visualize.augment import draw_sheet
 
     names = read_class_names(arguments.classes) if arguments.classes else None
     loader = _loader(config, name, arguments.num)

@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from passl.errors import CheckpointError, DataError, PasslError
+from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.export.pictures import Picture, PictureLike, as_picture
 from passl.export.preprocess import Preprocessor
 from passl.export.sessions import Session
@@ -103,6 +103,7 @@ class Predictor:
 
     Raises:
         CheckpointError: the model gives no classes.
+        ConfigError: a negative number of threads.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class Predictor:
                 f"{facts.described_by}: the model gives features and no classes: nothing can be "
                 "predicted from it"
             )
+        if num_workers < 0:
+            raise ConfigError(f"the number of workers must be 0 or more; got {num_workers}")
         self.session, self.facts = session, facts
         self._preprocessor, self._num_workers = preprocessor, num_workers
         self._batch_size = facts.batch_size or max(1, batch_size)

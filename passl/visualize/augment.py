@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from passl.data.pictures import Part, parts_of_target, visible
+from passl.data.pictures import Part
 from passl.visualize.figure import new_figure, save_figure, short, show_image, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Part", "draw_sheet", "parts_of_target", "visible"]
+__all__ = ["draw_sheet"]
 
 _CELL = 1.75  # inches
 _SHOWN = 3  # classes in a caption
@@ -62,8 +62,6 @@ def draw_sheet(
             show_image(axes, image, fill=True)
             _draw_target(axes, parts, tall)
         save_figure(figure, path)
-
-
 
 
 def _draw_target(axes: Axes, parts: Sequence[Part], tall: float) -> None:

@@ -259,7 +259,7 @@ def _over(steps: np.ndarray, function: Callable[[int], float]) -> np.ndarray:
 
 
 def _ema(config: Config, steps: np.ndarray) -> np.ndarray:
-    """Of the last update of the average at each step."""
+    """Of the update of the average that each step leads to: its own, or the next."""
     import_paddle()  # quietly; the next import would do it aloud
     from passl.precision.ema import decay_of_update
 

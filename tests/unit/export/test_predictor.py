@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from passl.errors import CheckpointError, DataError, PasslError
+from passl.errors import CheckpointError, ConfigError, DataError, PasslError
 from passl.export.pictures import Picture
 from passl.export.predictor import Failure, ModelFacts, Predictor
 from passl.export.preprocess import Preprocessor
@@ -136,5 +136,7 @@ def test_what_gives_no_classes_or_no_numbers_is_refused():
 
     with pytest.raises(PasslError, match="computed NaN or infinity"):
         predictor(Broken()).predict(picture(0))
+    with pytest.raises(ConfigError, match="workers must be 0 or more; got -1"):
+        predictor(num_workers=-1)
     with pytest.raises(PasslError, match="topk must be 1 or more"):
         predictor().predict(picture(0), topk=0)

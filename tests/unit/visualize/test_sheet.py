@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from passl.cli.data import main
+from passl.data.pictures import Part, parts_of_target, visible
 from passl.data.transforms.normalize import NormalizeImage, ToCHWImage
 from passl.errors import ConfigError
 from passl.visualize import augment
-from passl.visualize.augment import Part, draw_sheet, parts_of_target, visible
+from passl.visualize.augment import draw_sheet
 
 DIGITS = "configs/quickstart/ViT_micro_digits.yaml"
 
