@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from passl.config.dump import emit
 from passl.config.myrtle_transforms import transforms
+from passl.config.numeric import ratio_giving
 from passl.config.suggest import did_you_mean
 from passl.errors import ConfigError
 
@@ -215,6 +216,9 @@ class _Reader:
         self.result.config["Model"] = {"name": name}
         self.put("number_of_classes", "Model.class_num", classes)
         dim, heads = self.need("vit_config.embed_dim"), self.need("vit_config.heads")
+        hidden = self.need("vit_config.mlp_dim")
+        if min(heads, hidden) < 1:
+            raise ConfigError(f"{self._path}: vit_config: heads and mlp_dim must be at least 1")
         if heads * 64 != dim:
             raise ConfigError(
                 f"{self._path}: vit_config.heads: {heads} heads of theirs have 64 channels each, "
@@ -225,8 +229,8 @@ class _Reader:
         for key, target in (("image_size", "img_size"), ("patch_size", "patch_size"),
                             ("depth", "depth")):  # fmt: skip
             self.put(f"vit_config.{key}", f"Model.{target}", self.need(f"vit_config.{key}"))
-        hidden = self.need("vit_config.mlp_dim")
-        self.put("vit_config.mlp_dim", "Model.mlp_ratio", hidden / dim, f"{hidden} / {dim}")
+        self.put("vit_config.mlp_dim", "Model.mlp_ratio", ratio_giving(hidden, dim),
+                 f"{hidden} / {dim}")  # fmt: skip
         dropout = self.need("vit_config.dropout", float)
         self.put("vit_config.dropout", "Model.drop_rate", float(dropout))
         embedding = self.take("vit_config.emb_dropout", dropout)

@@ -22,7 +22,7 @@ import math
 import re
 from typing import Any, Optional, Union
 
-__all__ = ["NumberError", "is_extension", "parse_number", "parse_plain"]
+__all__ = ["NumberError", "is_extension", "parse_number", "parse_plain", "ratio_giving"]
 
 _NULLS = {"", "~", "null", "Null", "NULL", "None"}
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -79,6 +79,19 @@ def parse_plain(text: str) -> Any:
         )
     number = parse_number(text)
     return text if number is None else number
+
+
+def ratio_giving(product: int, factor: int) -> float:
+    """The number with the fewest digits of which ``int(factor * number)`` is ``product``.
+
+    ``product / factor`` itself may be a last bit too small: ``int(704 * (1920 / 704))`` is 1919.
+
+    Args:
+        product, factor: at least 1.
+    """
+    inside = (product + 0.25) / factor  # clear of both ends of what gives the product
+    rounded = (float(f"{inside:.{digits}g}") for digits in range(1, 17))
+    return next((number for number in rounded if int(factor * number) == product), inside)
 
 
 def is_extension(text: str, value: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from passl.checkpoint.convert.conversion import Conversion
 from passl.checkpoint.convert.operations import Shape
+from passl.config.numeric import ratio_giving
 from passl.errors import CheckpointError, PasslError
 from passl.models import check_arguments, create_model, list_models, model_spec
 
@@ -169,7 +170,7 @@ def plain_vit_options(conversion: Conversion) -> str:
         "depth": _depth(shapes),
         "num_heads": conversion.num_heads or "...",
         "patch_size": kernel[-1] if kernel else "...",
-        "mlp_ratio": f"{hidden[0] / width:g}" if hidden and width else "...",
+        "mlp_ratio": f"{ratio_giving(hidden[0], width):g}" if hidden and width else "...",
         "qkv_bias": str("blocks.0.attn.qkv.bias" in shapes).lower(),
         "epsilon": f"{conversion.epsilon:g}",
     }

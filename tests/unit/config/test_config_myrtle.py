@@ -108,6 +108,19 @@ def test_every_key_is_mapped_or_named_with_a_reason(write_json, tmp_path, versio
     assert loaded(path, tmp_path).Model["class_num"] == 45
 
 
+def test_a_hidden_width_survives_being_a_ratio(write_json, tmp_path):
+    sizes = {**TRAIN["vit_config"], "embed_dim": 704, "heads": 11, "mlp_dim": 1920}
+    model = loaded(write_json({**TRAIN, "vit_config": sizes}), tmp_path).Model
+    assert int(model["embed_dim"] * model["mlp_ratio"]) == 1920
+
+
+@pytest.mark.parametrize("sizes", [{"heads": 0, "embed_dim": 0}, {"mlp_dim": 0}])
+def test_sizes_of_nothing_are_refused(write_json, tmp_path, sizes):
+    path = write_json({**TRAIN, "vit_config": {**TRAIN["vit_config"], **sizes}})
+    with pytest.raises(ConfigError, match="heads and mlp_dim must be at least 1"):
+        loaded(path, tmp_path)
+
+
 def test_the_first_versions_values(write_json, tmp_path):
     config = loaded(write_json({**TRAIN, **TEACHER}), tmp_path)
     run, model = config.Global, config.Model

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from passl.config.numeric import NumberError, parse_plain
+from passl.config.numeric import NumberError, parse_plain, ratio_giving
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,13 @@ def test_a_plain_number_is_not_text(problems):
     assert problems(HEAD + "Model: {name: ToyNet, note: 12}\n") == [
         "x.yaml:2: Model.note: expected text, found 12; put it in quotes"
     ]
+
+
+def test_a_ratio_gives_back_the_width_it_is_of_also_with_the_digits_that_are_shown():
+    """``int(704 * (1920 / 704))`` is 1919, and ``3.73611``, as ``:g`` has it, 4303 of 1152."""
+    assert ratio_giving(3072, 768) == 4.0
+    for factor in range(32, 2049, 32):
+        for product in (*range(1, 9000, 37), 1920, 4304):
+            ratio = ratio_giving(product, factor)
+            assert int(factor * ratio) == product
+            assert int(factor * float(f"{ratio:g}")) == product
