@@ -67,3 +67,14 @@ def test_sums_continue_after_a_resume(meter):
         each.flush()
     assert other.window_means() == meter.window_means() != {}
     assert np.isclose(other.epoch_means()["loss"], 6.0 / 5.0)
+
+
+def test_the_sums_of_all_processes_continue_in_one(meter):
+    add(meter, 1.0, samples=2, norm=3.0)
+    meter.flush()
+    other = StepMeter(["loss", "top1"], World(rank=1))
+    other.restore(*meter.state())
+    window, epoch = other.state()
+    assert window == epoch == {
+        "loss": 0.0, "top1": 0.0, "samples": 0.0, "grad_norm": 3.0, "steps": 1.0,
+    }  # fmt: skip
