@@ -193,7 +193,8 @@ class _Builder:
         try:
             value = parse_plain(text)
         except NumberError as error:
-            self.problems.append(f"{origin}: {path}: {error}")
+            where = f"{origin}: {path}" if path else origin  # an override has said its key
+            self.problems.append(f"{where}: {error}")
             return Leaf(text, origin, key_origin)
         return Leaf(value, origin, key_origin, text if is_extension(text, value) else None)
 

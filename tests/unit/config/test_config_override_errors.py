@@ -37,6 +37,10 @@ OVERRIDES = {
         "-o Global.epochs=many: Global.epochs: expected a whole number of at least 1, "
         "found 'many' (text)",
     ),
+    "arithmetic without a result": (
+        "Optimizer.eps=2**2000",
+        "-o Optimizer.eps=2**2000: '2**2000' is too large a number",
+    ),
     "zero epochs": (
         "Global.epochs=0",
         "-o Global.epochs=0: Global.epochs: expected a whole number of at least 1, found 0",
