@@ -10,7 +10,7 @@ from passl.layers.cpu_kernels import CpuGelu, fits_inference, fits_training
 from passl.layers.errors import ModelArgumentError
 from passl.layers.linear import Linear
 
-__all__ = ["Mlp"]
+__all__ = ["Mlp", "hidden_width"]
 
 #: Name of an activation -> whether GELU is approximated by tanh.
 _APPROXIMATE = {"gelu": False, "gelu_tanh": True}
@@ -64,3 +64,18 @@ class Mlp(nn.Layer):
             if fits_inference(x):
                 return CpuGelu.value(x)
         return F.gelu(x, approximate=self.approximate)
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Channels between the two layers: ``mlp_ratio`` times those of a token, rounded down.
+
+    Raises:
+        ModelArgumentError: none are left.
+    """
+    width = int(dim * mlp_ratio)
+    if width < 1:
+        raise ModelArgumentError(
+            f"mlp_ratio {mlp_ratio} of embed_dim {dim} leaves the perceptron no hidden "
+            f"channel; mlp_ratio must be at least {1 / dim:g}"
+        )
+    return width

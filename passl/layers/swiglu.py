@@ -43,4 +43,4 @@ def gated_width(width: int, multiple_of: int) -> int:
 
     Two thirds of it, as there are three matrices and not two, rounded up to ``multiple_of``.
     """
-    return multiple_of * -(-int(2 * width / 3) // multiple_of)
+    return multiple_of * -(-max(1, int(2 * width / 3)) // multiple_of)

@@ -15,6 +15,7 @@ from passl.layers.drop_path import DropPath, drop_path_rates
 from passl.layers.errors import ModelArgumentError
 from passl.layers.illama_attention import ILlamaAttention, attention_mask
 from passl.layers.linear import Linear
+from passl.layers.mlp import hidden_width
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.recompute import run_blocks
 from passl.layers.rms_norm import RMSNorm
@@ -58,7 +59,8 @@ class ILlama(nn.Layer):
             1 (as all others); a SoftMask hook changes it during training.
 
     Raises:
-        ModelArgumentError: sizes that do not divide, or a soft mask where there is none.
+        ModelArgumentError: sizes that do not divide, no hidden channel, or a soft mask where there
+            is none.
 
     Attributes:
         num_features: width of what the classifier sees.
@@ -100,7 +102,7 @@ class ILlama(nn.Layer):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.class_num, self.embed_dim, self.depth = class_num, embed_dim, depth
         self.num_features, self.attention = embed_dim, attention
-        hidden_dim = gated_width(int(embed_dim * mlp_ratio), multiple_of)
+        hidden_dim = gated_width(hidden_width(embed_dim, mlp_ratio), multiple_of)
         zero = nn.initializer.Constant(0.0)
 
         self.patch_embed = PatchEmbed((height, width), patch_size, in_chans, embed_dim)

@@ -16,6 +16,7 @@ from passl.layers.drop_path import drop_path_rates
 from passl.layers.errors import ModelArgumentError
 from passl.layers.layer_norm import LayerNorm
 from passl.layers.linear import Linear
+from passl.layers.mlp import hidden_width
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.pre_logits import PreLogits
 from passl.layers.recompute import run_blocks
@@ -132,7 +133,7 @@ class VisionTransformer(nn.Layer):
                 "class_token: false leaves no class token to classify; add global_pool: avg"
             )
         self.class_num, self.embed_dim, self.depth = class_num, embed_dim, depth
-        hidden_dim = _hidden_dim(embed_dim, mlp_ratio)
+        hidden_dim = hidden_width(embed_dim, mlp_ratio)
 
         if patch_embed is None:
             size = (img_size, img_size) if isinstance(img_size, int) else img_size
@@ -263,13 +264,3 @@ class VisionTransformer(nn.Layer):
 
 
 _AFTER_POOLING = ("fc_norm", "pre_logits", "head", "head_dist")
-
-
-def _hidden_dim(embed_dim: int, mlp_ratio: float) -> int:
-    hidden_dim = int(embed_dim * mlp_ratio)
-    if hidden_dim < 1:
-        raise ModelArgumentError(
-            f"mlp_ratio {mlp_ratio} of embed_dim {embed_dim} leaves the perceptron no hidden "
-            f"channel; mlp_ratio must be at least {1 / embed_dim:g}"
-        )
-    return hidden_dim

@@ -25,6 +25,7 @@ from passl.layers.init import init_enabled
 from passl.layers.layer_norm import LayerNorm
 from passl.layers.linear import Linear
 from passl.layers.llama_block import LLAMA_7B, LlamaBlocks, LlamaSizes
+from passl.layers.mlp import hidden_width
 from passl.layers.patch_embed import PatchEmbed
 from passl.layers.recompute import run_blocks
 from passl.models.llama_init import initialize_like_timm
@@ -79,7 +80,8 @@ class ViTLlama(nn.Layer):
             checkpoint's, or 1e-6 (LLaMA v1) without one.
 
     Raises:
-        ModelArgumentError: sizes that do not divide or contradict the checkpoint.
+        ModelArgumentError: sizes that do not divide, leave no hidden channel or contradict the
+            checkpoint.
         CheckpointError: the LLaMA checkpoint is missing, damaged or of another model.
 
     Attributes:
@@ -157,7 +159,7 @@ class ViTLlama(nn.Layer):
             Block(
                 embed_dim,
                 num_heads,
-                int(embed_dim * mlp_ratio),
+                hidden_width(embed_dim, mlp_ratio),
                 qkv_bias=qkv_bias,
                 drop_rate=drop_rate,
                 attn_drop_rate=attn_drop_rate,

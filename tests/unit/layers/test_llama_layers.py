@@ -50,6 +50,10 @@ def test_gated_width_is_llamas(width: int, hidden: int):
     assert gated_width(4 * width, 256) == hidden
 
 
+def test_a_gated_width_is_never_nothing():
+    assert gated_width(1, 8) == 8
+
+
 # -- rotary positions ------------------------------------------------------------------------------
 
 

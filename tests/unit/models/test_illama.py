@@ -233,6 +233,7 @@ def test_a_rate_outside_0_to_1_is_refused(rate: float):
         ({"num_heads": 5}, "embed_dim 48 cannot be shared by 5 heads"),
         ({"num_heads": 16}, "a head of 3 channels has an odd number"),
         ({"img_size": 30}, "img_size 30x30 is not a whole number of patches"),
+        ({"mlp_ratio": 0.01}, "leaves the perceptron no hidden channel"),
     ],
 )
 def test_sizes_that_contradict_are_refused(argument: dict, message: str):

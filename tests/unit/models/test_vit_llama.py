@@ -201,6 +201,11 @@ def test_sizes_that_contradict_the_checkpoint_are_refused():
         ViTLlama(**SMALL, llama_path=LLAMA, llama_dim=4096)
 
 
+def test_a_perceptron_without_channels_is_refused():
+    with pytest.raises(ModelArgumentError, match="leaves the perceptron no hidden channel"):
+        ViTLlama(**{**SMALL, "mlp_ratio": 0.01}, **SIZES)
+
+
 def test_which_blocks_are_taken():
     """The last by default; several end with the one that is named."""
     last = ViTLlama(**SMALL, llama_path=LLAMA)
