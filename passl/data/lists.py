@@ -89,6 +89,8 @@ def line_number(path: Path, index: int) -> int:
     seen = -1
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
             seen += bool(line.strip())
             if seen == index:
                 return number

@@ -65,6 +65,7 @@ def test_line_numbers_count_blank_lines(tmp_path):
     assert [line_number(path, index) for index in (0, 1)] == [3, 5]
     with pytest.raises(IndexError):
         line_number(path, 2)
+    assert line_number(write(tmp_path, b"\xef\xbb\xbf\r\na 1\r\n"), 0) == 2
 
 
 ONE = "wanted: 'path label'"
