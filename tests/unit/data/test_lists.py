@@ -77,6 +77,16 @@ SET = "wanted: 'path label,label,...'"
     [
         ("cat.jpg", False, f"no label: there is no delimiter ' ' in the line; {ONE}"),
         ("cat.jpg ", False, f"no label: there is no delimiter ' ' in the line; {ONE}"),
+        (
+            "cat.jpg\t5",
+            False,
+            "no label: there is no delimiter ' ' in the line, but '\\t' before a number; wanted",
+        ),
+        (
+            "a.jpg,5",
+            False,
+            "no label: there is no delimiter ' ' in the line, but ',' before a number; wanted",
+        ),
         (" 5", False, f"no path before the delimiter ' '; {ONE}"),
         ("a.jpg cat", False, f"the label 'cat' is not a whole number; {ONE}"),
         ("a.jpg 1.5", False, f"the label '1.5' is not a whole number; {ONE}"),
