@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from passl.config import Config
 from passl.errors import EXIT_CONFIG, EXIT_OK, ConfigError, DataError
 from passl.logs.terminal import columns_of, is_terminal, wrapped
-from passl.registry import DATASETS, MODELS
+from passl.registry import MODELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,10 +104,12 @@ def _say(text: str) -> None:
 
 
 def _build(config: Config, name: str) -> Dataset:
+    from passl.data.build import build_dataset
+
     section = getattr(config.DataLoader, name)
     try:
         # All files are looked at below: a missing one is no reason not to look at the others.
-        return DATASETS.build(section.dataset, class_num=_class_num(config), check_files=False)
+        return build_dataset(section, class_num=_class_num(config), check_files=False)
     except DataError as error:
         where = config.origin(f"DataLoader.{name}.dataset")
         raise ConfigError(f"{where}: DataLoader.{name}.dataset: {error}") from error

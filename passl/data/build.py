@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from passl.data.loader import Loader
-from passl.errors import ConfigError
+from passl.errors import ConfigError, DataError
 from passl.registry import BATCH_TRANSFORMS, DATASETS, SAMPLERS
 from passl.runtime import keep_image_blocks
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from passl.config.schema import LoaderSection
     from passl.data.dataset import Dataset
 
-__all__ = ["build_loader"]
+__all__ = ["build_dataset", "build_loader"]
 
 
 def build_loader(
@@ -47,7 +47,7 @@ def build_loader(
     """
     key = f"DataLoader.{mode.capitalize()}"
     keep_image_blocks()
-    dataset = DATASETS.build(section.dataset, class_num=class_num)
+    dataset = build_dataset(section, class_num=class_num)
     _check_class_num(dataset, class_num, key)
     sampler = SAMPLERS.build(
         section.sampler.component,
@@ -91,6 +91,28 @@ def build_loader(
         )
     loader.start_workers()
     return loader
+
+
+def build_dataset(section: LoaderSection, **runtime: Any) -> Dataset:
+    """The data set of ``DataLoader.Train`` or ``DataLoader.Eval``.
+
+    Args:
+        section: of a config.
+        runtime: what the data set cannot know from the config, such as ``class_num``.
+
+    Raises:
+        DataError: the data is missing, wrong, or cannot be read.
+        ConfigError: arguments that contradict each other.
+    """
+    try:
+        dataset: Dataset = DATASETS.build(section.dataset, **runtime)
+        return dataset
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise DataError(
+            f"{section.dataset['name']}: {where}cannot be read ({error.strerror or error}); check "
+            "the path and its rights"
+        ) from error
 
 
 def _class_num(dataset: Dataset, class_num: Optional[int]) -> Optional[int]:

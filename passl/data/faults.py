@@ -124,17 +124,22 @@ class SampleFetcher:
                 raise
             bad, last_error = [self._record(index, error)], error
         rng = substitute_rng(self.seed, epoch, index, repeat)
-        for other in _draw(len(self.dataset), index, rng):
-            # Augmented by the same generator: not as the other looks at its own turn in the epoch.
-            try:
-                image, label = self.dataset.sample(other, rng)
-                return FetchedSample(image, label, other, tuple(bad))
-            except Exception as error:
-                if not self._may_skip(error):
-                    raise
-                bad.append(self._record(other, error))
-                last_error = error
-        self._give_up(bad, last_error)
+        try:
+            for other in _draw(len(self.dataset), index, rng):
+                # Augmented by the same generator: not as the other looks at its own turn.
+                try:
+                    image, label = self.dataset.sample(other, rng)
+                    return FetchedSample(image, label, other, tuple(bad))
+                except Exception as error:
+                    if not self._may_skip(error):
+                        raise
+                    bad.append(self._record(other, error))
+                    last_error = error
+            self._give_up(bad, last_error)
+        finally:
+            # It knows this frame, and the frames where the image was: in a circle, they would
+            # stay until a full garbage collection, which a large process seldom makes.
+            del last_error
 
     def _may_skip(self, error: Exception) -> bool:
         if not self.skip or is_out_of_memory(error):

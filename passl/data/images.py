@@ -122,10 +122,12 @@ def _opencv_flags() -> int:
 
 
 def _has_strange_marker(data: bytes) -> bool:
-    """Whether a JPEG with a plain header has a marker in its scans that libjpeg may refuse."""
+    """Whether a JPEG has a marker in its scans that libjpeg may refuse, or its header none."""
     at = 2
     while at + 4 < len(data) and data[at] == 0xFF and data[at + 1] != _JPEG_SCAN:
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if data[at : at + 2] != bytes((0xFF, _JPEG_SCAN)):
+        return True  # cut off within a table, which then took in some of what follows
     return _STRANGE_MARKER.search(data, at + 2) is not None
 
 
@@ -152,8 +154,9 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
         raise DataError(f"not an image that Pillow knows ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"refused as too large: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow raises SyntaxError for broken PNG and TIFF files.
+    except MemoryError:
+        raise
+    except Exception as error:  # each of Pillow's formats has others, SyntaxError among them
         raise DataError(f"truncated or broken image ({len(data)} bytes): {error}") from None
 
 

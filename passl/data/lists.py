@@ -13,6 +13,7 @@ Source: the list format of PASSL's ImageNet data sets (``train_list.txt``, ``ima
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
@@ -29,6 +30,7 @@ _BLOCK = 4 << 20  # bytes; the arrays made of a block stay near the cache
 _NEWLINE, _COMMA, _BACKSLASH = 0x0A, 0x2C, 0x5C
 _BLANKS = (0x20, 0x09, 0x0D)
 _MAX_DIGITS = 9  # what always fits in int32
+_OTHER_DELIMITER = re.compile(r"([\t ,;:|])[\d,]+\s*$")
 
 
 def read_list(
@@ -89,6 +91,8 @@ def line_number(path: Path, index: int) -> int:
     seen = -1
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
             seen += bool(line.strip())
             if seen == index:
                 return number
@@ -261,7 +265,11 @@ def _explain(text: str, delimiter: str, multi_label: bool, class_num: Optional[i
     path, found, label = text.rpartition(delimiter)
     form = f"path{delimiter}label" + (",label,..." if multi_label else "")
     if not found:
-        return f"no label: there is no delimiter {delimiter!r} in the line; wanted: '{form}'"
+        other = _OTHER_DELIMITER.search(text)
+        instead = f", but {other[1]!r} before a number" if other is not None else ""
+        return (
+            f"no label: there is no delimiter {delimiter!r} in the line{instead}; wanted: '{form}'"
+        )
     if not path:
         return f"no path before the delimiter {delimiter!r}; wanted: '{form}'"
     for number in label.split(",") if multi_label else [label]:

@@ -33,7 +33,7 @@ from passl.data.kept import Arrays, kept_arrays
 from passl.data.once import one_at_a_time, remove_left_overs
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.table_file import open_table_file, write_table_file
-from passl.data.tar_members import whole_members
+from passl.data.tar_members import TAR_ERRORS, whole_members
 from passl.errors import DataError
 from passl.logs.logger import get_logger
 
@@ -135,7 +135,7 @@ def _looked_through(path: Path, stamp: dict[str, int]) -> TarIndex:
                 builder.append(name, 0)
                 offsets.append(start + member.offset_data)
                 sizes.append(member.size)
-    except (tarfile.TarError, EOFError) as error:
+    except TAR_ERRORS as error:
         raise DataError(
             f"{path}: is no tar archive, or a damaged one ({error}); was its download interrupted?"
         ) from error

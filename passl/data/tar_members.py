@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 from passl.logs.logger import get_logger
 
-__all__ = ["whole_members"]
+__all__ = ["TAR_ERRORS", "whole_members"]
 
+#: What ``tarfile`` raises of damaged archives.  Its own errors are those of plain headers; the
+#: extended ones have no checksum, and are taken apart as if nothing could be wrong with them.
+TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, IndexError, KeyError, OverflowError)
 _BLOCK = 512
 _MAGIC = slice(257, 262)  # of a header
 _PIECE = 1 << 20

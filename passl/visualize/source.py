@@ -9,9 +9,10 @@ from typing import Any, Optional
 
 from passl.config import Config, load_config
 from passl.config.cross import Mode
+from passl.data.build import build_dataset
 from passl.engine.trained import build_trained, config_of_run, eval_loader, newest_weights
 from passl.errors import CheckpointError, ConfigError, DataError
-from passl.registry import DATASETS, TRANSFORMS, import_user_modules
+from passl.registry import TRANSFORMS, import_user_modules
 
 __all__ = [
     "Trained",
@@ -127,7 +128,7 @@ def eval_dataset(config: Config) -> Any:
     section = _eval_section(config)
     import_user_modules(config.Global.imports, execute=True)
     try:
-        return DATASETS.build(section.dataset, class_num=config.Model.get("class_num"))
+        return build_dataset(section, class_num=config.Model.get("class_num"))
     except DataError as error:
         where = config.origin("DataLoader.Eval.dataset")
         raise ConfigError(f"{where}: DataLoader.Eval.dataset: {error}") from error

@@ -22,6 +22,7 @@ import numpy as np
 
 from passl.checkpoint.unpickle import ForbiddenName, load_inert, to_array
 from passl.data.dataset import Dataset, MissingDataError
+from passl.data.tar_members import TAR_ERRORS
 from passl.errors import DataError
 from passl.registry import DATASETS, Component
 
@@ -224,7 +225,7 @@ def _contents(place: Path, names: Sequence[str]) -> list[bytes]:
         raise MissingDataError(
             f"{error.filename}: does not exist; unpack the archive again"
         ) from error
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, zlib.error, *TAR_ERRORS) as error:
         raise DataError(f"{place}: cannot be read, truncated or broken ({error})") from error
     missing = [name for name in names if name not in found]
     if missing:

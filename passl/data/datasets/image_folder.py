@@ -18,7 +18,7 @@ from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range
 
 _MAX_NAMED = 5
-_VERSION = 1  # of the table that is kept
+_VERSION = 2  # of the table that is kept
 _TOO_FRESH_NS = 2 * 10**9  # the coarsest clock of a file system
 
 
@@ -27,8 +27,8 @@ class ImageFolder(FileDataset):
     """``root/CLASS/.../IMAGE``: the folders below ``root``, sorted by name, are the classes.
 
     Files are taken in sorted order, at any depth below their class; links to folders are followed,
-    but not to one that they lie in; other files and hidden folders do not count. The table of many
-    files is kept beside the folder, in ``ROOT.table``, until a folder changes.
+    but not to one that they lie in; other files do not count, nor do hidden files and folders. The
+    table of many files is kept beside the folder, in ``ROOT.table``, until a folder changes.
 
     Args:
         root: folder of the class folders.
@@ -164,7 +164,7 @@ def _add_class(
         prefix = os.path.relpath(folder, root)
         note(prefix)
         for file in sorted(files):
-            if file.lower().endswith(endings):
+            if file.lower().endswith(endings) and file[0] != ".":
                 builder.append(f"{prefix}/{file}", label)
 
 

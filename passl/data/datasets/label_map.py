@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-from passl.data.class_names import label_by_name
 from passl.data.dataset import FileDataset, MissingDataError
 from passl.data.kept import kept_arrays, table_arrays, table_of
-from passl.data.names import read_names
+from passl.data.lists import line_number
+from passl.data.names import printable, read_names
 from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
 from passl.registry import DATASETS, Component, Range, Runtime
@@ -71,7 +71,8 @@ class LabelMapDataset(FileDataset):
         missing = self.missing_of_sample() if check_files else []
         if missing:
             raise MissingDataError(
-                f"{source}: the image {self.path_of(missing[0])} does not exist ({len(missing)} of "
+                f"{source}:{line_number(source, missing[0])}: the image "
+                f"{printable(self.path_of(missing[0]))} does not exist ({len(missing)} of "
                 f"{min(len(self), 100)} files looked at are missing). {_LAYOUT}."
             )
 
@@ -86,20 +87,20 @@ def _read(path: Path, classes: Sequence[str]) -> SampleTable:
     names = read_names(path)
     if not names:
         raise DataError(f"{path}: the list is empty")
+    label_of = {name: label for label, name in enumerate(classes)}
     builder = TableBuilder()
-    for name, label in zip(names, label_by_name(_folders(names, str(path)), classes, str(path))):
-        builder.append(name, label)
-    return builder.finish()
-
-
-def _folders(names: Sequence[str], source: str) -> list[str]:
-    folders = []
-    for number, name in enumerate(names, start=1):
+    for index, name in enumerate(names):
         parts = name.split("/")
         if len(parts) < 3:
-            raise DataError(f"{source}: line {number} is {name!r}; wanted images/CLASS/FILE")
-        folders.append(parts[1])
-    return folders
+            where = f"{path}:{line_number(path, index)}"
+            raise DataError(f"{where}: {printable(name)} is no image; wanted images/CLASS/FILE")
+        if parts[1] not in label_of:
+            raise DataError(
+                f"{path}:{line_number(path, index)}: {printable(name)} lies in a folder that is "
+                f"none of the {len(classes)} classes of the label map"
+            )
+        builder.append(name, label_of[parts[1]])
+    return builder.finish()
 
 
 def _read_map(path: Path) -> dict[str, int]:

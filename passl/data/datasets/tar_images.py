@@ -15,12 +15,14 @@ from passl.data.class_names import label_by_name, read_class_names
 from passl.data.dataset import MissingDataError
 from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.lists import read_list
+from passl.data.names import printable
 from passl.data.table import SampleTable, TableBuilder
 from passl.data.tar_index import TarIndex, cache_file, index_tar
 from passl.errors import DataError
+from passl.logs.logger import get_logger
 from passl.registry import DATASETS, Component, Range
 
-_VERSION = 1  # of the table that is kept
+_VERSION = 2  # of the table that is kept
 _ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 
 
@@ -31,7 +33,8 @@ class TarImageDataset(ArchiveDataset):
     The class is the folder that an image lies in (``train/n01440764/x.JPEG``,
     ``./n01440764/x.JPEG`` and ``n01440764/x.JPEG`` alike), or, in an archive of archives such as
     ``ILSVRC2012_img_train.tar``, the name of the inner one. An archive of images without folders
-    needs ``cls_label_path``. Samples are in the order of the archive.
+    needs ``cls_label_path``. Samples are in the order of the archive; of several with one name the
+    last counts, as when it is unpacked.
 
     The archive is looked through once; its index is kept beside it in ``ARCHIVE.index``, and where
     there are many samples, their table in ``ARCHIVE.samples``. A gzip archive is unpacked once, to
@@ -144,12 +147,36 @@ def _by_folder(
             f"TarImageDataset: {index.path} has no images among its {len(index)} files; wanted: "
             f"names that end in {' '.join(_ENDINGS)}"
         )
+    replaced = _replaced(index, rows)
+    if replaced:
+        get_logger().warning(
+            f"{index.path}: {len(replaced)} of its images stand there again further on, such as "
+            f"{printable(index.table.name(min(replaced)))}; the last of a name counts, as it does "
+            "when the archive is unpacked"
+        )
+        names = [name for row, name in zip(rows, names) if row not in replaced]
+        rows = [row for row in rows if row not in replaced]
     classes = read_class_names(classes_path) if classes_path else sorted(set(names))
     labels = label_by_name(names, classes, str(index.path))
     builder = TableBuilder()
     for row, label in zip(rows, labels):
         builder.append(index.table.name(row), label)
     return np.array(rows, np.int64), builder.finish(), classes
+
+
+def _replaced(index: TarIndex, rows: Sequence[int]) -> set[int]:
+    """Those of the rows that another of the same name follows, as ``tar --append`` leaves them."""
+    hashes = np.fromiter((hash(_normal(index.table.name(row))) for row in rows), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    suspects = np.flatnonzero(np.isin(hashes, values[counts > 1]))
+    last: dict[str, int] = {}
+    replaced = set()
+    for row in np.asarray(rows)[suspects].tolist():
+        name = _normal(index.table.name(row))
+        if name in last:
+            replaced.add(last[name])
+        last[name] = row
+    return replaced
 
 
 def _listed(

@@ -36,7 +36,7 @@ from passl.data.prepare.alone import alone_in
 from passl.data.prepare.listing import Excluded, left_out, list_images
 from passl.data.prepare.merge import write_bytes
 from passl.data.table import SampleTable, TableBuilder
-from passl.data.tar_members import whole_members
+from passl.data.tar_members import TAR_ERRORS, whole_members
 from passl.errors import ConfigError, DataError
 
 __all__ = ["Sources", "prepare"]
@@ -289,7 +289,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Errors of an archive name it."""
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (*TAR_ERRORS, gzip.BadGzipFile, zlib.error) as error:
         reason = str(error).split("\n", maxsplit=1)[0].rstrip(":")
         raise DataError(f"{path}: is damaged, or no archive ({reason}); fetch it again") from error
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import multiprocessing
 import re
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -97,6 +99,35 @@ def test_a_bad_substitute_is_followed_by_the_next_one():
         np.full((4, 5, 3), chain[3], np.uint8), np.random.default_rng(0)
     )[0, 0, 0])  # fmt: skip
     assert fetched.label == chain[3] % 7
+
+
+def test_a_skipped_sample_leaves_nothing_for_the_garbage_collector():
+    class Rotten(Exception):
+        pass
+
+    raised: list[weakref.ref[Rotten]] = []
+
+    class Rotting(Numbered):
+        def load(self, index: int) -> tuple[np.ndarray, int]:
+            if index < 40:
+                error = Rotten()
+                raised.append(weakref.ref(error))
+                try:
+                    raise error
+                finally:
+                    del error
+            return super().load(index)
+
+    fetcher = SampleFetcher(Rotting(50), 1, skip=True)
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        met = [len(fetcher.fetch(epoch, 3).bad) for epoch in range(3)]
+        assert [error() for error in raised] == [None] * sum(met)
+    finally:
+        if was_on:
+            gc.enable()
+    assert max(met) > 1  # a substitute was bad as well
 
 
 def test_the_chain_ends_with_a_sentence():

@@ -117,6 +117,13 @@ def test_missing_data_is_said_at_once():
         build(section({"name": "ImageFolder", "root": "/no/such/folder"}))
 
 
+def test_data_that_cannot_be_read_is_a_sentence(image_tree):
+    loop = image_tree / "images/loop"
+    loop.symlink_to("loop")
+    with pytest.raises(DataError, match=rf"ImageFolder: {loop}: cannot be read \(Too many levels"):
+        build(section(folder(image_tree)))
+
+
 def test_the_data_set_of_the_documentation_works(repo, tmp_path, monkeypatch):
     page = (repo / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "my_stripes.py").write_text(page.split("```python\n")[1].split("```")[0])

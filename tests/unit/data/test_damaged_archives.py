@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from passl.data import tar_index
+from passl.data.datasets import tar_images
+from passl.data.datasets.cifar import CIFAR10
 from passl.data.datasets.shards import ShardDataset
 from passl.data.datasets.tar_images import TarImageDataset
+from passl.data.prepare.imagenet1k import Sources, prepare
 from passl.errors import DataError
 
 
@@ -175,3 +178,46 @@ def test_a_gzip_archive_with_damage_within_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(packed)
     with pytest.raises(DataError, match="cannot be unpacked"):
         tar_index.index_tar(tmp_path / "a.tar.gz")
+
+
+def test_of_images_of_one_name_the_last_counts_as_when_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(tar_images.get_logger(), "warning", said.append)
+    path = tmp_path / "train.tar"
+    make(path)
+    with tarfile.open(path, "a") as archive:  # as tar --append and --update do
+        for name in ("./n00000001/3.jpg", "n00000000/9.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"new"))
+    dataset = TarImageDataset(path=str(path))
+    names = [dataset.table.name(index) for index in range(len(dataset))]
+    assert names == [
+        *(f"n0000000{number % 2}/{number}.jpg" for number in (0, 1, 2, 4, 5, 6, 7)),
+        "./n00000001/3.jpg",
+        "n00000000/9.jpg",
+    ]
+    assert [dataset.load(index) for index in (3, 7, 8)] == [(b"a 4", 0), (b"new", 1), (b"new", 0)]
+    assert len(said) == 1
+    assert "1 of its images stand there again further on, such as n00000001/3.jpg" in said[0]
+
+
+def test_an_extended_header_that_makes_no_sense_is_damage_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "train.tar"
+    make(path)
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("n00000001/sparse.jpg")
+        member.size = 3  # where the map of the holes should be
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        archive.addfile(member, io.BytesIO(b"new"))
+    with pytest.raises(DataError, match=r"train\.tar: is no tar archive, or a damaged one"):
+        TarImageDataset(path=str(path))
+    cifar = tmp_path / "cifar-10-python.tar.gz"
+    cifar.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match=r"cannot be read, truncated or broken"):
+        CIFAR10(root=str(tmp_path), verify=False)
+    path.rename(tmp_path / "ILSVRC2012_img_train.tar")
+    with pytest.raises(DataError, match="is damaged, or no archive"):
+        prepare(Sources(tmp_path), lambda _: None)

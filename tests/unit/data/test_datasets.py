@@ -175,6 +175,7 @@ def test_image_folder_looks_deeper_and_only_at_images(image_tree):
     os.rename(images / "cat" / "img 0.jpg", images / "cat" / "more" / "X.JPG")
     (images / "cat" / "notes.txt").write_text("no image")
     (images / ".cache").mkdir()
+    (images / "cat" / "._img 1.jpg").write_bytes(b"what macOS puts beside a file")
     dataset = ImageFolder(root=str(images))
     assert len(dataset) == 12
     assert "cat/more/X.JPG" in [dataset.table.name(i) for i in range(12)]

@@ -118,6 +118,16 @@ def test_a_marker_that_libjpeg_refuses_is_an_error_not_grey(photo, encode, marke
         decode(bytes(data))
 
 
+@pytest.mark.parametrize("before", [110, 130, 150])
+def test_a_jpeg_cut_within_a_table_before_another_is_an_error(photo, encode, before):
+    cut = encode(photo[:9, :9, 0].copy())
+    data = cut[: cut.find(b"\xff\xda") - before] + encode(photo[:40, :70, 0], progressive=True)
+    with pytest.raises(OSError, match="broken data stream"):
+        by_pillow(data)
+    with pytest.raises(DataError, match="broken data stream"):
+        decode(data)
+
+
 def test_markers_in_a_profile_are_no_reason_to_leave_opencv(photo, encode, monkeypatch):
     data = encode(photo[:64, :64].copy(), icc_profile=b"\xff\x76\xff\xc6" * 50, progressive=True)
     expected = by_pillow(data)
@@ -150,6 +160,15 @@ def test_other_truncated_files_are_errors(photo, encode, kind):
 def test_a_broken_png_checksum_is_an_error(photo, encode):
     data = bytearray(encode(photo[:50, :50].copy(), "PNG"))
     data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DataError, match="truncated or broken"):
+        decode(bytes(data))
+
+
+def test_any_error_of_a_format_of_pillows_says_that_the_image_is_broken(photo, encode):
+    data = bytearray(encode(photo[:20, :20].copy(), "DDS"))
+    data[80:84] = (138).to_bytes(4, "little")  # flags of its pixel format
+    with pytest.raises(NotImplementedError):
+        by_pillow(bytes(data))
     with pytest.raises(DataError, match="truncated or broken"):
         decode(bytes(data))
 

@@ -73,12 +73,24 @@ def test_labels_follow_the_map_and_not_the_alphabet(resisc: Path) -> None:
 @pytest.mark.parametrize(
     ("label_map", "paths", "message"),
     [
-        ({"airplane": 0}, "images/beach/beach_1.jpg", "not among the 1 known ones"),
+        (
+            {"airplane": 0},
+            "\ufeff\nimages/airplane/airplane_1.jpg\r\n\r\nimages/beach/beach_1.jpg\r\n",
+            r"list\.txt:4: images/beach/beach_1\.jpg lies in a folder that is none of",
+        ),
         ({"airplane": 1}, "images/airplane/airplane_1.jpg", "the numbers 0 to 0"),
-        ({"airplane": 0}, "airplane/x.jpg", "wanted images/CLASS/FILE"),
+        (
+            {"airplane": 0},
+            "\n  \nairplane/x.jpg",
+            r"list\.txt:3: airplane/x\.jpg is no image; wanted images/CLASS/FILE",
+        ),
         ({"airplane": 0}, "", "the list is empty"),
         ([1], "images/airplane/x.jpg", "is no JSON object"),
-        ({"airplane": 0}, "images/airplane/nowhere.jpg", "does not exist"),
+        (
+            {"airplane": 0},
+            "images/airplane/airplane_1.jpg\n\nimages/airplane/nowhere.jpg",
+            r"list\.txt:3: the image .*nowhere\.jpg does not exist \(1 of 2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -65,6 +65,7 @@ def test_line_numbers_count_blank_lines(tmp_path):
     assert [line_number(path, index) for index in (0, 1)] == [3, 5]
     with pytest.raises(IndexError):
         line_number(path, 2)
+    assert line_number(write(tmp_path, b"\xef\xbb\xbf\r\na 1\r\n"), 0) == 2
 
 
 ONE = "wanted: 'path label'"
@@ -76,6 +77,16 @@ SET = "wanted: 'path label,label,...'"
     [
         ("cat.jpg", False, f"no label: there is no delimiter ' ' in the line; {ONE}"),
         ("cat.jpg ", False, f"no label: there is no delimiter ' ' in the line; {ONE}"),
+        (
+            "cat.jpg\t5",
+            False,
+            "no label: there is no delimiter ' ' in the line, but '\\t' before a number; wanted",
+        ),
+        (
+            "a.jpg,5",
+            False,
+            "no label: there is no delimiter ' ' in the line, but ',' before a number; wanted",
+        ),
         (" 5", False, f"no path before the delimiter ' '; {ONE}"),
         ("a.jpg cat", False, f"the label 'cat' is not a whole number; {ONE}"),
         ("a.jpg 1.5", False, f"the label '1.5' is not a whole number; {ONE}"),
