@@ -148,6 +148,8 @@ def _run(args: argparse.Namespace) -> int:
         digest = write_converted(record, destination, _Progress(conversion, destination))
     print(f"wrote {destination.path} ({human_size(digest.size)}, sha256 {digest.sha256[:16]}...)")
     print(f"wrote {provenance_path(destination.path)}")
+    if lost := record.became_zero.sentence(destination.dtype):
+        print(f"note: {lost}")
     return EXIT_OK
 
 

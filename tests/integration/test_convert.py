@@ -361,6 +361,33 @@ def test_a_value_too_large_for_half_precision(tmp_path, out, capsys):
     assert "head.bias: 1e+06 is too large for float16" in message
 
 
+@pytest.mark.parametrize(("suffix", "dtype", "small", "kept"), [
+    (".pdparams", "float16", -2.9e-8, 3.1e-8),  # half of the least number, 2^-24
+    (".safetensors", "float16", 2.9e-8, 3.1e-8),
+    (".pdparams", "bfloat16", 2e-41, 6e-41),
+    (".pdparams", "float32", 5e-46, 1e-45),
+])  # fmt: skip
+def test_numbers_that_become_zero_are_counted(suffix, dtype, small, kept, tmp_path, out, capsys):
+    arrays = {**foreign.timm_params()}
+    # Zeros were zeros before, and of the largest one sees whether it matters.
+    arrays["head.bias"] = np.array([0, -0.0, small, small / 3, kept, 1, 1, 1, 1, 1])
+    arrays["norm.bias"] = np.where(np.arange(48) < 3, np.array(small / 2), 1)
+    source, path = foreign.save(tmp_path / "x.safetensors", arrays), out.with_suffix(suffix)
+    status, text, _ = run(capsys, source, path, *MODEL, "--dtype", dtype)
+    assert status == 0
+    largest = f"the largest {abs(small):.3g} in head.bias"
+    assert f"note: 5 numbers too small for {dtype} became 0, {largest}" in text.splitlines()
+    told = json.loads(provenance_path(path).read_text())["became_zero"]
+    assert told == {"numbers": 5, "largest": abs(small), "in": "head.bias"}
+
+
+def test_weights_that_fit_the_type_get_no_note_of_zeros(timm_file, out, capsys):
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "--dtype", "bfloat16")
+    assert status == 0
+    assert "became 0" not in text
+    assert json.loads(provenance_path(out).read_text())["became_zero"] is None
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_double_too_large_for_single_precision(dtype, tmp_path, out, capsys):
     arrays = {**foreign.timm_params()}

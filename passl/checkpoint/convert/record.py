@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 import passl
+from passl.checkpoint.convert.casting import BecameZero
 from passl.checkpoint.convert.conversion import Conversion
 from passl.checkpoint.convert.targets import Target
 from passl.checkpoint.disk import FileDigest, atomic_file, os_errors_become_sentences
@@ -39,6 +40,7 @@ class Record:
         dtype: type of the numbers written.
         url: where the file was fetched from, if it was.
         verified: what it was compared with and how well it agreed; empty if it was not.
+        became_zero: numbers too small for ``dtype``, once they are written.
     """
 
     source: TensorSource
@@ -48,6 +50,7 @@ class Record:
     dtype: str
     url: str = ""
     verified: dict[str, Any] = field(default_factory=dict)
+    became_zero: BecameZero = field(default_factory=BecameZero)
 
     def as_json(self, destination: Path, digest: FileDigest) -> dict[str, Any]:
         """The content of the file, for a result of this length and hash."""
@@ -72,6 +75,7 @@ class Record:
             "grid_size": None if target is None or target.grid_size is None
             else list(target.grid_size),
             "dtype": self.dtype,
+            "became_zero": self.became_zero.as_json(),
             "tensors": len(conversion.used),
             "resized": {},
             "missing": self.missing,
