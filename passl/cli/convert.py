@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Optional
@@ -19,6 +19,8 @@ from passl.checkpoint.convert.record import Record, provenance_path
 from passl.checkpoint.convert.targets import Target, find_models, fit, plain_vit_options, target_of
 from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
+from passl.checkpoint.provenance import read_provenance
+from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.cli.common import command_parser, run_command
 from passl.cli.llama_weights import add_llama_options, asked_of_llama, run_llama
@@ -143,6 +145,7 @@ def _run(args: argparse.Namespace) -> int:
             return EXIT_OK
         assert destination is not None
         record = Record(source, conversion, target, missing, destination.dtype, url)
+        record.learned = _learned(path, conversion, missing)
         if args.verify and not _verified(args, record, reference):
             return EXIT_FAILED
         digest = write_converted(record, destination, _Progress(conversion, destination))
@@ -275,6 +278,14 @@ def _sizes(conversion: Conversion) -> str:
         f"patch kernel {list(kernel)}",
         f"{len(shapes)} tensors",
     ])
+
+
+def _learned(path: Path, conversion: Conversion, missing: Sequence[str]) -> Mapping[str, Any]:
+    """What is known beside a file of ours: its classes go along with the classifier."""
+    head = conversion.shapes.get("head.weight")
+    is_whole = head is not None and not any(name.startswith("head") for name in missing)
+    known = read_provenance(resolve_checkpoint(path))
+    return known.with_classes_of(head[-1] if head is not None and is_whole else None)
 
 
 # -- text ------------------------------------------------------------------------------------------

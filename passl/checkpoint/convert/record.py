@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,6 +41,8 @@ class Record:
         dtype: type of the numbers written.
         url: where the file was fetched from, if it was.
         verified: what it was compared with and how well it agreed; empty if it was not.
+        learned: what the run that trained the weights says of them, as
+            :class:`~passl.checkpoint.provenance.Provenance` has it.
         became_zero: numbers too small for ``dtype``, once they are written.
     """
 
@@ -50,6 +53,7 @@ class Record:
     dtype: str
     url: str = ""
     verified: dict[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, Any] = field(default_factory=dict)
     became_zero: BecameZero = field(default_factory=BecameZero)
 
     def as_json(self, destination: Path, digest: FileDigest) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class Record:
             "pos_embed_method": conversion.pos_embed_method,
             "grid_size": None if target is None or target.grid_size is None
             else list(target.grid_size),
+            "learned": dict(self.learned),
             "dtype": self.dtype,
             "became_zero": self.became_zero.as_json(),
             "tensors": len(conversion.used),
