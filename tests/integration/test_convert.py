@@ -208,6 +208,17 @@ def test_timm_itself_proves_a_conversion_block_by_block(timm_file, out, capsys):
     assert status == 0
     for name in ("embeddings", "blocks.0", "blocks.1", "norm", "logits"):
         assert f"\n{name} " in text
+    lacking = "not proven: num_heads=4, epsilon=1e-06, act=gelu and global_pool=token, which no "
+    assert f"\n{lacking}file shows: timm's general model was built with the same. --ref" in text
+    assert json.loads(provenance_path(out).read_text())["verified"]["not_proven"] in text
+
+
+def test_another_activation_is_given_to_timm_as_well(timm_file, out, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "act=gelu_tanh", "--verify")
+    assert status == 0, text
+    assert "act=gelu_tanh and global_pool=token, which no file shows" in text
 
 
 def test_the_way_back_is_proved_by_timm_too(timm_file, out, capsys):
