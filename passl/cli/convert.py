@@ -17,6 +17,7 @@ from passl.checkpoint.convert.download import download, is_url
 from passl.checkpoint.convert.output import SUFFIXES, Destination, write_converted
 from passl.checkpoint.convert.record import Record, provenance_path
 from passl.checkpoint.convert.targets import Target, find_models, fit, plain_vit_options, target_of
+from passl.checkpoint.convert.to_timm import notes_for_timm
 from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
 from passl.checkpoint.provenance import read_provenance
@@ -139,6 +140,8 @@ def _run(args: argparse.Namespace) -> int:
             source, args.family, allow=args.allow_missing, allow_non_finite=args.allow_non_finite
         )
         conversion, target, missing = _for_model(args, overrides, source, conversion)
+        if destination is not None and destination.format == "safetensors":
+            conversion.notes.extend(notes_for_timm(conversion.used))
         _describe(source, conversion, target, missing)
         if args.dry_run:
             _print_table(conversion)

@@ -142,6 +142,20 @@ def test_a_representation_layer_that_no_such_model_has_is_dropped(tmp_path, out,
     assert "dropped head0.bias: the model has no representation layer" in text
 
 
+def test_a_representation_layer_is_said_to_have_no_place_in_timm(tmp_path, out, capsys):
+    sizes = {**foreign.TINY, "in_chans": 1, "representation_size": 16}
+    model = create_model("VisionTransformer", **sizes)
+    path = tmp_path / "mine.pdparams"
+    write_arrays(path, {name: value.numpy() for name, value in model.state_dict().items()})
+    arguments = [*MODEL, "in_chans=1", "representation_size=16"]
+    timms, back = out.with_suffix(".safetensors"), out.with_name("back.pdparams")
+    assert "note: timm's models no longer have" in run(capsys, path, timms, *arguments)[1]
+    assert "no longer" not in run(capsys, timms, back, *arguments)[1]
+    assert back.read_bytes() == path.read_bytes()
+    message = run(capsys, path, tmp_path / "x.pdparams")[2]
+    assert "in_chans=1 representation_size=16" in message
+
+
 def test_a_dry_run_prints_the_table_and_writes_nothing(timm_file, out, capsys):
     status, text, _ = run(capsys, timm_file, "--dry-run", *MODEL)
     assert status == 0
