@@ -17,7 +17,6 @@ from typing import Any, Optional
 from passl.checkpoint.pos_embed import RESIZE_METHODS
 from passl.checkpoint.resolve import ResolvedCheckpoint
 from passl.errors import CheckpointError
-from passl.layers.hybrid_embed import feature_size
 
 __all__ = ["PROVENANCE_SUFFIX", "Provenance", "common", "read_provenance"]
 
@@ -127,6 +126,8 @@ def _grid_of_run(record: dict[str, Any]) -> Optional[tuple[int, int]]:
         return None
     stages = model.get("backbone_layers")
     if stages is not None:
+        from passl.layers.hybrid_embed import feature_size  # imports Paddle
+
         size = [feature_size(side, len(stages)) for side in size]
     return size[0] // patch, size[1] // patch
 
