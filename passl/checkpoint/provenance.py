@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
+from passl.checkpoint.disk import digest_of
 from passl.checkpoint.pos_embed import RESIZE_METHODS
 from passl.checkpoint.resolve import ResolvedCheckpoint
 from passl.errors import CheckpointError
@@ -95,15 +97,25 @@ def _from_json(path: Path, weights: Path) -> Provenance:
     return Provenance(
         method,
         (grid[0], grid[1]) if grid is not None else None,
-        learned if _is_of(facts, weights) else {},
+        learned if learned and _is_of(facts, weights) else {},
     )
 
 
 def _is_of(facts: Mapping[str, Any], weights: Path) -> bool:
-    """Whether the file is as long as the one that was described: it may have been replaced."""
+    """Whether the file is the one that was described: another may have taken its place."""
     file = facts.get("file")
-    size = file.get("size") if isinstance(file, dict) else None
-    return size is None or (weights.is_file() and weights.stat().st_size == size)
+    told = file.get("sha256") if isinstance(file, dict) else None
+    if told is None or not weights.is_file():
+        return False
+    stat = weights.stat()
+    return told == _sha256(weights.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _sha256(weights: Path, size: int, changed_ns: int) -> str:
+    """Of a file that is as it was while ``size`` and ``changed_ns`` are."""
+    del size, changed_ns
+    return digest_of(weights).sha256
 
 
 def _read_json(path: Path) -> dict[str, Any]:
