@@ -7,14 +7,17 @@ Source: averaging points of one run, arXiv:1803.05407; of several fine-tuned one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 
+from passl.checkpoint.disk import FileDigest, atomic_file, os_errors_become_sentences
 from passl.checkpoint.files import bfloat16_to_float32, read_arrays, write_arrays
 from passl.checkpoint.manifest import MANIFEST_NAME
+from passl.checkpoint.provenance import PROVENANCE_SUFFIX, Provenance, common, read_provenance
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.errors import CheckpointError
 
@@ -34,8 +37,8 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
 
     Raises:
         CheckpointError: a file is damaged, has other tensors than the first, or one that is not
-            finite; whole numbers that differ between them; ``output`` belongs to a checkpoint or
-            is one of the files.  Nothing is written then.
+            finite; names of classes, or whole numbers, that differ between them; ``output`` belongs
+            to a checkpoint or is one of the files.  Nothing is written then.
     """
     if not paths:
         raise CheckpointError("there is nothing to average: name at least one checkpoint")
@@ -47,12 +50,15 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
             "folder"
         )
     files: list[Path] = []
+    known: list[Provenance] = []
     sums: dict[str, np.ndarray] = {}
     for path in paths:
         resolved = resolve_checkpoint(path)
         resolved.verify(only_weights=True)
         if Path(output).resolve() == Path(resolved.weights).resolve():
             raise CheckpointError(f"{output}: is one of the files to average; write to another")
+        known.append(read_provenance(resolved))
+        _refuse_other_classes(known, files, resolved.weights)
         arrays = {name: _widened(each) for name, each in read_arrays(resolved.weights).items()}
         if files:
             _refuse_others(sums, arrays, files[0], resolved.weights)
@@ -63,8 +69,40 @@ def average_checkpoints(paths: Sequence[Union[str, Path]], output: Union[str, Pa
         name: (total / len(files)).astype(np.float32) if total.dtype.kind == "f" else total
         for name, total in sums.items()
     }
-    write_arrays(output, means)
+    digest = write_arrays(output, means)
+    _describe(Path(output), digest, common(known), files)
     return files
+
+
+def _describe(
+    output: Path, digest: FileDigest, known: Provenance, files: Sequence[Path]
+) -> None:
+    """Write beside the file what all that went into it say alike: names of classes, for one."""
+    content = {
+        "format": 1,
+        "file": {"name": output.name, "size": digest.size, "sha256": digest.sha256},
+        "averaged": [str(file) for file in files],
+        "pos_embed_method": known.pos_embed_method,
+        "grid_size": known.grid_size,
+        "learned": dict(known.learned),
+    }
+    path = output.with_name(output.name + PROVENANCE_SUFFIX)
+    with os_errors_become_sentences("write", path), atomic_file(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def _refuse_other_classes(
+    known: Sequence[Provenance], files: Sequence[Path], weights: Path
+) -> None:
+    """The mean of two classifiers that number their classes differently is of no use."""
+    names = known[-1].learned.get("classes")
+    for file, each in zip(files, known):
+        others = each.learned.get("classes")
+        if names and others and names != others:
+            raise CheckpointError(
+                f"{weights} and {file} learned other classes, or the same in another order, so "
+                "their mean would know neither"
+            )
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

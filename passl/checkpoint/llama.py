@@ -17,7 +17,7 @@ from typing import Callable, Optional, Union
 
 import numpy as np
 
-from passl.checkpoint.convert.casting import ArraysInOrder, as_stored
+from passl.checkpoint.convert.casting import ArraysInOrder, BecameZero, as_stored
 from passl.checkpoint.files import write_arrays
 from passl.checkpoint.llama_layouts import (
     BLOCK_NAMES,
@@ -115,6 +115,7 @@ def extract_llama_block(
     layer: Optional[int] = None,
     count: int = 1,
     dtype: Optional[str] = None,
+    lost: Optional[BecameZero] = None,
 ) -> LlamaWeights:
     """Write some blocks of a LLaMA checkpoint into a file that ``llama_path`` takes.
 
@@ -127,6 +128,7 @@ def extract_llama_block(
         dst: the file to write, ``*.pdparams``.
         layer, count: as of :func:`open_llama`.
         dtype: ``float32``, ``float16`` or ``bfloat16``; None as stored.
+        lost: counts numbers that become 0.
 
     Returns:
         What was written.
@@ -139,7 +141,7 @@ def extract_llama_block(
         raise CheckpointError(f"{dst}: the file to write must be called *.pdparams")
     weights = open_llama(str(path), layer, count)
     dst.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(dst, _Extraction(weights, dtype))
+    write_arrays(dst, _Extraction(weights, dtype, lost))
     return weights
 
 
@@ -150,8 +152,10 @@ def _blocks(first: int, last: int) -> str:
 class _Extraction(ArraysInOrder):
     """What an extracted file holds; each array exists only while it is written."""
 
-    def __init__(self, weights: LlamaWeights, dtype: Optional[str]) -> None:
-        self._weights, self._dtype = weights, dtype
+    def __init__(
+        self, weights: LlamaWeights, dtype: Optional[str], lost: Optional[BecameZero]
+    ) -> None:
+        self._weights, self._dtype, self._lost = weights, dtype, lost
         sizes = weights.sizes
         self._config = {
             "dim": sizes.dim,
@@ -168,5 +172,5 @@ class _Extraction(ArraysInOrder):
         for key, value in self._config.items():
             yield CONFIG_PREFIX + key, np.asarray(value)
         for name, array in self._weights.tensors():
-            yield name, as_stored(name, array, self._dtype)
+            yield name, as_stored(name, array, self._dtype, self._lost)
             del array

@@ -21,7 +21,7 @@ from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
-from passl.checkpoint.convert.casting import ArraysInOrder, as_stored
+from passl.checkpoint.convert.casting import ArraysInOrder, BecameZero, as_stored
 from passl.checkpoint.convert.record import provenance_path
 from passl.checkpoint.disk import atomic_file, os_errors_become_sentences
 from passl.checkpoint.files import write_arrays
@@ -80,6 +80,7 @@ def select_weights(
     arguments: Optional[Mapping[str, Any]] = None,
     dtype: Optional[str] = None,
     rope_layout: RopeLayout = "as-is",
+    lost: Optional[BecameZero] = None,
 ) -> Selection:
     """Write the start of an iLLaMA that a LLaMA gives; one tensor at a time is in memory.
 
@@ -92,6 +93,7 @@ def select_weights(
         rope_layout: ``as-is`` takes the rows of query and key as they lie in the file, as the
             authors did with a file of Hugging Face's; ``meta`` first puts those into the order in
             which iLLaMA's rotary positions, like Meta's, pair them.
+        lost: counts numbers that become 0.
 
     Raises:
         ConfigError: the model is no iLLaMA, or has no such argument.
@@ -107,7 +109,8 @@ def select_weights(
     _refuse_unless_larger(path, layout, model, shapes, depth)
     _refuse_unless_known(path, layout, rope_layout)
     weights = LlamaWeights(path, layout.sizes, layout.num_layers, range(depth), layout.opened)
-    arrays = _Selected(weights, shapes, dtype, bool(layout.is_permuted) and rope_layout == "meta")
+    unpermute = bool(layout.is_permuted) and rope_layout == "meta"
+    arrays = _Selected(weights, shapes, dtype, unpermute, lost)
     write_arrays(dst, arrays)
     missing = [name for name in shapes if name not in arrays.written]
     selection = Selection(
@@ -142,16 +145,21 @@ class _Selected(ArraysInOrder):
     """The arrays to be written, by iLLaMA's names, linear weights [in, out]; in order only."""
 
     def __init__(
-        self, weights: LlamaWeights, shapes: _Shapes, dtype: Optional[str], unpermute: bool
+        self,
+        weights: LlamaWeights,
+        shapes: _Shapes,
+        dtype: Optional[str],
+        unpermute: bool,
+        lost: Optional[BecameZero],
     ) -> None:
         self._weights, self._shapes = weights, shapes
-        self._dtype, self._unpermute = dtype, unpermute
+        self._dtype, self._unpermute, self._lost = dtype, unpermute, lost
         self.written: set[str] = set()
 
     def pairs(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self._selected():
             self.written.add(name)
-            yield name, as_stored(name, array, self._dtype)
+            yield name, as_stored(name, array, self._dtype, self._lost)
 
     def _selected(self) -> Iterator[tuple[str, np.ndarray]]:
         parts: list[np.ndarray] = []

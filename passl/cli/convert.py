@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Optional
@@ -17,8 +17,11 @@ from passl.checkpoint.convert.download import download, is_url
 from passl.checkpoint.convert.output import SUFFIXES, Destination, write_converted
 from passl.checkpoint.convert.record import Record, provenance_path
 from passl.checkpoint.convert.targets import Target, find_models, fit, plain_vit_options, target_of
+from passl.checkpoint.convert.to_timm import notes_for_timm
 from passl.checkpoint.convert.verify import refuse_unless_possible, verify
 from passl.checkpoint.disk import human_size
+from passl.checkpoint.provenance import read_provenance
+from passl.checkpoint.resolve import resolve_checkpoint
 from passl.checkpoint.sources import TensorSource, open_source
 from passl.cli.common import command_parser, run_command
 from passl.cli.llama_weights import add_llama_options, asked_of_llama, run_llama
@@ -137,17 +140,22 @@ def _run(args: argparse.Namespace) -> int:
             source, args.family, allow=args.allow_missing, allow_non_finite=args.allow_non_finite
         )
         conversion, target, missing = _for_model(args, overrides, source, conversion)
+        if destination is not None and destination.format == "safetensors":
+            conversion.notes.extend(notes_for_timm(conversion.used))
         _describe(source, conversion, target, missing)
         if args.dry_run:
             _print_table(conversion)
             return EXIT_OK
         assert destination is not None
         record = Record(source, conversion, target, missing, destination.dtype, url)
+        record.learned = _learned(path, conversion, missing)
         if args.verify and not _verified(args, record, reference):
             return EXIT_FAILED
         digest = write_converted(record, destination, _Progress(conversion, destination))
     print(f"wrote {destination.path} ({human_size(digest.size)}, sha256 {digest.sha256[:16]}...)")
     print(f"wrote {provenance_path(destination.path)}")
+    if lost := record.became_zero.sentence(destination.dtype):
+        print(f"note: {lost}")
     return EXIT_OK
 
 
@@ -273,6 +281,14 @@ def _sizes(conversion: Conversion) -> str:
         f"patch kernel {list(kernel)}",
         f"{len(shapes)} tensors",
     ])
+
+
+def _learned(path: Path, conversion: Conversion, missing: Sequence[str]) -> Mapping[str, Any]:
+    """What is known beside a file of ours: its classes go along with the classifier."""
+    head = conversion.shapes.get("head.weight")
+    is_whole = head is not None and not any(name.startswith("head") for name in missing)
+    known = read_provenance(resolve_checkpoint(path))
+    return known.with_classes_of(head[-1] if head is not None and is_whole else None)
 
 
 # -- text ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from passl.checkpoint.convert.casting import BecameZero
 from passl.checkpoint.convert.output import Destination
 from passl.checkpoint.disk import human_size
 from passl.errors import EXIT_OK, ConfigError
@@ -77,28 +78,38 @@ def run_llama(args: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         raise ConfigError("where to? give DST, a file *.pdparams")
     destination = Destination(Path(args.destination), "pdparams", "float32", args.overwrite)
     destination.refuse_if_impossible(Path(args.source))
+    lost = BecameZero()
     if args.weight_selection:
-        _select(args, destination.path, overrides)
+        _select(args, destination.path, overrides, lost)
     else:
-        _extract(args, destination.path)
+        _extract(args, destination.path, lost)
     print(f"wrote {destination.path} ({human_size(destination.path.stat().st_size)})")
+    if sentence := lost.sentence(str(args.dtype)):
+        print(f"note: {sentence}")
     return EXIT_OK
 
 
-def _extract(args: argparse.Namespace, path: Path) -> None:
+def _extract(args: argparse.Namespace, path: Path, lost: BecameZero) -> None:
     from passl.checkpoint.llama import extract_llama_block  # imports Paddle
 
     if args.model is not None:
         raise ConfigError("--model: a block is extracted for every model; leave it out")
     count = 1 if args.llama_layers is None else args.llama_layers
     weights = extract_llama_block(
-        args.source, path, layer=args.extract_llama_layer, count=count, dtype=args.dtype
+        args.source,
+        path,
+        layer=args.extract_llama_layer,
+        count=count,
+        dtype=args.dtype,
+        lost=lost,
     )
     numbers = ", ".join(map(str, weights.layers))
     print(f"read {args.source}: block {numbers} of {weights.num_layers}; {_said(weights.sizes)}")
 
 
-def _select(args: argparse.Namespace, path: Path, overrides: Mapping[str, Any]) -> None:
+def _select(
+    args: argparse.Namespace, path: Path, overrides: Mapping[str, Any], lost: BecameZero
+) -> None:
     from passl.checkpoint.weight_selection import NOT_SELECTED, select_weights  # imports Paddle
 
     model: Optional[str] = args.model
@@ -106,7 +117,13 @@ def _select(args: argparse.Namespace, path: Path, overrides: Mapping[str, Any]) 
         raise ConfigError("for which model? give --model NAME, such as iLLaMA_tiny_patch16_224")
     layout: RopeLayout = args.rope_layout or "as-is"
     selection = select_weights(
-        args.source, path, model=model, arguments=overrides, dtype=args.dtype, rope_layout=layout
+        args.source,
+        path,
+        model=model,
+        arguments=overrides,
+        dtype=args.dtype,
+        rope_layout=layout,
+        lost=lost,
     )
     print(
         f"read {selection.path}: blocks 0 to {selection.depth - 1} of {selection.num_layers}; "

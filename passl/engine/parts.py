@@ -226,7 +226,7 @@ class Builder:
         self.reporter.log(str(report))
         self.check_weights(model)
         self.say_settings(model, record)
-        if record:
+        if "plan" in record:
             per_epoch = record["plan"]["steps_per_epoch"]
             self.reporter.epoch = max(1, -(-record["state"]["step"] // per_epoch))
         learned = learned_classes(record, self.config.Model.get("class_num"))

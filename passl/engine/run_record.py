@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 import passl
+from passl.checkpoint.provenance import read_provenance
 from passl.checkpoint.resolve import resolve_checkpoint
 from passl.config import Config
 from passl.data.class_names import known_names
@@ -52,13 +53,18 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def record_beside(weights: str) -> dict[str, Any]:
-    """The ``state.json`` of the checkpoint that the weights belong to; empty if there is none.
+    """The ``state.json`` of the checkpoint that the weights belong to.
+
+    Of averaged or converted weights it has what stayed true of them: names of classes and settings,
+    and neither ``state`` nor ``plan``.  It is empty if there is none.
 
     Raises:
         CheckpointError: there are no weights, or it cannot be read.
     """
-    state = resolve_checkpoint(weights).state
-    return read_state(state.parent) if state is not None else {}
+    resolved = resolve_checkpoint(weights)
+    if resolved.state is not None:
+        return read_state(resolved.state.parent)
+    return dict(read_provenance(resolved).learned)
 
 
 def run_record(config: Config, plan: RunPlan, loader: Loader, world: World) -> dict[str, Any]:

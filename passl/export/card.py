@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from math import prod
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,6 +18,8 @@ __all__ = ["CARD_NAME", "ModelCard"]
 
 CARD_NAME = "inference.yml"
 _FORMAT = 1
+_PARTS = {"onnx": ("model",), "paddle": ("model", "params")}
+_MOST_NUMBERS = 2**31  # of an input: 8 GB in float32
 _MAX_BYTES = 20_000_000  # names of 21,841 classes are 0.5 MB
 
 
@@ -108,13 +111,16 @@ class ModelCard:
                 and card.input["layout"] in ("NCHW", "NHWC")
                 and card.input["dtype"] in ("float32", "uint8")
                 and card.output["meaning"] in ("logits", "probabilities", "features")
-                and isinstance(card.files, dict)
-                and card.channels > 0
+                and _are_files(card.files)
+                and all(_are_steps(steps) for steps in (card.preprocess or [], card.inside))
+                and _is_shape(card.input["shape"])
             )
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: {error} is missing or out of place") from error
         if not sound:
-            raise CheckpointError(f"{path}: input, output or files make no sense")
+            raise CheckpointError(
+                f"{path}: input, output, preprocess, inside or files make no sense; export again"
+            )
         _check_labels(card, path)
         return card
 
@@ -145,6 +151,28 @@ class ModelCard:
                     f"{path}: is not the file that was exported (its SHA-256 differs from the one "
                     f"in {CARD_NAME}). Was the copy interrupted? Copy it again, or export again."
                 )
+
+
+def _is_shape(shape: Any) -> bool:
+    """A batch of pictures that fits into memory; of the number of pictures nothing may be said."""
+    batch, *sides = shape
+    if not all(type(side) is int and side > 0 for side in (batch or 1, *sides)):
+        return False
+    return prod((batch or 1, *sides)) <= _MOST_NUMBERS
+
+
+def _are_steps(steps: Any) -> bool:
+    return isinstance(steps, list) and all(isinstance(step, dict) for step in steps)
+
+
+def _are_files(files: Any) -> bool:
+    """Format -> part -> name and hash, every part that a format has."""
+    return isinstance(files, dict) and all(
+        isinstance(parts, dict)
+        and set(_PARTS.get(kind, parts)) <= set(parts)
+        and all(isinstance(part, dict) and "name" in part for part in parts.values())
+        for kind, parts in files.items()
+    )
 
 
 def _check_labels(card: ModelCard, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def finish(
         write_pairs(model, int8_layers)
     if plan.dtype == "float16":
         model = _in_half(model)
+    _drop_unused(model)
     model.producer_name = "passl"
     onnx.checker.check_model(model)
     onnx.save(model, str(target))
@@ -96,11 +97,26 @@ def _mend_epsilons(model: Any, epsilons: AbstractSet[float]) -> None:
 
 
 def _drop_unused(model: Any) -> None:
-    """Leave out constants that no operator reads."""
+    """Leave out operators that nothing reads, and constants; ONNX Runtime warns of each."""
     graph = model.graph
-    used = {name for node in graph.node for name in node.input}
-    for unused in [item for item in graph.initializer if item.name not in used]:
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):  # what is read stands before what reads it
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(_read_by(node))
+    for unused in [item for item in graph.initializer if item.name not in needed]:
         graph.initializer.remove(unused)
+
+
+def _read_by(node: Any) -> Iterator[str]:
+    """Names of what an operator reads, in its branches too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read_by(inner)
+            yield from (output.name for output in graph.output)
 
 
 def _in_half(model: Any) -> Any:

@@ -20,6 +20,15 @@ IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 )  # fmt: skip
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+#: Those whose files say how many frames there are.
+_COUNTED = (".mp4", ".m4v", ".mov", ".avi")
+#: So many frames, or so large a part of them, may be announced too many: of edit lists, say.
+_FEW_FRAMES, _FEW_PART = 2, 0.01
+_MOST_FRAMES = 1e12  # what announces more has no number at all
+_NO_VIDEO = (
+    "OpenCV cannot read it as a video: it is damaged, or this build has no decoder for it; extract "
+    "its frames with ffmpeg and name their folder"
+)
 #: A path, an image of Pillow, or uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB).
 PictureLike = Union[str, "os.PathLike[str]", np.ndarray, Any]
 
@@ -167,13 +176,29 @@ def _frames(path: str, every: int) -> Iterator[Picture]:
                 else:
                     yield Picture(name, DataError("this frame cannot be decoded"))
             number += 1
-        if number == 0:
-            yield Picture(
-                path,
-                DataError(
-                    "OpenCV cannot read it as a video: it is damaged, or this build has no decoder "
-                    "for it; extract its frames with ffmpeg and name their folder"
-                ),
-            )
+        reason = _cut_short(path, video, number) if number else _NO_VIDEO
+        if reason:
+            yield Picture(path, DataError(reason))
     finally:
         video.release()
+
+
+def _cut_short(path: str, video: Any, found: int) -> str:
+    """Why a video that gave ``found`` frames is not whole; empty if nothing speaks against it.
+
+    How many frames there are stands in the files of :data:`_COUNTED`.  Of others OpenCV makes it of
+    length and rate, which is wrong where the rate varies, so the last frame must also be early.
+    """
+    cv2 = opencv()
+    announced, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+    if not found + max(_FEW_FRAMES, announced * _FEW_PART) < announced < _MOST_FRAMES:
+        return ""
+    if not path.lower().endswith(_COUNTED):
+        # In frames: from the last one that was read to the end.
+        lacking = announced - 1 - video.get(cv2.CAP_PROP_POS_MSEC) / 1000 * rate
+        if not lacking > max(_FEW_FRAMES, announced * _FEW_PART):
+            return ""
+    return (
+        f"the video announces {announced:.0f} frames, and {found} can be read: it was cut short "
+        "or is damaged; copy it again"
+    )

@@ -190,7 +190,7 @@ class Predictor:
         count, fixed = len(batch), self.facts.batch_size
         if fixed is not None and count < fixed:
             batch = np.concatenate([batch, np.repeat(batch[:1], fixed - count, axis=0)])
-        output = self.session.run(batch)[:count].astype(np.float64)
+        output = self._outputs(batch)[:count].astype(np.float64)
         if not np.isfinite(output).all():
             raise PasslError(
                 f"{self.facts.described_by}: the model computed NaN or infinity; its weights, or "
@@ -201,6 +201,25 @@ class Predictor:
         powers = np.exp(output - output.max(axis=-1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
+    def _outputs(self, batch: np.ndarray) -> np.ndarray:
+        """What the model says, a number a class.
+
+        Raises:
+            PasslError: it has other classes than names, or no classes.
+        """
+        output, names = self.session.run(batch), self.facts.labels
+        if output.ndim != 2 or len(output) != len(batch):
+            raise PasslError(
+                f"{self.facts.described_by}: the model gives {list(output.shape)} for {len(batch)} "
+                "pictures, and a classifier gives a number for each class of each"
+            )
+        if names is not None and output.shape[1] != len(names):
+            raise PasslError(
+                f"{self.facts.described_by}: the model has {output.shape[1]} classes, and there "
+                f"are {len(names)} names: they are not of this model"
+            )
+        return output
+
     def _top(self, probabilities: np.ndarray, topk: int) -> tuple[Guess, ...]:
         order = np.argsort(-probabilities, kind="stable")[:topk]
         return tuple(
@@ -210,7 +229,7 @@ class Predictor:
 
     def _name(self, label: int) -> str:
         names = self.facts.labels
-        return names[label] if names is not None and label < len(names) else str(label)
+        return names[label] if names is not None else str(label)
 
     # -- preparing -----------------------------------------------------------------------------
 

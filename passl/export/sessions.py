@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
@@ -20,6 +20,14 @@ __all__ = ["LiveSession", "OnnxSession", "PaddleSession", "Session", "open_sessi
 
 #: Formats in the order in which one is taken where both are there.
 _PREFERENCE = ("onnx", "paddle")
+_LONGEST = 400  # letters of what ONNX Runtime says
+#: Types of an ONNX input that images can have.
+_INPUT_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+}
 
 
 class Session(Protocol):
@@ -85,6 +93,7 @@ class PaddleSession:
             config.disable_gpu()
             if num_threads is not None:
                 config.set_cpu_math_library_num_threads(num_threads)
+        self._model = model
         self._predictor, self._has_run = inference.create_predictor(config), False
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
@@ -96,7 +105,14 @@ class PaddleSession:
         self._input.copy_from_cpu(np.ascontiguousarray(batch))
         # The first run chooses the kernels.
         with contextlib.nullcontext() if self._has_run else _stdout_of_c_dropped():
-            self._predictor.run()
+            try:
+                self._predictor.run()
+            except Exception as error:  # Paddle raises what it likes
+                *_, last = [line for line in str(error).splitlines() if line.strip()] or [""]
+                raise CheckpointError(
+                    f"{self._model}: Paddle Inference cannot run it on an input {batch.dtype} "
+                    f"{list(batch.shape)}: {last.strip()}"
+                ) from error
         self._has_run = True
         return np.asarray(self._output.copy_to_cpu())
 
@@ -112,7 +128,7 @@ class OnnxSession:
 
     Raises:
         PasslError: ONNX Runtime is not installed.
-        CheckpointError: it cannot use the file.
+        CheckpointError: it cannot use the file, or this takes anything but one batch of images.
     """
 
     def __init__(
@@ -131,7 +147,7 @@ class OnnxSession:
                 "it: pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; below: advice to the maker of the graph
+        options.log_severity_level = 4  # errors are raised; below: advice to the maker of the graph
         # Without VNNI, sums of two products of uint8 and int8 are cut off at 16 bits otherwise.
         options.add_session_config_entry("session.x64quantprecision", "1")
         if num_threads is not None:
@@ -146,8 +162,9 @@ class OnnxSession:
                 str(model), options, providers=[*wanted, "CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise CheckpointError(f"{model}: ONNX Runtime cannot use it: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+            raise CheckpointError(f"{model}: ONNX Runtime cannot use it: {_said(error)}") from error
+        self._model = model
+        self._input, self._dtype = _only_input(model, self._session.get_inputs())
         self.backend = f"ONNX Runtime {onnxruntime.__version__}"
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -157,8 +174,42 @@ class OnnxSession:
     def run_all(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """All outputs by name, the model's own first."""
         names = [output.name for output in self._session.get_outputs()]
-        outputs = self._session.run(names, {self._input: batch})
+        if batch.dtype == np.float32:  # a model in another precision takes its own
+            batch = batch.astype(self._dtype, copy=False)
+        try:
+            outputs = self._session.run(names, {self._input: batch})
+        except Exception as error:  # as above
+            raise CheckpointError(
+                f"{self._model}: ONNX Runtime cannot run it on an input {batch.dtype} "
+                f"{list(batch.shape)}: {_said(error)}"
+            ) from error
         return {name: np.asarray(output) for name, output in zip(names, outputs)}
+
+
+def _only_input(model: Path, inputs: Sequence[Any]) -> tuple[str, np.dtype[Any]]:
+    """Name and type of the input.
+
+    Raises:
+        CheckpointError: there are several, or of another type.
+    """
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs) or "none"
+        raise CheckpointError(
+            f"{model}: takes {len(inputs)} inputs ({names}); a model that looks at images takes one"
+        )
+    found = _INPUT_TYPES.get(inputs[0].type)
+    if found is None:
+        raise CheckpointError(
+            f"{model}: its input {inputs[0].name!r} is {inputs[0].type}; images are "
+            f"{', '.join(_INPUT_TYPES)}"
+        )
+    return inputs[0].name, np.dtype(found)
+
+
+def _said(error: Exception) -> str:
+    """What a library says, in one line that is no page."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def open_session(

@@ -9,7 +9,8 @@ from typing import Any
 
 from passl.checkpoint.disk import atomic_file
 from passl.errors import ConfigError
-from passl.export.predictor import Prediction
+from passl.export.predictor import Guess, Prediction
+from passl.logs.fonts import Pen, can_draw, tell_of_lacking
 
 __all__ = ["MAX_PICTURES", "THUMBNAIL_PX", "check_sheet", "write_sheet"]
 
@@ -48,54 +49,36 @@ def write_sheet(path: Path, predictions: Sequence[Prediction]) -> None:
     rows = math.ceil(len(shown) / columns)
     cell = (THUMBNAIL_PX + _GAP, THUMBNAIL_PX + _LINES * _LINE_PX + 2 * _GAP)
     sheet = Image.new("RGB", (columns * cell[0] + _GAP, rows * cell[1] + _GAP), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
+    pen = Pen(ImageDraw.Draw(sheet), _FONT_PX, str(path))
     for position, prediction in enumerate(shown):
         left = _GAP + position % columns * cell[0]
         top = _GAP + position // columns * cell[1]
         picture = Image.fromarray(prediction.thumbnail)
         room = (THUMBNAIL_PX - picture.width) // 2, (THUMBNAIL_PX - picture.height) // 2
         sheet.paste(picture, (left + room[0], top + room[1]))
-        _caption(draw, font, prediction, left, top + THUMBNAIL_PX + 4)
+        _caption(pen, prediction, left, top + THUMBNAIL_PX + 4)
     with atomic_file(path) as file:
         sheet.save(_Binary(file), format=_FORMATS[path.suffix.lower()])
 
 
-def _caption(draw: Any, font: Any, prediction: Prediction, left: int, top: int) -> None:
+def _caption(pen: Pen, prediction: Prediction, left: int, top: int) -> None:
     """Its name, and the two likeliest classes over bars as long as they are likely."""
-    draw.text((left, top), _fitted(draw, font, Path(prediction.source).name), _FAINT, font=font)
+    pen.write((left, top), pen.cut(Path(prediction.source).name, THUMBNAIL_PX), _FAINT)
     for row, guess in enumerate(prediction.top[: _LINES - 1], start=1):
         y = top + row * _LINE_PX
         share = f"{100 * guess.probability:.1f}%"
-        room = THUMBNAIL_PX - draw.textlength(share, font=font) - 6
-        draw.text((left, y), _fitted(draw, font, guess.name, room), _INK, font=font)
-        draw.text(
-            (left + THUMBNAIL_PX - draw.textlength(share, font=font), y), share, _INK, font=font
-        )
-        width = round(THUMBNAIL_PX * guess.probability)
-        draw.line([(left, y + _LINE_PX - 2), (left + width, y + _LINE_PX - 2)], _BAR, width=2)
+        width = pen.length(share)
+        pen.write((left, y), pen.cut(_shown(guess, pen.where), THUMBNAIL_PX - width - 6), _INK)
+        pen.write((left + THUMBNAIL_PX - width, y), share, _INK)
+        pen.bar((left, y + _LINE_PX - 2), round(THUMBNAIL_PX * guess.probability), _BAR)
 
 
-def _fitted(draw: Any, font: Any, text: str, room: float = THUMBNAIL_PX) -> str:
-    """``text``, cut with an ellipsis if it is wider than ``room`` pixels."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    if draw.textlength(text, font=font) <= room:
-        return text
-    while text and draw.textlength(text + "...", font=font) > room:
-        text = text[:-1]
-    return text + "..."
-
-
-def _font() -> Any:
-    """A font that draws most letters: matplotlib's if it is there, else Pillow's own."""
-    from PIL import ImageFont
-
-    try:
-        import matplotlib
-
-        file = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-        return ImageFont.truetype(str(file), _FONT_PX)
-    except (ImportError, OSError):
-        return ImageFont.load_default()
+def _shown(guess: Guess, where: str) -> str:
+    """The name of a class, or its number where no font has the letters."""
+    if can_draw(guess.name):
+        return guess.name
+    tell_of_lacking(guess.name, where)
+    return f"class {guess.label}"
 
 
 class _Binary:

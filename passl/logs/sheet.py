@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from passl.logs.fonts import Pen, pillows_font
 
 __all__ = ["Caption", "draw_pictures"]
 
 _CELL, _GAP, _LINE = 120, 8, 17  # pixels
 _FONT = 14
 _SHAPE = 1.8  # width by height, as of the place that VisualDL has for a picture
-_ELLIPSIS = "..."
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
 
 
@@ -49,7 +50,7 @@ def draw_pictures(
     rows = math.ceil(len(pictures) / columns)
     size = (_GAP + columns * (_CELL + _GAP), _GAP + rows * (tall + _GAP))
     sheet = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
+    pen = Pen(ImageDraw.Draw(sheet), _FONT, "a picture of the curves", pillows_font(_FONT))
     for number, (pixels, lines) in enumerate(zip(pictures, captions)):
         row, column = divmod(number, columns)
         left, top = _GAP + column * (_CELL + _GAP), _GAP + row * (tall + _GAP)
@@ -58,13 +59,10 @@ def draw_pictures(
         sheet.paste(picture, place)
         for line, caption in enumerate(lines):
             y = top + _CELL + 3 + line * _LINE
-            value = _drawable(caption.value, font)
-            room = _CELL - (pen.textlength(value, font=font) + 6 if value else 0)
-            text = _cut(_drawable(caption.text, font), room, pen, font)
-            pen.text((left, y), text, fill=caption.colour, font=font)
-            if value:
-                x = left + _CELL - pen.textlength(value, font=font)
-                pen.text((x, y), value, fill=_INK, font=font)
+            width = pen.length(caption.value)
+            text = pen.cut(caption.text, _CELL - (width + 6 if caption.value else 0))
+            pen.write((left, y), text, caption.colour)
+            pen.write((left + _CELL - width, y), caption.value, _INK)
     return np.asarray(sheet, dtype=np.uint8)
 
 
@@ -74,26 +72,3 @@ def _fitted(pixels: np.ndarray) -> Image.Image:
     method = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, method)
-
-
-def _font() -> Any:
-    """Pillow's own font; before Pillow 10.1, or without FreeType, that is one of a fixed size."""
-    try:
-        return ImageFont.load_default(_FONT)
-    except (TypeError, ImportError, OSError):
-        return ImageFont.load_default()
-
-
-def _drawable(text: str, font: Any) -> str:
-    """The font of a fixed size has Latin letters only."""
-    if isinstance(font, ImageFont.ImageFont):
-        return text.encode("latin-1", "replace").decode("latin-1")
-    return text
-
-
-def _cut(text: str, room: float, pen: ImageDraw.ImageDraw, font: Any) -> str:
-    if pen.textlength(text, font=font) <= room:
-        return text
-    while text and pen.textlength(text + _ELLIPSIS, font=font) > room:
-        text = text[:-1]
-    return text + _ELLIPSIS

@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from passl.data.images import opencv
 from passl.errors import ConfigError, DataError
 from passl.layers.errors import InputShapeError
+from passl.logs.fonts import can_draw, tell_of_lacking
 from passl.visualize.attention import attention_of
 from passl.visualize.figure import (
     OKABE_ITO,
@@ -225,8 +226,13 @@ def draw_attention(
 
 
 def class_label(number: int, names: Optional[Sequence[str]]) -> str:
-    """``7 cat``, or ``class 7`` where there are no names."""
-    return f"{number} {names[number]}" if names and number < len(names) else f"class {number}"
+    """``7 cat``, or ``class 7`` where there are no names, or no font that has the letters."""
+    if not names or number >= len(names):
+        return f"class {number}"
+    if not can_draw(names[number]):
+        tell_of_lacking(names[number], "a picture")
+        return f"class {number}"
+    return f"{number} {names[number]}"
 
 
 class _Rows:

@@ -6,14 +6,13 @@ needed.  Colours can be told apart by the colour-blind and in grey print.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import textwrap
 import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from passl.errors import ConfigError
-from passl.logs.logger import get_logger
+from passl.logs.fonts import can_draw, escaped, fonts_for, tell_of_lacking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +49,7 @@ HEAT = "viridis"
 
 _SMALL, _PLAIN, _LARGE = 8, 9, 11  # points
 _DPI = 150
+_FONT = "DejaVu Sans"  # comes with matplotlib
 _FEW_PIXELS = 150  # an image with shorter sides is drawn with square pixels
 _STYLE: dict[str, Any] = {
     "font.size": _PLAIN,
@@ -67,22 +67,6 @@ _STYLE: dict[str, Any] = {
     # Names of classes and files are words: "$5 and $6" holds no formula.
     "text.parse_math": False,
 }
-#: For letters that matplotlib's own font lacks (names of classes, say): those that are installed.
-_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "SimHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Heiti TC",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-)
 
 
 def require_matplotlib() -> None:
@@ -132,7 +116,7 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     # matplotlib's own type lists every setting there is
-    style: Any = {**_STYLE, "font.family": ["DejaVu Sans", *_installed_fonts()]}
+    style: Any = {**_STYLE, "font.family": [_FONT]}
     with rc_context(style):
         yield Figure(figsize=(width, height), dpi=_DPI)
 
@@ -143,26 +127,17 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Raises:
         ConfigError: it cannot be written.
     """
+    from matplotlib import rc_context
+
+    fonts: Any = {"font.family": _give_fonts(figure, path)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        # The fonts are for labels that come into being when they are drawn.
+        with rc_context(fonts), _quiet("matplotlib.font_manager"):
             figure.savefig(os.fspath(path))
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise ConfigError(f"{path} cannot be written: {reason}") from error
-    missing = ""
-    for one in caught:
-        lacking = re.match(r"Glyph (\d+)", str(one.message))
-        if lacking is None:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-        elif chr(int(lacking[1])) not in missing:
-            missing += chr(int(lacking[1]))
-    if missing:
-        get_logger().warning(
-            "%s: boxes stand for %s, which no font here has; install one that does, such as Noto "
-            "Sans CJK", path, missing,
-        )
     return path
 
 
@@ -250,9 +225,48 @@ def short(text: str, most: int = 28) -> str:
     return f"{text[:kept]}\N{HORIZONTAL ELLIPSIS}"
 
 
-@lru_cache(maxsize=1)
-def _installed_fonts() -> list[str]:
-    from matplotlib.font_manager import fontManager
+def _give_fonts(figure: Figure, path: Path) -> list[str]:
+    """Give every text fonts that have its letters, and escapes for letters that none has.
 
-    there = {font.name for font in fontManager.ttflist}
-    return [name for name in _FONTS if name in there]
+    Returns:
+        Families, in the order in which a letter is looked for.
+    """
+    from matplotlib.font_manager import fontManager
+    from matplotlib.text import Text
+
+    texts: list[Any] = figure.findobj(Text)
+    ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    words = [text.get_text() for text in texts]
+    for axis in ticks:  # their texts come into being when they are drawn
+        words += axis.get_major_formatter().format_ticks(axis.get_majorticklocs().tolist())
+    letters = "".join(dict.fromkeys("".join(words)))
+    families = [_FONT]
+    for file in fonts_for(letters):
+        fontManager.addfont(os.fspath(file))
+        families.append(next(f.name for f in fontManager.ttflist if f.fname == os.fspath(file)))
+    for text in texts:
+        text.set_fontfamily(families)
+    if not can_draw(letters):
+        tell_of_lacking(letters, str(path))
+        for text in texts:
+            text.set_text(escaped(text.get_text()))
+        for axis in ticks:
+            _escape_ticks(axis.get_major_formatter())
+    return families
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """No notes on fonts that have no bold letters of their own."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _escape_ticks(formatter: Any) -> None:
+    before = formatter.format_ticks
+    formatter.format_ticks = lambda values: [escaped(text) for text in before(values)]

@@ -14,12 +14,13 @@ from PIL import Image
 from small_run import digits_config
 
 from passl import load_config, load_model
+from passl.checkpoint.average import average_checkpoints
+from passl.cli import convert, train, visualize
 from passl.cli import eval as eval_command
-from passl.cli import train, visualize
 from passl.config.teaching import TeacherSection
 from passl.engine.run_record import learned_classes, record_beside
 from passl.engine.teachers.teacher_facts import teacher_facts
-from passl.errors import ConfigError
+from passl.errors import CheckpointError, ConfigError
 from passl.export.exporter import export_model
 
 #: One of them is no UTF-8, as a folder's name need not be.
@@ -134,3 +135,60 @@ def test_a_teacher_that_is_a_checkpoint_says_in_which_order_it_learned(config_fi
 def test_the_record_is_plain_utf8_where_names_are(config_file):
     text = (weights(config_file) / "state.json").read_bytes().decode("utf-8")
     assert json.loads(text)["classes"] == NAMES
+
+
+def names_beside(file: Path) -> list[str]:
+    return learned_classes(record_beside(str(file)), 3)
+
+
+def test_averaged_and_converted_weights_keep_the_names(config_file, tmp_path):
+    source = weights(config_file).resolve() / "model.pdparams"
+    mean, timms, back = (tmp_path / n for n in ("mean.pdparams", "t.safetensors", "b.pdparams"))
+    average_checkpoints([source.parent, source.parent], mean)
+    model = ["--model", "VisionTransformer", "-o"]
+    model += [f"{key}={value}" for key, value in small_arguments(config_file).items()]
+    assert convert.main([str(mean), str(timms), *model]) == 0
+    assert convert.main([str(timms), str(back), *model]) == 0
+    assert [names_beside(file) for file in (mean, timms, back)] == [NAMES] * 3
+    for file in (mean, back):
+        settings = record_beside(str(file))
+        before = record_beside(str(source))
+        assert settings == {key: before[key] for key in settings}
+        assert "plan" not in settings
+    picture = folders(tmp_path, ["x"]) / "x/0.png"
+    (guess,) = load_model(back, config=config_file).predict([str(picture)], topk=1)
+    assert guess.top[0].name in NAMES
+    status, log = evaluate(config_file, f"root={folders(tmp_path / 'seen', NAMES)}",
+                           f"Global.pretrained_model={mean}")
+    assert status == 0, log
+    facts = teacher_facts(TeacherSection(name="VisionTransformer", pretrained=str(mean)))
+    assert facts is not None
+    assert facts.classes == NAMES
+
+
+def test_names_are_not_those_of_a_file_that_took_the_place_of_another(config_file, tmp_path):
+    mean = tmp_path / "mean.pdparams"
+    average_checkpoints([weights(config_file)], mean)
+    content = mean.read_bytes()
+    assert names_beside(mean) == NAMES
+    mean.write_bytes(content[:-1] + b"\0")  # as long, as files of one kind of model are
+    assert names_beside(mean) is None
+
+
+def test_weights_of_another_order_of_classes_are_not_averaged(config_file, tmp_path):
+    checkpoint = weights(config_file).resolve()
+    one, two = tmp_path / "one.pdparams", tmp_path / "two.pdparams"
+    for file in (one, two):
+        average_checkpoints([checkpoint], file)
+    described = tmp_path / "two.pdparams.provenance.json"
+    content = json.loads(described.read_text())
+    content["learned"]["classes"].reverse()
+    described.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="learned other classes, or the same in another"):
+        average_checkpoints([one, two], tmp_path / "mean.pdparams")
+
+
+def small_arguments(config_file: Path) -> dict[str, object]:
+    """Of the model, without its classes, which the file shows."""
+    model = yaml.safe_load(config_file.read_text())["Model"]
+    return {key: value for key, value in model.items() if key not in ("name", "class_num")}

@@ -142,6 +142,20 @@ def test_a_representation_layer_that_no_such_model_has_is_dropped(tmp_path, out,
     assert "dropped head0.bias: the model has no representation layer" in text
 
 
+def test_a_representation_layer_is_said_to_have_no_place_in_timm(tmp_path, out, capsys):
+    sizes = {**foreign.TINY, "in_chans": 1, "representation_size": 16}
+    model = create_model("VisionTransformer", **sizes)
+    path = tmp_path / "mine.pdparams"
+    write_arrays(path, {name: value.numpy() for name, value in model.state_dict().items()})
+    arguments = [*MODEL, "in_chans=1", "representation_size=16"]
+    timms, back = out.with_suffix(".safetensors"), out.with_name("back.pdparams")
+    assert "note: timm's models no longer have" in run(capsys, path, timms, *arguments)[1]
+    assert "no longer" not in run(capsys, timms, back, *arguments)[1]
+    assert back.read_bytes() == path.read_bytes()
+    message = run(capsys, path, tmp_path / "x.pdparams")[2]
+    assert "in_chans=1 representation_size=16" in message
+
+
 def test_a_dry_run_prints_the_table_and_writes_nothing(timm_file, out, capsys):
     status, text, _ = run(capsys, timm_file, "--dry-run", *MODEL)
     assert status == 0
@@ -208,6 +222,17 @@ def test_timm_itself_proves_a_conversion_block_by_block(timm_file, out, capsys):
     assert status == 0
     for name in ("embeddings", "blocks.0", "blocks.1", "norm", "logits"):
         assert f"\n{name} " in text
+    lacking = "not proven: num_heads=4, epsilon=1e-06, act=gelu and global_pool=token, which no "
+    assert f"\n{lacking}file shows: timm's general model was built with the same. --ref" in text
+    assert json.loads(provenance_path(out).read_text())["verified"]["not_proven"] in text
+
+
+def test_another_activation_is_given_to_timm_as_well(timm_file, out, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "act=gelu_tanh", "--verify")
+    assert status == 0, text
+    assert "act=gelu_tanh and global_pool=token, which no file shows" in text
 
 
 def test_the_way_back_is_proved_by_timm_too(timm_file, out, capsys):
@@ -359,6 +384,33 @@ def test_a_value_too_large_for_half_precision(tmp_path, out, capsys):
     source = foreign.save(tmp_path / "x.safetensors", arrays)
     message = refused(capsys, out, source, out, *MODEL, "--dtype", "float16")
     assert "head.bias: 1e+06 is too large for float16" in message
+
+
+@pytest.mark.parametrize(("suffix", "dtype", "small", "kept"), [
+    (".pdparams", "float16", -2.9e-8, 3.1e-8),  # half of the least number, 2^-24
+    (".safetensors", "float16", 2.9e-8, 3.1e-8),
+    (".pdparams", "bfloat16", 2e-41, 6e-41),
+    (".pdparams", "float32", 5e-46, 1e-45),
+])  # fmt: skip
+def test_numbers_that_become_zero_are_counted(suffix, dtype, small, kept, tmp_path, out, capsys):
+    arrays = {**foreign.timm_params()}
+    # Zeros were zeros before, and of the largest one sees whether it matters.
+    arrays["head.bias"] = np.array([0, -0.0, small, small / 3, kept, 1, 1, 1, 1, 1])
+    arrays["norm.bias"] = np.where(np.arange(48) < 3, np.array(small / 2), 1)
+    source, path = foreign.save(tmp_path / "x.safetensors", arrays), out.with_suffix(suffix)
+    status, text, _ = run(capsys, source, path, *MODEL, "--dtype", dtype)
+    assert status == 0
+    largest = f"the largest {abs(small):.3g} in head.bias"
+    assert f"note: 5 numbers too small for {dtype} became 0, {largest}" in text.splitlines()
+    told = json.loads(provenance_path(path).read_text())["became_zero"]
+    assert told == {"numbers": 5, "largest": abs(small), "in": "head.bias"}
+
+
+def test_weights_that_fit_the_type_get_no_note_of_zeros(timm_file, out, capsys):
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "--dtype", "bfloat16")
+    assert status == 0
+    assert "became 0" not in text
+    assert json.loads(provenance_path(out).read_text())["became_zero"] is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

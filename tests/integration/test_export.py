@@ -136,6 +136,23 @@ def test_softmax_and_normalisation_inside_equal_those_outside(trained, logits, t
     np.testing.assert_allclose(found, softmax(logits), atol=1e-6)
 
 
+@needs_onnx
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_an_onnx_file_holds_nothing_that_nobody_reads(trained, tmp_path, dtype, capfd):
+    import onnx
+    import onnxruntime
+
+    trained.export(tmp_path / "out", "export_type=onnx", f"dtype={dtype}")
+    file = tmp_path / "out/model.onnx"
+    graph = onnx.load(file).graph
+    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    assert {name for node in graph.node for name in node.output} <= read
+    assert {item.name for item in graph.initializer} <= read
+    capfd.readouterr()
+    onnxruntime.InferenceSession(str(file))
+    assert "Removing initializer" not in capfd.readouterr().err
+
+
 def test_float16_halves_the_weights_and_stays_near(trained, plain, logits, tmp_path):
     trained.export(tmp_path / "out", "dtype=float16")
     sizes = [(folder / "model.pdiparams").stat().st_size for folder in (plain, tmp_path / "out")]

@@ -12,10 +12,42 @@ from passl.checkpoint.files import float32_as_stored
 from passl.checkpoint.sources.safetensors_writer import float32_to_bfloat16
 from passl.errors import CheckpointError
 
-__all__ = ["DTYPES", "ArraysInOrder", "CastArrays", "as_stored"]
+__all__ = ["DTYPES", "ArraysInOrder", "BecameZero", "CastArrays", "as_stored"]
 
 #: What ``--dtype`` takes -> bytes a number.
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class BecameZero:
+    """Counts the numbers that are 0 in a type which has none so small."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, float]] = {}  # by tensor, which may be cast twice
+
+    def note(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
+        """One tensor as it was, and as it is written."""
+        lost = int(np.count_nonzero(before)) - int(np.count_nonzero(after))
+        if lost > 0:
+            largest = float(np.abs(before[(after == 0).reshape(before.shape)]).max())
+            self._found[name] = lost, largest
+
+    def as_json(self) -> Optional[dict[str, object]]:
+        """For the provenance; None: there is none."""
+        if not self._found:
+            return None
+        count = sum(count for count, _ in self._found.values())
+        largest, name = max((largest, name) for name, (_, largest) in self._found.items())
+        return {"numbers": count, "largest": largest, "in": name}
+
+    def sentence(self, dtype: str) -> str:
+        """How many, and the largest of them; empty if there is none."""
+        found = self.as_json()
+        if found is None:
+            return ""
+        return (
+            f"{found['numbers']:,} numbers too small for {dtype} became 0, the largest "
+            f"{found['largest']:.3g} in {found['in']}"
+        )
 
 
 class CastArrays(Mapping[str, np.ndarray]):
@@ -25,6 +57,9 @@ class CastArrays(Mapping[str, np.ndarray]):
         arrays: floating-point arrays.
         dtype: a key of :data:`DTYPES`; bfloat16 becomes uint16, as Paddle stores it.
         watch: called with the number of bytes of each array that is handed out.
+
+    Attributes:
+        became_zero: of the arrays that were handed out.
 
     Raises:
         CheckpointError: a value is too large for the type.
@@ -37,6 +72,7 @@ class CastArrays(Mapping[str, np.ndarray]):
         watch: Callable[[int], None] = lambda num_bytes: None,  # noqa: ARG005
     ) -> None:
         self._arrays, self._dtype, self._watch = arrays, dtype, watch
+        self.became_zero = BecameZero()
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._arrays[name]
@@ -52,6 +88,7 @@ class CastArrays(Mapping[str, np.ndarray]):
             )
         if is_bfloat16:
             cast = float32_to_bfloat16(cast)
+        self.became_zero.note(name, array, cast & 0x7FFF if is_bfloat16 else cast)
         self._watch(cast.nbytes)
         return cast
 
@@ -100,17 +137,23 @@ class _Pairs(ItemsView[str, np.ndarray]):
         return self._arrays.pairs()
 
 
-def as_stored(name: str, array: np.ndarray, dtype: Optional[str]) -> np.ndarray:
+def as_stored(
+    name: str, array: np.ndarray, dtype: Optional[str], lost: Optional[BecameZero] = None
+) -> np.ndarray:
     """One array in the type wanted, contiguous.
 
     Args:
         name: for messages.
         array: floating-point numbers.
         dtype: a key of :data:`DTYPES`; None: bfloat16 where that loses nothing, else as it is.
+        lost: counts numbers that become 0.
 
     Raises:
         CheckpointError: a value is too large for it.
     """
     if dtype is None:
         return float32_as_stored(np.ascontiguousarray(array))
-    return CastArrays({name: array}, dtype)[name]
+    arrays = CastArrays({name: array}, dtype)
+    if lost is not None:
+        arrays.became_zero = lost
+    return arrays[name]

@@ -116,7 +116,9 @@ def write_converted(
             path, arrays, metadata, dtype="bfloat16" if is_bfloat16 else None
         )
     else:
-        digest = write_arrays(path, CastArrays(conversion.arrays, destination.dtype, watch))
+        arrays = CastArrays(conversion.arrays, destination.dtype, watch)
+        digest = write_arrays(path, arrays)
+    record.became_zero = arrays.became_zero
     try:
         write_record(record, path, digest)
     except CheckpointError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 import passl
+from passl.checkpoint.convert.casting import BecameZero
 from passl.checkpoint.convert.conversion import Conversion
 from passl.checkpoint.convert.targets import Target
 from passl.checkpoint.disk import FileDigest, atomic_file, os_errors_become_sentences
@@ -39,6 +41,9 @@ class Record:
         dtype: type of the numbers written.
         url: where the file was fetched from, if it was.
         verified: what it was compared with and how well it agreed; empty if it was not.
+        learned: what the run that trained the weights says of them, as
+            :class:`~passl.checkpoint.provenance.Provenance` has it.
+        became_zero: numbers too small for ``dtype``, once they are written.
     """
 
     source: TensorSource
@@ -48,6 +53,8 @@ class Record:
     dtype: str
     url: str = ""
     verified: dict[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, Any] = field(default_factory=dict)
+    became_zero: BecameZero = field(default_factory=BecameZero)
 
     def as_json(self, destination: Path, digest: FileDigest) -> dict[str, Any]:
         """The content of the file, for a result of this length and hash."""
@@ -71,7 +78,9 @@ class Record:
             "pos_embed_method": conversion.pos_embed_method,
             "grid_size": None if target is None or target.grid_size is None
             else list(target.grid_size),
+            "learned": dict(self.learned),
             "dtype": self.dtype,
+            "became_zero": self.became_zero.as_json(),
             "tensors": len(conversion.used),
             "resized": {},
             "missing": self.missing,

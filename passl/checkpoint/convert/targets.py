@@ -174,6 +174,10 @@ def plain_vit_options(conversion: Conversion) -> str:
         "qkv_bias": str("blocks.0.attn.qkv.bias" in shapes).lower(),
         "epsilon": f"{conversion.epsilon:g}",
     }
+    if len(kernel) == 4 and kernel[1] != 3:
+        options["in_chans"] = kernel[1]
+    if "pre_logits.fc.bias" in shapes:
+        options["representation_size"] = shapes["pre_logits.fc.bias"][0]
     if "fc_norm.weight" in shapes:
         options["global_pool"] = "avg"
     return " ".join(f"{key}={value}" for key, value in options.items())

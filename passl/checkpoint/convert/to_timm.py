@@ -9,14 +9,14 @@ Source: timm 1.0.31, state dicts of its vision transformers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
 from passl.checkpoint.convert.operations import Shape
 from passl.errors import CheckpointError
 
-__all__ = ["TimmArrays", "timm_name"]
+__all__ = ["TimmArrays", "notes_for_timm", "timm_name"]
 
 _LINEAR = re.compile(
     r"(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|pre_logits\.fc|head|head_dist)\.weight"
@@ -43,6 +43,20 @@ def timm_name(name: str) -> str:
             "--to pdparams can."
         )
     return name
+
+
+def notes_for_timm(names: Collection[str]) -> list[str]:
+    """What timm's models have no place for, though such names were theirs once.
+
+    Source: timm 1.0.31, whose VisionTransformer has no representation layer.
+    """
+    if "pre_logits.fc.weight" not in names:
+        return []
+    return [
+        "timm's models no longer have a representation layer: they load this file neither strictly "
+        "nor to the same logits (its pre_logits.fc and the classifier behind it); passl-convert "
+        "reads it back."
+    ]
 
 
 class TimmArrays(Mapping[str, np.ndarray]):

@@ -60,11 +60,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All comparisons of a conversion with its original."""
+    """All comparisons of a conversion with its original, and what they do not show."""
 
     original: str
     rows: list[Row]
     tolerance: float
+    unproven: str = ""
 
     @property
     def is_equal(self) -> bool:
@@ -82,6 +83,7 @@ class Comparison:
         ]
         verdict = "equal" if self.is_equal else "NOT equal"
         lines.append(f"{verdict} within {self.tolerance:g} of the largest value")
+        lines += [f"not proven: {self.unproven}"] if self.unproven else []
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class Comparison:
         return {
             "original": self.original,
             "tolerance": self.tolerance,
+            "not_proven": self.unproven or None,
             "largest_difference": {row.name: row.difference for row in self.rows},
         }
 
@@ -182,7 +185,7 @@ def _with_timm(
             "original to compare with. Give outputs of the program that does, with "
             "--reference FILE.npz (arrays x, logits, features)."
         )
-    original, name = _timm_model(source, conversion, arrays, target)
+    original, name, unproven = _timm_model(source, conversion, arrays, target)
     args, note = dict(target.args), ""
     if model_spec(target.name).param("hybrid_style") is not None:
         # Google's constants are ours; timm's model has its own.
@@ -200,6 +203,7 @@ def _with_timm(
         f"timm {timm.__version__} {name}, {_NUM_IMAGES} fixed images of {height}x{width}{note}",
         rows,
         tolerance,
+        unproven,
     )
 
 
@@ -208,15 +212,15 @@ def _timm_model(
     conversion: Conversion,
     arrays: Mapping[str, np.ndarray],
     target: Target,
-) -> tuple[Any, str]:
-    """timm's model with the file loaded by timm's own code, and its name."""
+) -> tuple[Any, str, str]:
+    """timm's model with the file loaded by timm's own code, its name, and what it cannot prove."""
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    original, name = _empty_timm_model(target)
+    original, name, unproven = _empty_timm_model(target)
     if conversion.family == "google":
         original.load_pretrained(str(source.path))
-        return original.eval(), name
+        return original.eval(), name, unproven
     if conversion.family == "passl":
         stored = {known: _as_torch(array) for known, array in TimmArrays(arrays).items()}
     else:
@@ -231,7 +235,7 @@ def _timm_model(
         raise CheckpointError(
             f"{source.path}: timm {timm.__version__} does not load it strictly into {name}: {error}"
         ) from error
-    return original.eval(), name
+    return original.eval(), name, unproven
 
 
 def _as_torch(array: np.ndarray) -> Any:
@@ -240,8 +244,9 @@ def _as_torch(array: np.ndarray) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array)).float()
 
 
-def _empty_timm_model(target: Target) -> tuple[Any, str]:
-    """timm's model of the same name, or its general one with our arguments."""
+def _empty_timm_model(target: Target) -> tuple[Any, str, str]:
+    """timm's model of the same name, or its general one with our arguments, and what of it no file
+    shows."""
     import timm
     import torch
     from timm.models.deit import VisionTransformerDistilled
@@ -256,12 +261,27 @@ def _empty_timm_model(target: Target) -> tuple[Any, str]:
     known = set(timm.list_models())
     name = next((name for name in (target.name, *spec.aliases) if name in known), None)
     if name is not None:
-        return timm.create_model(name, pretrained=False, **shared), name
+        unproven = (
+            f"that the file was trained as timm's {name}, whose heads, epsilon and activation no "
+            "file shows"
+        )
+        return timm.create_model(name, pretrained=False, **shared), name, unproven
     shared.update((key, args[key]) for key in _SHARED_ARGUMENTS if key in args)
     epsilon = args["epsilon"]
     kind = VisionTransformerDistilled if "dist_token" in target.shapes else VisionTransformer
-    model = kind(**shared, norm_layer=partial(torch.nn.LayerNorm, eps=epsilon))
-    return model, kind.__name__
+    is_tanh = args.get("act") == "gelu_tanh"
+    model = kind(
+        **shared,
+        norm_layer=partial(torch.nn.LayerNorm, eps=epsilon),
+        act_layer=partial(torch.nn.GELU, approximate="tanh" if is_tanh else "none"),
+    )
+    unproven = (
+        f"num_heads={args['num_heads']}, epsilon={epsilon:g}, act={args.get('act', 'gelu')} and "
+        f"global_pool={args.get('global_pool', 'token')}, which no file shows: timm's general "
+        "model was built with the same. --reference FILE.npz, outputs of the program that trained "
+        "the weights, proves them"
+    )
+    return model, kind.__name__, unproven
 
 
 def _their_activations(model: Any, x_bchw: np.ndarray) -> dict[str, np.ndarray]:

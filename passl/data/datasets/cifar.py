@@ -40,6 +40,7 @@ class _Release:
     folder: str
     files: dict[str, tuple[str, ...]]
     labels: tuple[str, ...]  # keys of a pickle, or label bytes of a record, in order
+    names: dict[str, str]  # of ``labels`` -> the file that has the names of its classes
 
     @property
     def is_binary(self) -> bool:
@@ -50,21 +51,24 @@ _TEN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _CIFAR10 = (
     _Release(
         "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py",
-        {"train": _TEN, "val": ("test_batch",)}, ("labels",),
+        {"train": _TEN, "val": ("test_batch",)}, ("labels",), {"labels": "batches.meta"},
     ),
     _Release(
         "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "cifar-10-batches-bin",
         {"train": tuple(f"{name}.bin" for name in _TEN), "val": ("test_batch.bin",)}, ("labels",),
+        {"labels": "batches.meta.txt"},
     ),
 )
 _CIFAR100 = (
     _Release(
         "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python",
         {"train": ("train",), "val": ("test",)}, ("coarse_labels", "fine_labels"),
+        {"coarse_labels": "meta", "fine_labels": "meta"},
     ),
     _Release(
         "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary",
         {"train": ("train.bin",), "val": ("test.bin",)}, ("coarse_labels", "fine_labels"),
+        {"coarse_labels": "coarse_label_names.txt", "fine_labels": "fine_label_names.txt"},
     ),
 )  # fmt: skip
 
@@ -87,16 +91,24 @@ class _Cifar(Dataset):
         if verify and place.is_file():
             _verify(place, release)
         read = _read_binary if release.is_binary else _read_pickle
-        names = release.files[split]
+        names, named_in = release.files[split], release.names[label_key]
+        *contents, described = _contents(place, names, named_in)
         parts = [
             read(data, f"{place}: {name}", release.labels, label_key)
-            for name, data in zip(names, _contents(place, names))
+            for name, data in zip(names, contents)
         ]
         self._files = np.repeat(np.arange(len(names)), [len(images) for images, _ in parts])
         self._names, self._place = names, place
         self._images = np.concatenate([images for images, _ in parts])
         self.labels = self._classes = np.concatenate([labels for _, labels in parts])
         self.class_num = class_num
+        self.classes = _class_names(described, release, label_key)
+        if self.classes is not None and len(self.classes) != class_num:
+            self.warnings.append(
+                f"{place}: {named_in} has {len(self.classes)} names for {class_num} classes; their "
+                "numbers stand in place of names"
+            )
+            self.classes = None
         wrong = np.flatnonzero((self._classes < 0) | (self._classes >= class_num))
         if len(wrong):
             raise DataError(
@@ -208,18 +220,25 @@ def _verify(archive: Path, release: _Release) -> None:
         )
 
 
-def _contents(place: Path, names: Sequence[str]) -> list[bytes]:
-    """The bytes of the files ``names`` in a folder or archive; nothing is unpacked to disk."""
+def _contents(place: Path, names: Sequence[str], extra: str) -> list[bytes]:
+    """The bytes of files in a folder or archive; nothing is unpacked to disk.
+
+    Args:
+        place: the folder or archive.
+        names: of files that must be there.
+        extra: of one that may be missing; its bytes come last, and are none then.
+    """
     try:
         if place.is_dir():
-            return [(place / name).read_bytes() for name in names]
+            found_extra = (place / extra).read_bytes() if (place / extra).is_file() else b""
+            return [*((place / name).read_bytes() for name in names), found_extra]
         found: dict[str, bytes] = {}
         with tarfile.open(place, "r:*") as archive:
             for member in archive:
                 name = Path(member.name).name
-                if name in names and member.isfile() and name not in found:
+                if name in (*names, extra) and member.isfile() and name not in found:
                     found[name] = _member(archive, member, place)
-                if len(found) == len(names):
+                if len(found) == len(names) + 1:
                     break
     except FileNotFoundError as error:
         raise MissingDataError(
@@ -230,7 +249,7 @@ def _contents(place: Path, names: Sequence[str]) -> list[bytes]:
     missing = [name for name in names if name not in found]
     if missing:
         raise DataError(f"{place}: {', '.join(missing)} is not in this archive")
-    return [found[name] for name in names]
+    return [*(found[name] for name in names), found.get(extra, b"")]
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> bytes:
@@ -274,6 +293,20 @@ def _read_pickle(
     except Exception as error:  # pickle documents that damage may raise anything
         raise DataError(f"{where} is no batch of CIFAR, or damaged ({error})") from error
     return images, classes
+
+
+def _class_names(data: bytes, release: _Release, label_key: str) -> Optional[list[str]]:
+    """Names by label; None where the file is missing or has none: they are a help and no more."""
+    if not data:
+        return None
+    if release.is_binary:
+        return [line.strip() for line in data.decode("latin-1").splitlines() if line.strip()]
+    try:
+        content = load_inert(io.BytesIO(data))
+        entries = {_text(key): value for key, value in content.items()}
+        return [_text(name) for name in entries[label_key.replace("labels", "label_names")]]
+    except Exception:  # pickle documents that damage may raise anything; nothing was run
+        return []
 
 
 def _text(key: Any) -> str:

@@ -14,6 +14,7 @@ from paddle import Tensor
 
 from passl.errors import CheckpointError
 from passl.export.card import CARD_NAME, ModelCard
+from passl.export.onnx_files import external_files
 from passl.export.sessions import OnnxSession, PaddleSession, Session
 
 __all__ = ["EXPORTED", "card_beside", "exported_runner"]
@@ -28,8 +29,8 @@ def exported_runner(name: str) -> tuple[Runner, list[Path]]:
     """What runs the exported model, and the files it is made of.
 
     Args:
-        name: path of an ``.onnx`` file, or of the ``.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2)
-            beside a ``.pdiparams`` file.
+        name: path of an ``.onnx`` file, with the files that hold weights of it beside it, or of the
+            ``.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2) beside a ``.pdiparams`` file.
 
     Raises:
         CheckpointError: a file is missing, or cannot be used.
@@ -39,7 +40,10 @@ def exported_runner(name: str) -> tuple[Runner, list[Path]]:
     files = [path] if path.suffix == ".onnx" else [path, path.with_suffix(".pdiparams")]
     for file in files:
         if not file.is_file():
-            raise CheckpointError(f"{file}: there is no such file; {name} is the exported teacher")
+            what = "is a folder, and no such file" if file.is_dir() else "there is no such file"
+            raise CheckpointError(f"{file}: {what}; {name} is the exported teacher")
+    if path.suffix == ".onnx":
+        files += external_files(path)
     _check_card(path)
     device = paddle.device.get_device()  # cpu, gpu:0, ...
     if path.suffix == ".onnx":

@@ -121,12 +121,18 @@ class Teacher:
             class_num: classes of the student.
 
         Raises:
-            ConfigError: it knows other classes, or answers with probabilities.
+            ConfigError: it knows other classes, or answers with probabilities or with what is no
+                number.
         """
         if list(found.shape) != [num_images, class_num]:
             raise ConfigError(
                 f"the teacher {self.name} answers {list(found.shape)} for {num_images} images, and "
                 f"the student has {class_num} classes: it must have learned the same classes"
+            )
+        if not bool(paddle.isfinite(found).all()):
+            raise ConfigError(
+                f"the teacher {self.name} answers with NaN or infinity: its weights, or their "
+                "rounding, cannot be used"
             )
         sums = found.sum(axis=1)
         if class_num > 1 and float(found.min()) >= 0 and float((sums - 1.0).abs().max()) < 1e-4:

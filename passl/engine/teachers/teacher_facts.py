@@ -78,7 +78,8 @@ def teacher_facts(section: TeacherSection) -> Optional[TeacherFacts]:
         return None
     # A file of weights may lie below a config that has nothing to do with it.
     if checkpoint.state is None:
-        return None
+        classes = _classes_of(section.pretrained)
+        return None if classes is None else TeacherFacts(checkpoint.weights, classes=classes)
     found = config_of_run(Path(section.pretrained))
     return TeacherFacts(
         found[0] if found is not None else checkpoint.state,

@@ -133,6 +133,48 @@ def test_cifar_100_has_twenty_coarse_classes(tmp_path, version):
     assert dataset.labels.tolist() == coarse_of(0)
 
 
+NAMES = [f"thing {number}" for number in range(100)]
+GROUPS = [f"group {number}" for number in range(20)]
+
+
+def write_names(folder: Path, name: str, version: str) -> None:
+    """The file of names of each layout, as its authors wrote them."""
+    named = {"label_names": NAMES[:10]} if name == "CIFAR10" else {
+        "fine_label_names": NAMES, "coarse_label_names": GROUPS,
+    }  # fmt: skip
+    if version == "python":
+        file = "batches.meta" if name == "CIFAR10" else "meta"
+        (folder / file).write_bytes(as_python_3_writes_it(named))
+        return
+    for key, names in named.items():
+        file = "batches.meta.txt" if name == "CIFAR10" else f"{key}.txt"
+        (folder / file).write_text("\n".join(names) + "\n\n")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("version", ["python", "binary"])
+def test_the_names_of_the_classes_are_those_in_the_files(tmp_path, version, packed):
+    for name in CLASSES:
+        folder = write_folder(tmp_path, name, version)
+        write_names(folder, name, version)
+        if packed:
+            pack(folder, name, version)
+    assert CIFAR10(root=str(tmp_path), split="val", verify=False).classes == NAMES[:10]
+    assert CIFAR100(root=str(tmp_path), verify=False).classes == NAMES
+    assert CIFAR100(root=str(tmp_path), label="coarse", verify=False).classes == GROUPS
+
+
+def test_names_that_are_missing_or_damaged_stop_nothing(tmp_path):
+    folder = write_folder(tmp_path, "CIFAR10", "python")
+    assert CIFAR10(root=str(tmp_path)).classes is None
+    for damage in (b"nonsense", as_python_3_writes_it({"label_names": NAMES[:9]}),
+                   b"cos\nsystem\n(S'false'\ntR."):
+        (folder / "batches.meta").write_bytes(damage)
+        dataset = CIFAR10(root=str(tmp_path))
+        assert dataset.classes is None
+        assert "names for 10 classes" in dataset.warnings[0]
+
+
 def test_an_archive_that_is_not_the_published_one_is_refused_unless_told_otherwise(tmp_path):
     archive = pack(write_folder(tmp_path, "CIFAR10", "python"), "CIFAR10", "python")
     with pytest.raises(DataError, match=r"published is c58f30108f718f92721af3b95e74349a: .*verify"):

@@ -91,6 +91,7 @@ def test_fashion_mnist_reads_idx_files_compressed_or_not(idx_folder, split):
     image, label = dataset.load(2)
     assert label == 3
     assert image.shape == (28, 28, 3)
+    assert dataset.classes is None  # of MNIST, say
     expected = (np.arange(2 * 784, 3 * 784) % 251).reshape(28, 28)
     np.testing.assert_array_equal(image, np.repeat(expected[..., None], 3, axis=2))
 
@@ -102,6 +103,9 @@ def test_fashion_mnist_of_the_debian_package_is_complete():
     for split, count in (("train", 60000), ("val", 10000)):
         dataset = FashionMNISTDataset(split=split)
         assert np.bincount(dataset.labels).tolist() == [count // 10] * 10
+        assert dataset.classes[0] == "T-shirt/top"
+        assert dataset.classes[9] == "Ankle boot"
+        assert len(set(dataset.classes)) == 10
 
 
 def test_fashion_mnist_names_the_missing_file_and_the_package(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from passl.errors import ConfigError, DataError
+from passl.export import pictures
 from passl.export.pictures import Picture, as_picture, expand, pictures_of
 from passl.export.preprocess import Preprocessor, as_channels
 
@@ -99,19 +100,62 @@ def test_transforms_that_cannot_be_used_are_told(steps, sentence):
         Preprocessor(steps, 3, inside=True)
 
 
-def test_frames_of_a_video_come_in_order(tmp_path):
+def write_video(path: Path, code: str, num: int, step: int = 5) -> str:
+    """Frames of one grey each, ``step`` brighter than the one before."""
     cv2 = pytest.importorskip("cv2")
-    path = str(tmp_path / "clip.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 5, (16, 16))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 5, (16, 16))
     if not writer.isOpened():
-        pytest.skip("this OpenCV writes no video")
-    for level in range(0, 250, 50):
-        writer.write(np.full((16, 16, 3), level, np.uint8))
+        pytest.skip("this OpenCV writes no such video")
+    for number in range(num):
+        writer.write(np.full((16, 16, 3), number * step, np.uint8))
     writer.release()
+    return str(path)
+
+
+def test_frames_of_a_video_come_in_order(tmp_path):
+    path = write_video(tmp_path / "clip.avi", "MJPG", 5, step=50)
     frames = list(pictures_of(path, every=2))
     assert [frame.source for frame in frames] == [f"{path}#0", f"{path}#2", f"{path}#4"]
     means = [frame.pixels().mean() for frame in frames]
     np.testing.assert_allclose(means, [0, 100, 200], atol=3)  # JPEG rounds
+
+
+@pytest.mark.parametrize(("ending", "code"), [(".avi", "MJPG"), (".mkv", "MJPG")])
+def test_a_video_that_ends_early_is_told_after_its_frames(tmp_path, ending, code):
+    whole = write_video(tmp_path / f"whole{ending}", code, 40)
+    assert len(list(pictures_of(whole))) == 40  # and no word more
+    short = tmp_path / f"short{ending}"
+    data = Path(whole).read_bytes()
+    short.write_bytes(data[: len(data) // 2])
+    *frames, last = pictures_of(str(short), every=3)
+    assert 1 < len(frames) < 10
+    assert last.source == str(short)
+    with pytest.raises(DataError, match=r"announces 40 frames, and \d+ can be read: it was cut"):
+        last.pixels()
+
+
+@pytest.mark.parametrize(("name", "announced", "found", "last_ms", "is_told"), [
+    ("a.mp4", 1000, 990, 0, False),  # an edit list leaves some out
+    ("a.mp4", 1000, 980, 33000, True),  # lost in the middle
+    ("a.mp4", 3, 1, 0, False),
+    ("a.webm", 1000, 400, 33300, False),  # its rate varies: the number is an estimate
+    ("a.webm", 1000, 400, 13000, True),
+    ("a.webm", -9e15, 400, 13000, False),  # a live recording: nobody knows
+    ("a.webm", float("nan"), 400, 13000, False),
+    ("a.mkv", 9e18, 400, 13000, False),
+])  # fmt: skip
+def test_a_whole_video_is_not_taken_for_a_short_one(name, announced, found, last_ms, is_told):
+    cv2 = pytest.importorskip("cv2")
+
+    class Video:
+        def get(self, key: int) -> float:
+            return {
+                cv2.CAP_PROP_FRAME_COUNT: announced,
+                cv2.CAP_PROP_FPS: 30.0,
+                cv2.CAP_PROP_POS_MSEC: last_ms,
+            }[key]
+
+    assert bool(pictures._cut_short(name, Video(), found)) is is_told
 
 
 def test_a_video_that_is_none_is_one_failure(tmp_path):

@@ -138,5 +138,14 @@ def test_what_gives_no_classes_or_no_numbers_is_refused():
         predictor(Broken()).predict(picture(0))
     with pytest.raises(ConfigError, match="workers must be 0 or more; got -1"):
         predictor(num_workers=-1)
+    with pytest.raises(PasslError, match=r"the model has 4 classes, and there are 3 names"):
+        predictor(labels=["a", "b", "c"]).predict(picture(0))
+
+    class Maps(Sums):
+        def run(self, batch: np.ndarray) -> np.ndarray:
+            return np.zeros((len(batch), 4, 2, 2))
+
+    with pytest.raises(PasslError, match=r"gives \[1, 4, 2, 2\] for 1 pictures"):
+        predictor(Maps()).predict(picture(0))
     with pytest.raises(PasslError, match="topk must be 1 or more"):
         predictor().predict(picture(0), topk=0)

@@ -54,5 +54,5 @@ def test_names_of_any_script_are_no_error(name, monkeypatch):
     draw_pictures([plain((1, 2, 3))], [[Caption(name)]])
     from PIL import ImageFont
 
-    monkeypatch.setattr(sheet, "_font", ImageFont.load_default_imagefont)
+    monkeypatch.setattr(sheet, "pillows_font", lambda _px: ImageFont.load_default_imagefont())
     draw_pictures([plain((1, 2, 3))], [[Caption(name)]])

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from font_files import CAT, DOG, only_these_fonts
 
 from passl.errors import ConfigError
 from passl.visualize import schedule
@@ -53,7 +54,21 @@ def test_letters_without_a_font_are_named_once(tmp_path, caplog):
         add_heading(figure, f"x{lacking}", f"{lacking}{lacking}")
         save_figure(figure, tmp_path / "a.png")
     (record,) = caplog.records
-    assert f"a.png: boxes stand for {lacking}, which no font here has" in record.getMessage()
+    assert f"a.png: no font on this machine has {lacking}; codes" in record.getMessage()
+    assert [text.get_text() for text in figure.texts] == ["x\\U0010fffd", "\\U0010fffd" * 2]
+
+
+def test_labels_of_ticks_have_codes_too_and_the_font_that_has_their_letters(
+    tmp_path, monkeypatch
+):
+    only_these_fonts(monkeypatch, tmp_path, {"Cats": CAT})
+    with new_figure(4, 2) as figure:
+        axes = figure.add_subplot()
+        axes.set_xticks([0, 1], [f"{CAT}", f"1 {DOG}"])
+        save_figure(figure, tmp_path / "a.png")
+    first, second = axes.get_xticklabels()
+    assert (first.get_text(), second.get_text()) == (CAT, "1 \\u72d7")
+    assert first.get_fontfamily() == ["DejaVu Sans", "Cats"]
 
 
 @pytest.mark.parametrize("columns", [20, 31, 200])
