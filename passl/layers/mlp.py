@@ -27,7 +27,7 @@ class Mlp(nn.Layer):
         hidden_dim: width between the two layers.
         act: ``gelu`` (erf), or ``gelu_tanh``: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))),
             which differs by less than 5e-4, or ``quick_gelu``: x sigmoid(1.702 x), by up to 0.021.
-            Source: Hendrycks and Gimpel 2016, equation 3 and section 2.
+            Source: Hendrycks and Gimpel 2016, section 2.
         drop_rate: dropout after both layers.
         fused_linear: let both linear layers use Paddle's fused kernel.
 

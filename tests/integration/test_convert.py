@@ -210,6 +210,14 @@ def test_timm_itself_proves_a_conversion_block_by_block(timm_file, out, capsys):
         assert f"\n{name} " in text
 
 
+def test_timm_computes_with_the_activation_that_was_asked_for(timm_file, out, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "act=quick_gelu", "--verify")
+    assert (status, out.exists()) == (0, True)
+    assert "equal within 0.0001" in text
+
+
 def test_the_way_back_is_proved_by_timm_too(timm_file, out, capsys):
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("timm", reason="timm is not installed")
