@@ -12,6 +12,7 @@ from passl.config import Config, load_config
 from passl.config.dump import emit
 from passl.config.keys import Key
 from passl.config.lookup import look_up, written_in
+from passl.config.places import DEFAULT_NAMES
 from passl.errors import EXIT_OK, ConfigError
 from passl.registry import import_user_modules
 
@@ -105,10 +106,17 @@ def _described(group: list[Key], config: Config | None) -> str:
         lines.append(f"    write     {_component_example(key)}")
     elif key.kind == "value" and key.default not in ("", "required") and len(group) == 1:
         value = "VALUE" if key.default == "null" else _for_shell(key.default)
-        lines.append(f"    write     -o {key.written}={value}")
+        lines.append(f"    write     -o {_named_first(key)}{key.written}={value}")
     if config is not None:
         lines += _in_config(group, config)
     return "\n".join(lines)
+
+
+def _named_first(key: Key) -> str:
+    """Where a place has a component unless another is named: the name, and a space."""
+    place = key.written.rpartition(".")[0]
+    usual = DEFAULT_NAMES.get(place)
+    return f"{place}.name={key.owner} " if key.owner and usual not in (None, key.owner) else ""
 
 
 def _default(group: list[Key]) -> str:

@@ -15,7 +15,13 @@ from typing import Any, Optional, TypeVar
 from passl.config.compat import NOT_AVAILABLE
 from passl.config.foreign import FOREIGN
 from passl.config.messages import article, expectation, shown, value_hint
-from passl.config.places import field_types, home_of, nested_section
+from passl.config.places import (
+    field_types,
+    home_of,
+    nested_section,
+    others_with,
+    with_name,
+)
 from passl.config.schema import Sections
 from passl.config.suggest import did_you_mean, nearest
 from passl.config.tree import (
@@ -170,7 +176,7 @@ class Checker:
         else:
             what = "unknown key"
         if home is not None:
-            hint = f"; that key belongs at {home}"
+            hint = f"; that key belongs at {with_name(home, self.tree)}"
         elif "." in key:
             hint = f"; write '{key.split('.')[0]}:' with the rest indented below it"
         else:
@@ -307,9 +313,12 @@ class Checker:
         ours = FOREIGN.get(key, "").rpartition(".")[2]
         home = _join(path, ours) if ours in known else home_of(key, path, self.tree)
         if home is not None:
-            hint = f"; that key belongs at {home}"
+            hint = f"; that key belongs at {with_name(home, self.tree)}"
         else:
+            others = [] if nearest(key, known) else others_with(spec.kind, key)
             hint = did_you_mean(key, known, label="it takes") if known else "; it takes none"
+            if 0 < len(others) <= 3:
+                hint = f"; it is an argument of {' and '.join(others)}"
             hint = hint or f"; passl-check --explain {spec.name} lists them"
         self.report(full, f"{spec.name} has no argument {key!r}{hint}", origin)
 

@@ -22,6 +22,7 @@ from passl.config.compat_actions import (
     dynamic_axes,
     ema_eval,
     ignore,
+    keep_all,
     lift,
     loop,
     normalize_scale,
@@ -118,6 +119,12 @@ RULES: tuple[Rule, ...] = (
     Rule("Global.distributed", "dropped", "the launcher's environment decides", drop),
     Rule("Global.rank", "dropped", "the launcher's environment decides", drop),
     Rule("Global.world_size", "dropped", "the launcher's environment decides", drop),
+    Rule(
+        "Global.max_num_latest_checkpoint",
+        "a negative number is read as 1000000",
+        "PASSL keeps all of them then",
+        keep_all,
+    ),
     Rule(
         "Global.flags",
         "accepted",

@@ -11,6 +11,7 @@ from passl.registry import REGISTRIES
 from passl.signatures import ComponentSpec
 
 __all__ = [
+    "ALL_CHECKPOINTS",
     "Action",
     "Spot",
     "accept",
@@ -21,6 +22,7 @@ __all__ = [
     "dynamic_axes",
     "ema_eval",
     "ignore",
+    "keep_all",
     "lift",
     "loop",
     "normalize_scale",
@@ -34,6 +36,10 @@ __all__ = [
     "rename",
     "require",
 ]
+
+
+#: More checkpoints than a run makes.
+ALL_CHECKPOINTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,14 @@ def rename(new: str, kind: str = "") -> Action:
         return True
 
     return action
+
+
+def keep_all(spot: Spot) -> bool:
+    """PASSL keeps every checkpoint where the number is negative; here that is a large one."""
+    if not isinstance(spot.value, int) or spot.value >= 0:
+        return False
+    spot.parent.entries[spot.key] = Leaf(ALL_CHECKPOINTS, spot.node.origin, spot.node.key_origin)
+    return True
 
 
 def loop(spot: Spot) -> bool:

@@ -8,11 +8,12 @@ from typing import Optional
 
 from passl.config.foreign import FOREIGN
 from passl.config.schema import SECTIONS, Sections
+from passl.config.suggest import one_of
 from passl.config.tree import Leaf, MapNode, find
 from passl.registry import REGISTRIES
 from passl.typespec import TypeSpec, parse_annotation
 
-__all__ = ["field_types", "home_of", "nested_section"]
+__all__ = ["DEFAULT_NAMES", "field_types", "home_of", "nested_section", "others_with", "with_name"]
 
 #: Components whose arguments a misplaced key may be: where they stand, and their kind.
 _COMPONENTS = (
@@ -22,6 +23,9 @@ _COMPONENTS = (
     ("DataLoader.Train.dataset", "datasets"),
     ("DataLoader.Train.sampler", "samplers"),
 )
+
+#: The component at a place where none is named.
+DEFAULT_NAMES = {"DataLoader.Train.sampler": "DistributedBatchSampler"}
 
 
 @cache
@@ -56,7 +60,8 @@ def home_of(key: str, section: str, tree: MapNode) -> Optional[str]:
             candidates.append(f"{path}.{key}")
         place, _, ours = foreign.rpartition(".")
         is_argument = ours != "name" and foreign not in _fixed_places().get(ours, ())
-        if place == path and is_argument and spec.param(ours) is None:
+        is_chosen = path not in DEFAULT_NAMES  # else another can be named: see with_name
+        if place == path and is_argument and is_chosen and spec.param(ours) is None:
             foreign = ""  # this component has another name for it, or nothing of the kind
     if foreign:
         candidates.append(foreign)
@@ -65,6 +70,32 @@ def home_of(key: str, section: str, tree: MapNode) -> Optional[str]:
     mode = "Eval" if section.startswith("DataLoader.Eval") else "Train"
     candidates.sort(key=lambda path: f".{mode}" not in path and "DataLoader" in path)
     return candidates[0] if candidates else None
+
+
+def others_with(kind: str, argument: str) -> list[str]:
+    """Names of the components of a kind that a config may give ``argument``."""
+    found = []
+    for name in REGISTRIES[kind].names():
+        spec = REGISTRIES[kind].spec(name)
+        param = None if spec is None else spec.param(argument)
+        if param is not None and not param.runtime:
+            found.append(name)
+    return found
+
+
+def with_name(home: str, tree: MapNode) -> str:
+    """``home``, and the component to name beside it if the one that is there does not take it."""
+    place, _, argument = home.rpartition(".")
+    kind = dict(_COMPONENTS).get(place)
+    if kind is None:
+        return home
+    name = find(tree, [*place.split("."), "name"])
+    called = name.value if isinstance(name, Leaf) else DEFAULT_NAMES.get(place)
+    spec = REGISTRIES[kind].spec(called) if isinstance(called, str) else None
+    others = others_with(kind, argument)
+    if spec is None or spec.param(argument) is not None or not 0 < len(others) <= 3:
+        return home
+    return f"{home}, with {place}.name: {one_of(others)}"
 
 
 @cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Optional
 
 import paddle
-import paddle.nn.functional as F
 
 from passl.losses.targets import as_class_targets, holds_indices, in_fp32
+from passl.losses.yes_no import binary_cross_entropy
 from passl.registry import LOSSES, Range
 
 __all__ = ["BCELoss"]
@@ -59,4 +59,4 @@ class BCELoss:
         if is_soft and self.target_threshold is not None:
             wanted = wanted > self.target_threshold
         wanted = wanted.astype(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return binary_cross_entropy(logits, wanted)

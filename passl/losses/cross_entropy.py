@@ -8,6 +8,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl.losses.targets import as_class_targets, as_indices, holds_indices, in_fp32
+from passl.losses.yes_no import binary_cross_entropy
 from passl.registry import LOSSES, Range
 
 __all__ = ["CELoss", "ViTCELoss"]
@@ -110,7 +111,7 @@ class ViTCELoss:
         if self.type == "softmax":
             return -(wanted * F.log_softmax(logits, axis=1)).sum(axis=1).mean()
         # Per element, not as separate sums: a confident, right logit must cancel before adding.
-        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        each = binary_cross_entropy(logits, wanted)
         return each.sum(axis=1).mean()
 
     def per_sample(self, logits: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
@@ -120,7 +121,7 @@ class ViTCELoss:
         wanted = wanted * (1.0 - self.epsilon) + self.epsilon
         if self.type == "softmax":
             return -(wanted * F.log_softmax(logits, axis=1)).sum(axis=1)
-        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        each = binary_cross_entropy(logits, wanted)
         return each.sum(axis=1)
 
 

@@ -82,7 +82,7 @@ class DistilledVisionTransformer(VisionTransformer):
         epsilon: Annotated[float, Range(min=0.0, min_open=True)] = 1e-6,
         head_bias_init: Optional[float] = None,
         init_scheme: Literal["passl", "google", "timm"] = "timm",
-        act: Literal["gelu", "gelu_tanh"] = "gelu",
+        act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu",
         fused_attn: bool = True,
         fused_linear: bool = False,
     ) -> None:

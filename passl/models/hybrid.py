@@ -87,7 +87,7 @@ class HybridVisionTransformer(VisionTransformer):
         head_bias_init: Optional[float] = None,
         init_scheme: Literal["passl", "google", "timm"] = "google",
         global_pool: Literal["token", "avg"] = "token",
-        act: Literal["gelu", "gelu_tanh"] = "gelu",
+        act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu",
         fused_attn: bool = True,
         fused_linear: bool = False,
     ) -> None:

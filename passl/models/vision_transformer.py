@@ -70,7 +70,8 @@ class VisionTransformer(nn.Layer):
         init_values: what a learned factor for each channel of each branch (LayerScale) starts with;
             null for no such factors.
         qk_norm: normalise the queries and keys of each head.
-        act: activation of the perceptrons: exact GELU, or its approximation by tanh.
+        act: activation of the perceptrons: exact GELU, its approximation by tanh, or the
+            ``x sigmoid(1.702 x)`` of OpenAI's CLIP.
         fused_attn: on a GPU in half precision, let Paddle's fused kernel compute the attention.
         fused_linear: on a GPU at level O2, let Paddle's fused kernel compute the linear layers of
             the blocks: product and bias in one launch.
@@ -122,7 +123,7 @@ class VisionTransformer(nn.Layer):
         pre_norm: bool = False,
         init_values: Optional[Annotated[float, Range(min=0.0)]] = None,
         qk_norm: bool = False,
-        act: Literal["gelu", "gelu_tanh"] = "gelu",
+        act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu",
         fused_attn: bool = True,
         fused_linear: bool = False,
         patch_embed: Annotated[Optional[nn.Layer], Runtime()] = None,

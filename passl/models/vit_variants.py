@@ -256,16 +256,28 @@ MODELS.variant(
     "vit_large_patch14_reg4_dinov2", VisionTransformer, **_LARGE, **_DINOV2, **_REGISTERS,
 )
 
-# The image towers of CLIP (Radford et al. 2021) with the exact GELU, as OpenCLIP trains them.
+# The image towers of CLIP (Radford et al. 2021): with the exact GELU as OpenCLIP trains them, and
+# with quick GELU as OpenAI did.
+_CLIP_BASE: dict[str, Any] = {
+    "embed_dim": 768, "depth": 12, "num_heads": 12, "img_size": 224,
+    "qkv_bias": True, "epsilon": 1e-5, "pre_norm": True,
+}
+_CLIP_LARGE: dict[str, Any] = {
+    "embed_dim": 1024, "depth": 24, "num_heads": 16, "img_size": 224,
+    "qkv_bias": True, "epsilon": 1e-5, "pre_norm": True,
+}
+MODELS.variant("vit_base_patch32_clip_224", VisionTransformer, **_CLIP_BASE, patch_size=32)
+MODELS.variant("vit_base_patch16_clip_224", VisionTransformer, **_CLIP_BASE, patch_size=16)
+MODELS.variant("vit_large_patch14_clip_224", VisionTransformer, **_CLIP_LARGE, patch_size=14)
 MODELS.variant(
-    "vit_base_patch32_clip_224", VisionTransformer, patch_size=32, img_size=224,
-    embed_dim=768, depth=12, num_heads=12, qkv_bias=True, epsilon=1e-5, pre_norm=True,
+    "vit_base_patch32_clip_quickgelu_224", VisionTransformer, **_CLIP_BASE, patch_size=32,
+    act="quick_gelu",
 )
 MODELS.variant(
-    "vit_base_patch16_clip_224", VisionTransformer, patch_size=16, img_size=224,
-    embed_dim=768, depth=12, num_heads=12, qkv_bias=True, epsilon=1e-5, pre_norm=True,
+    "vit_base_patch16_clip_quickgelu_224", VisionTransformer, **_CLIP_BASE, patch_size=16,
+    act="quick_gelu",
 )
 MODELS.variant(
-    "vit_large_patch14_clip_224", VisionTransformer, patch_size=14, img_size=224,
-    embed_dim=1024, depth=24, num_heads=16, qkv_bias=True, epsilon=1e-5, pre_norm=True,
+    "vit_large_patch14_clip_quickgelu_224", VisionTransformer, **_CLIP_LARGE, patch_size=14,
+    act="quick_gelu",
 )

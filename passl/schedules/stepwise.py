@@ -44,7 +44,7 @@ class Step(Schedule):
         warmup_epochs: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_start_lr: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_end_lr: Optional[Annotated[float, Range(min=0.0)]] = None,
-        last_epoch: int = -1,
+        last_epoch: Annotated[int, Range(min=-1, max=0)] = -1,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:
@@ -103,7 +103,7 @@ class MultiStepDecay(Schedule):
         warmup_steps: Annotated[int, Range(min=0)] = 0,
         warmup_epochs: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_start_lr: Annotated[float, Range(min=0.0)] = 0.0,
-        last_epoch: int = -1,
+        last_epoch: Annotated[int, Range(min=-1, max=0)] = -1,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:

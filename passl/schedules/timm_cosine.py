@@ -43,7 +43,7 @@ class TimmCosine(Schedule):
         warmup_start_lr: Annotated[float, Range(min=0.0)] = 0.0,
         warmup_prefix: bool = False,
         lag_epochs: Annotated[int, Range(min=0)] = 0,
-        last_epoch: int = -1,
+        last_epoch: Annotated[int, Range(min=-1, max=0)] = -1,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:

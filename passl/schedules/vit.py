@@ -38,7 +38,7 @@ class ViTLRScheduler(Schedule):
         linear_end: Annotated[float, Range(min=0.0)] = 1e-5,
         warmup_steps: Annotated[int, Range(min=0)] = 0,
         unit: Literal["step"] = "step",
-        last_epoch: int = -1,
+        last_epoch: Annotated[int, Range(min=-1, max=0)] = -1,
         total_steps: Annotated[int, Runtime()],
         steps_per_epoch: Annotated[int, Runtime()],
     ) -> None:

@@ -43,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "registers": {"reg_tokens": 3, "no_embed_class": True, "init_values": 0.1},
     "registers_with_positions": {"reg_tokens": 2, "qkv_bias": False},
     "tanh_qk_norm": {"act_layer": "gelu_tanh", "qk_norm": True},
+    "quick_gelu": {"act_layer": "quick_gelu"},
     "pre_norm": {"pre_norm": True, "norm_layer": partial(LayerNorm, eps=1e-5)},
     "distilled": {},
 }

@@ -235,6 +235,14 @@ def test_another_activation_is_given_to_timm_as_well(timm_file, out, capsys):
     assert "act=gelu_tanh and global_pool=token, which no file shows" in text
 
 
+def test_timm_computes_with_the_activation_that_was_asked_for(timm_file, out, capsys):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
+    status, text, _ = run(capsys, timm_file, out, *MODEL, "act=quick_gelu", "--verify")
+    assert (status, out.exists()) == (0, True)
+    assert "equal within 0.0001" in text
+
+
 def test_the_way_back_is_proved_by_timm_too(timm_file, out, capsys):
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("timm", reason="timm is not installed")

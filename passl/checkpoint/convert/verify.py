@@ -258,6 +258,8 @@ def _empty_timm_model(target: Target) -> tuple[Any, str, str]:
     defaults = {param.name: param.default for param in spec.params if not param.required}
     args = {**defaults, **target.args}
     shared: dict[str, Any] = {"num_classes": args["class_num"], "img_size": args["img_size"]}
+    if args.get("act", "gelu") != "gelu":  # the names of activations are timm's
+        shared["act_layer"] = args["act"]
     known = set(timm.list_models())
     name = next((name for name in (target.name, *spec.aliases) if name in known), None)
     if name is not None:

@@ -148,6 +148,17 @@ def test_explain_says_meaning_type_default_and_how_to_write_it(run):
     ]
 
 
+def test_what_explain_says_to_write_is_accepted(run):
+    """The usual sampler has no such argument: another must be named with it."""
+    (line,) = [line for line in run("explain", "aug_repeats").splitlines() if "write" in line]
+    flag, *overrides = line.split()[1:]
+    assert (flag, len(overrides)) == ("-o", 2)
+    train = load_config(CONFIG, overrides).DataLoader.Train
+    assert train is not None
+    assert train.sampler.component == {"name": "RepeatedAugSampler", "num_repeats": 3}
+    assert "sampler.name" not in run("explain", "DataLoader.Train.sampler.shuffle")
+
+
 def test_explain_with_a_config_says_where_it_is_set(run):
     text = run("explain", "Global.epochs", "Global.max_time", "-c", CONFIG)
     assert f"    in {CONFIG}: Global.epochs = 24   # {FILE}:{_line_of('epochs:')}" in text

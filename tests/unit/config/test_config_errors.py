@@ -66,6 +66,24 @@ IN_FILE = {
         "x.yaml:3: DataLoader.Train.dataset.transform_ops.0.p: ToyFlip has no argument 'p'; it "
         "takes none",
     ),
+    "argument of another component": (
+        "DataLoader: {Train: {dataset: {name: ToyData, root: r}, sampler: {num_repeats: 3}}}\n",
+        "x.yaml:3: DataLoader.Train.sampler.num_repeats: DistributedBatchSampler has no argument "
+        "'num_repeats'; it is an argument of RepeatedAugSampler",
+    ),
+    "flag of another program that needs another component": (
+        "aug_repeats: 3\n",
+        "x.yaml:3: aug_repeats: unknown section; that key belongs at "
+        "DataLoader.Train.sampler.num_repeats, with DataLoader.Train.sampler.name: "
+        "RepeatedAugSampler",
+    ),
+    "flag of another program beside a component that does not have it": (
+        "DataLoader: {Train: {dataset: {name: ToyData, root: r}, "
+        "sampler: {name: DistributedBatchSampler, aug_repeats: 3}}}\n",
+        "x.yaml:3: DataLoader.Train.sampler.aug_repeats: DistributedBatchSampler has no argument "
+        "'aug_repeats'; that key belongs at DataLoader.Train.sampler.num_repeats, with "
+        "DataLoader.Train.sampler.name: RepeatedAugSampler",
+    ),
     "misspelled component": (
         "LRScheduler: {name: ToyShedule, learning_rate: 1}\n",
         "x.yaml:3: LRScheduler.name: no schedule is called 'ToyShedule'; did you mean "

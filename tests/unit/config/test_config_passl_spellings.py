@@ -217,6 +217,25 @@ def test_a_loop_or_collate_function_of_ones_own_is_told_to_have_no_effect(load, 
     assert note.startswith(f"-o {path}={own}: {path}: accepted and ignored; there is one ")
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(-1, 1_000_000), (0, 0), (3, 3)])
+def test_a_negative_number_of_checkpoints_keeps_all(load, asked, kept):
+    config = load(HEAD, f"Global.max_num_latest_checkpoint={asked}")
+    assert config.Global.max_num_latest_checkpoint == kept
+    assert len(config.notes) == (asked < 0)
+
+
+@pytest.mark.parametrize("name", ["ViTLRScheduler", "TimmCosine", "Poly", "MultiStepDecay"])
+def test_a_last_epoch_that_would_move_the_schedule_is_refused(load, problems, name):
+    own = "milestones: [3], " if name == "MultiStepDecay" else ""
+    text = f"{HEAD}LRScheduler: {{name: {name}, learning_rate: 1, {own}last_epoch: VALUE}}\n"
+    for usual in ("-1", "0"):
+        assert load(text.replace("VALUE", usual)).LRScheduler["last_epoch"] == int(usual)
+    assert problems(text.replace("VALUE", "3")) == [
+        "x.yaml:3: LRScheduler.last_epoch: expected a whole number of at least -1 and at most 0, "
+        "found 3"
+    ]
+
+
 # -- the documented table ----------------------------------------------------------------------
 
 

@@ -244,3 +244,23 @@ def test_bce_bears_the_largest_logits(batch):
     logits = np.array([[1e4, -1e4]])
     assert value(BCELoss(), logits, np.array([[1.0, 0.0]], "float32")) == 0.0
     assert value(BCELoss(), logits, np.array([[0.0, 1.0]], "float32")) == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize("loss", [ViTCELoss(), ViTCELoss(epsilon=0.2), BCELoss()])
+@pytest.mark.parametrize("soft", [False, True], ids=["indices", "targets"])
+def test_a_logit_of_zero_learns_as_its_neighbours_do(loss, soft):
+    """Every logit is 0 where a classifier starts with zeros; Paddle's own gradient is off there."""
+    indices = paddle.to_tensor([1, 0, 3])
+    target = paddle.nn.functional.one_hot(indices, 4) if soft else indices
+    found = []
+    for value in (0.0, 1e-6, -1e-6, 30.0, -30.0):
+        logits = paddle.full([3, 4], value)
+        logits.stop_gradient = False
+        loss(logits, target).backward()
+        found.append(logits.grad.numpy())
+    wanted = np.eye(4, dtype="f4")[[1, 0, 3]]
+    if isinstance(loss, ViTCELoss):
+        wanted = wanted * (1 - loss.epsilon) + loss.epsilon
+    share = 1 / 3 if isinstance(loss, ViTCELoss) else 1 / 12
+    for gradient, value in zip(found, (0.5, 0.5, 0.5, 1.0, 0.0)):
+        np.testing.assert_allclose(gradient, (value - wanted) * share, atol=1e-6)

@@ -41,6 +41,7 @@ BUILDERS = {
         **{**PLAIN, "qkv_bias": False}, reg_tokens=2
     ),
     "tanh_qk_norm": lambda: VisionTransformer(**PLAIN, act="gelu_tanh", qk_norm=True),
+    "quick_gelu": lambda: VisionTransformer(**PLAIN, act="quick_gelu"),
     "pre_norm": lambda: VisionTransformer(**{**PLAIN, "epsilon": 1e-5}, pre_norm=True),
     "distilled": lambda: DistilledVisionTransformer(**PLAIN),
     "hybrid_timm": lambda: HybridVisionTransformer(**HYBRID, hybrid_style="timm"),

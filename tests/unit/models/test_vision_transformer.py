@@ -170,7 +170,8 @@ def test_no_weight_decay_names_are_parameters(options: dict, spared: set[str]):
                               "channel; mlp_ratio must be at least 0.0208333"),
         ({"class_token": False}, "class_token: false leaves no class token to classify; add "
                                  "global_pool: avg"),
-        ({"act": "relu"}, "act 'relu' is no activation of the perceptron; gelu or gelu_tanh"),
+        ({"act": "relu"}, "act 'relu' is no activation of the perceptron; gelu, gelu_tanh or "
+                          "quick_gelu"),
     ],
 )
 def test_sizes_that_contradict_are_refused(argument: dict, message: str):

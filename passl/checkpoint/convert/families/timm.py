@@ -84,8 +84,8 @@ TIMM = Family(
          "weights that were trained with timm."),
         ("norm_pre.",
          "CLIP of OpenAI, DFN and MetaCLIP (timm's names with quickgelu) was trained with "
-         "x * sigmoid(1.702 x) in place of GELU, which no file says and no model here has: such "
-         "weights compute other features here; those of OpenCLIP without quickgelu do not."),
+         "x * sigmoid(1.702 x) in place of GELU, which no file says: give the model "
+         "act=quick_gelu, or the name with quickgelu, for such weights and for no others of CLIP."),
     ),
     source="timm 1.0.31, state dicts of its vision transformers",
 )

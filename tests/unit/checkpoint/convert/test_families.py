@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import foreign_files as foreign
@@ -14,6 +15,7 @@ from paddle import nn
 
 from passl.checkpoint.convert import FAMILIES, convert_source, recognise
 from passl.checkpoint.convert.rules import Drop, Rule
+from passl.checkpoint.convert.targets import find_models, target_of
 from passl.checkpoint.files import write_arrays
 from passl.checkpoint.pretrained import load_arrays, load_pretrained
 from passl.checkpoint.sources import open_source
@@ -114,6 +116,24 @@ def test_a_normalisation_before_the_blocks_brings_a_word_on_quick_gelu(tmp_path)
     for arrays, is_told in ((plain, False), (clip, True)):
         with open_source(foreign.save(tmp_path / "x.safetensors", arrays)) as source:
             assert any("quickgelu" in note for note in convert_source(source).notes) == is_told
+
+
+@pytest.mark.parametrize(
+    ("file_name", "found"),
+    [
+        ("model.safetensors", "vit_base_patch32_clip_224"),
+        ("vit_base_patch32_clip_224.safetensors", "vit_base_patch32_clip_224"),
+        ("vit_base_patch32_clip_quickgelu_224.pth", "vit_base_patch32_clip_quickgelu_224"),
+    ],
+)
+def test_quick_gelu_is_taken_for_what_a_name_says_and_never_guessed(file_name, found, tmp_path):
+    size = {"class_num": 10, "img_size": 224}
+    with open_source(foreign.save(tmp_path / "x.pth", foreign.timm_params())) as source:
+        other = convert_source(source)
+        target = target_of("vit_base_patch32_clip_224", size, other)
+        models = find_models(replace(other, shapes=target.shapes), file_name)
+    assert len(models) == 2  # the command names both
+    assert models[0].name == found
 
 
 @pytest.mark.parametrize("dump", ["", "opt/target/", "params/", "params/img/"])
