@@ -199,6 +199,7 @@ def _explain(prog: str, error: PasslError) -> None:
         texts = [f"{prog}: {problems[0] if problems else EXIT_FAILED}"]
     for text in texts:
         if is_terminal(sys.stderr):  # not in the middle of a word
-            text = "\n".join(wrapped(text, columns_of(sys.stderr)))
+            hanging = "    " if text.startswith("  ") else ""  # one of several
+            text = "\n".join(wrapped(text, columns_of(sys.stderr), hanging))
         with suppress(OSError):  # a terminal that was closed; the exit status still tells
             print(text, file=sys.stderr)

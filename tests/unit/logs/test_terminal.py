@@ -105,3 +105,17 @@ def test_a_mistake_in_the_command_is_wrapped_between_words():
     )
     _, data = on_terminal(code, columns=60)
     assert all(len(line) < 60 or " " not in line.strip() for line in text(data)), data
+
+
+def test_each_of_several_mistakes_begins_further_left_than_it_goes_on():
+    code = (
+        "from passl.cli import check\n"
+        "check.main(['-c', 'quickstart/ViT_micro_digits', '-o', 'Global.epoch=3', 'Model.depth=0'])"
+    )
+    _, data = on_terminal(code, columns=40)
+    first, *others = [line for line in text(data) if line.strip()]
+    assert first.endswith("2 mistakes:")
+    begun = [line for line in others if line.startswith("  -o ")]
+    assert len(begun) == 2
+    assert len(others) > 2
+    assert all(line.startswith("    ") for line in others if line not in begun), others
