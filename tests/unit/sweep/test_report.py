@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from swept import swept
@@ -47,6 +48,14 @@ def test_the_command_that_repeats_the_best_run_has_a_new_folder_beside_the_sweep
     assert shlex.split(command) == [
         "passl-train", "-c", "config.yaml", "-o", "Model.name=a b", folder
     ]
+
+
+def test_a_sweep_in_the_current_folder_has_one_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "lr").mkdir()
+    monkeypatch.chdir(tmp_path / "lr")
+    record = swept(Path(), {LR: 1}, (0.5,))
+    command = read_results([LR], [record], Path()).best_lines()[-1]
+    assert f"Global.output_dir={tmp_path}/lr_again/learning_rate=1" in shlex.split(command)
 
 
 def test_settings_are_compared_by_the_mean_over_their_seeds(tmp_path):
