@@ -21,6 +21,7 @@ _LINK = re.compile(r"\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 _CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
 _CODE = re.compile(r"<code>(.*?)</code>")
 _BETWEEN_WORDS = re.compile(r"(?<=[a-zA-Z_\])*][./=])(?=[\w\[{*])|(?<=\w,)(?=[a-z])")
+_FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".sbatch": "bash"}
 
 
@@ -120,12 +121,16 @@ def _content(source: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Let keys in tables be broken after dots, slashes and equal signs, and flags not at all."""
+    """Let keys in tables be broken after dots, slashes and equal signs, and flags not at all.
+
+    A code host takes the backslash off a bar in code within a table; Python-Markdown leaves it.
+    """
     return _CELL.sub(lambda cell: _CODE.sub(_breakable, cell[0]), html)
 
 
 def _breakable(code: re.Match[str]) -> str:
-    text = code[1]
+    text = code[1].replace(r"\|", "|")
     if re.fullmatch(r"--?[\w-]+", text):
         return f'<code class="flag">{text}</code>'
-    return f"<code>{_BETWEEN_WORDS.sub('<wbr>', text)}</code>"
+    whole = _FLAG.sub(r'<span class="flag">\g<0></span>', _BETWEEN_WORDS.sub("<wbr>", text))
+    return f"<code>{whole}</code>"

@@ -93,7 +93,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(plan_batches(config, read_world().size).describe())
     where = f" ({config.source_path})" if config.source_name else ""
     print(f"{arguments.config}{where}: the config is right")
-    return check_data(config, arguments) if arguments.data else EXIT_OK
+    if arguments.data:
+        return check_data(config, arguments)
+    print("its data was not read; --data reads every sample")
+    return EXIT_OK
 
 
 def check_transforms(config: Config, mode: str) -> None:

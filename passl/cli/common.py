@@ -23,6 +23,7 @@ from passl.engine.stopping import (
     stop_with_launcher,
 )
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
+from passl.logs.logger import warnings_of_command
 from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
@@ -140,7 +141,8 @@ def run_command(
     _accept_all_letters()
     arguments = parser.parse_args(argv)
     try:
-        return action(arguments)
+        with warnings_of_command(parser.prog):
+            return action(arguments)
     except PasslError as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -199,6 +201,7 @@ def _explain(prog: str, error: PasslError) -> None:
         texts = [f"{prog}: {problems[0] if problems else EXIT_FAILED}"]
     for text in texts:
         if is_terminal(sys.stderr):  # not in the middle of a word
-            text = "\n".join(wrapped(text, columns_of(sys.stderr)))
+            hanging = "    " if text.startswith("  ") else ""  # one of several
+            text = "\n".join(wrapped(text, columns_of(sys.stderr), hanging))
         with suppress(OSError):  # a terminal that was closed; the exit status still tells
             print(text, file=sys.stderr)

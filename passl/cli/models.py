@@ -23,13 +23,14 @@ __all__ = ["build_parser", "main"]
 
 _EPILOG = """\
 examples:
-  passl-models                           every model
-  passl-models 'ViT*_384'                by name or alias; upper and lower case are the same
-  passl-models show ViT_base_patch16_224 its arguments, their defaults and what they mean
-  passl-models 'vit_base*' --json        for programs
-  passl-models 'My*' --imports my_project.models   those of your own as well
-  passl-models --pretrained 'deit*'      public weights by name, model or file
-  passl-models show deit_tiny_patch16_224-a1311bcf.pth   how to fetch and convert them
+  passl-models                                      every model
+  passl-models 'ViT*_384'                           by name or alias, in any case
+  passl-models show ViT_base_patch16_224            its arguments, defaults, what they mean
+  passl-models 'vit_base*' --json                   for programs
+  passl-models 'My*' --imports my_project.models    those of your own as well
+  passl-models --pretrained 'deit*'                 public weights by name, model or file
+  passl-models show deit_tiny_patch16_224-a1311bcf.pth
+                                                    how to fetch and convert them
 """
 
 

@@ -172,7 +172,7 @@ def _attention(arguments: argparse.Namespace) -> list[Path]:
             )
         )
         for layer in layers:
-            suffix = f"_{layer}" if arguments.layer == "all" else ""
+            suffix = _suffix(layer, len(maps.layers)) if arguments.layer == "all" else ""
             path = Path(arguments.out) / f"{picture.name}_rollout{suffix}.png"
             written.append(sheets.save_overlay(maps, layer, arguments.style, path))
         if arguments.raw:
@@ -192,6 +192,11 @@ def _layers(text: str, count: int) -> list[int]:
             f"{count} layers"
         )
     return [int(text)]
+
+
+def _suffix(layer: int, count: int) -> str:
+    """Of a layer's file; with as many digits as it takes for names to stand in their order."""
+    return f"_{layer:0{len(str(count - 1))}}"
 
 
 def _how(arguments: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 __all__ = ["describe_balance", "draw_balance", "label_statistics"]
 
 _WIDTH, _PANEL, _LEFT, _TOP, _BOTTOM, _RIGHT = 960, 320, 90, 48, 48, 24
+_APART = 4  # pixels: bars that are as wide have a gap between them
 _INK, _GRID, _BAR = (40, 40, 40), (215, 215, 215), (66, 112, 168)
 
 
@@ -50,13 +51,13 @@ def describe_balance(numbers: Mapping[str, Any]) -> str:
     if not numbers:
         return "no labels"
     text = (
-        f"{numbers['classes']} classes with {numbers['smallest']} to {numbers['largest']} samples, "
-        f"{numbers['mean']:.1f} on average, median {numbers['median']:g}"
+        f"{numbers['classes']:,} classes with {numbers['smallest']:,} to {numbers['largest']:,} "
+        f"samples, {numbers['mean']:,.1f} on average, median {numbers['median']:,g}"
     )
     if numbers["imbalance"] > 1:
         half = numbers["classes_of_half"]
         text += (
-            f"; the largest has {numbers['imbalance']:.1f} times the smallest that has any, and "
+            f"; the largest has {numbers['imbalance']:,.1f} times the smallest that has any, and "
             + (f"the {half} largest hold half of all" if half > 1 else "half of all")
         )
     if numbers["labels_per_sample"] > 1:
@@ -102,14 +103,17 @@ def _draw_panel(canvas: Any, top: int, name: str, ordered: np.ndarray) -> None:
         at = height(count)
         canvas.line([(left, at), (right, at)], fill=_GRID)
         canvas.text((left - 8, at), f"{count:,}", fill=_INK, anchor="rm")
-    for column in range(left, right):
-        value = ordered[(column - left) * len(ordered) // (right - left)]
-        if value:
+    classes = [(column - left) * len(ordered) // (right - left) for column in range(left, right)]
+    are_apart = len(ordered) * _APART <= right - left
+    for column, number, before in zip(range(left, right), classes, [0, *classes]):
+        value = ordered[number]
+        if value and not (are_apart and number != before):
             canvas.line([(column, height(float(value))), (column, low)], fill=_BAR)
     canvas.line([(left, low), (right, low)], fill=_INK)
     canvas.text((left, low + 8), "classes, from large to small", fill=_INK)
     canvas.text((right, low + 8), f"{len(ordered):,}", fill=_INK, anchor="ra")
-    canvas.text((8, top + 8), "samples", fill=_INK)
+    canvas.text((8, top + 8), "samples,", fill=_INK)
+    canvas.text((8, top + 24), "log scale", fill=_INK)
 
 
 def _ticks(largest: int) -> Sequence[int]:

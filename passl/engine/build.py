@@ -205,7 +205,7 @@ def build_run(config: Config, mode: str = "train") -> Run:
         import_user_modules(config.Global.imports, execute=True)
         with _own_folder(config, mode, run_dir, world) as (store, unlocked):
             builder = Builder(config, mode, world, run_dir, batches)
-            builder.reporter.log(settings.describe())
+            builder.reporter.detail(settings.describe())
             if unlocked is not None:
                 builder.reporter.warn(unlocked)
             try:

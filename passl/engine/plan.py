@@ -44,6 +44,12 @@ class RunPlan:
         """An evaluation is due after ``step`` steps."""
         return self.eval_every is not None and step % self.eval_every == 0
 
+    def evaluations_from(self, step: int) -> int:
+        """Evaluations from ``step`` on, that after it included; the end of a run always has one."""
+        every = self.eval_every
+        planned = 0 if every is None else self.last_step // every - max(step - 1, 0) // every
+        return planned + (not self.is_eval_step(self.last_step))
+
     def is_save_step(self, step: int) -> bool:
         """A checkpoint is due after ``step`` steps; always at the end."""
         return step >= self.last_step or (

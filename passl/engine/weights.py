@@ -36,8 +36,8 @@ def weights_to_evaluate(config: Config, run_dir: Path) -> str:
             return str(run_dir / link)
     if pretrained is None:
         raise CheckpointError(
-            f"there is nothing to evaluate: {run_dir} holds no checkpoint yet; name the "
-            "weights with -o Global.pretrained_model=PATH, or train first"
+            f"there are no weights yet: {run_dir} holds no checkpoint; name other weights with -o "
+            "Global.pretrained_model=PATH, or train first"
         )
     return pretrained
 

@@ -14,14 +14,15 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional, Protocol, Union
+from typing import Optional, Protocol, TextIO, Union
 
 from passl.errors import PasslError
 from passl.logs.log_file import LogFile
 from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
-__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging"]
+__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging", "warnings_of_command"]
 
 _NAME = "passl"
 _FORMAT = "[%(asctime)s] passl %(levelname)s: %(message)s"
@@ -99,9 +100,13 @@ class ConsoleHandler(logging.StreamHandler):
         #: The live line to move out of the way; a progress bar puts itself here.
         self.live: Optional[LiveLine] = None
 
+    def screen(self) -> TextIO:
+        """Where it prints: what has the name at that moment."""
+        return sys.stdout
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, above the live line if there is one."""
-        self.stream = sys.stdout
+        self.stream = self.screen()
         if getattr(record, "is_detail", False) and is_terminal(self.stream):
             return
         if self.live is None:
@@ -120,6 +125,46 @@ class ConsoleHandler(logging.StreamHandler):
         with contextlib.suppress(OSError, ValueError):  # or Python itself fails on it at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         get_logger().warning("the screen is gone; the run goes on and its log is in the file")
+
+
+@contextlib.contextmanager
+def warnings_of_command(prog: str) -> Iterator[None]:
+    """Print warnings on stderr as a command's errors are, until :func:`setup_logging` takes over.
+
+    Args:
+        prog: the command as it is typed.
+    """
+    logger, handler = get_logger(), _CommandHandler(prog)
+    before, logger.propagate = logger.propagate, False  # or Paddle's handler prints them, too
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        if handler in logger.handlers:
+            logger.removeHandler(handler)
+            logger.propagate = before
+
+
+class _CommandHandler(ConsoleHandler):
+    """``passl-visualize: what is odd``, in the lines of the terminal, above its live line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__()
+        self._prog = prog
+        self.setLevel(logging.WARNING)
+
+    def screen(self) -> TextIO:
+        return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{self._prog}: {record.getMessage()}"
+        stream = self.screen()
+        return "\n".join(wrapped(text, columns_of(stream))) if is_terminal(stream) else text
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nobody reads it any more; the exit status still tells."""
+        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
+            super().handleError(record)
 
 
 class _ConsoleFormatter(logging.Formatter):

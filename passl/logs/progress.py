@@ -213,7 +213,8 @@ class CountProgress:
 
 def _line(told: _Told, width: int) -> str:
     """The bar and as many figures as fit: a smaller bar comes first, then the speed goes, the rate
-    and the loss; the time that is left goes last."""
+    and the loss, then the bar and what is done; the time that is left goes last, and is never cut:
+    the half of a time is another time."""
     figures = [
         (f"loss {told.loss:.4f}", 1) if told.loss is not None else ("", 0),
         (f"lr {told.lr:.3g}", 2) if told.lr is not None else ("", 0),
@@ -230,7 +231,12 @@ def _line(told: _Told, width: int) -> str:
             line = "  ".join(fields)
             if len(line) <= width:
                 return line
-    return line
+    count, eta = f"{told.done}/{told.total}", figures[-1][0]
+    for words in ([f"{told.label} {count}", eta], [count, eta]):
+        line = "  ".join(text for text in words if text)
+        if len(line) <= width:
+            return line
+    return count
 
 
 def _speed(ips: float) -> str:

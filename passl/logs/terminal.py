@@ -46,14 +46,12 @@ def paint(text: str, colour: str) -> str:
     return f"{colour}{text}{_RESET}"
 
 
-def wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int, hanging: str = "") -> list[str]:
     """Lines of at most ``width``, but that paths and other long words are not cut.
 
-    Lines that it has already stay lines.
+    Lines that it has already stay lines; ``hanging`` stands before those that continue one.
     """
-    return [
-        part
-        for line in text.split("\n")
-        for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        or [line]
-    ]
+    wrapper = textwrap.TextWrapper(
+        width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+    )
+    return [part for line in text.split("\n") for part in wrapper.wrap(line) or [line]]

@@ -28,6 +28,7 @@ _BLUE, _ORANGE = OKABE_ITO[0], OKABE_ITO[1]
 _LOG_FROM = 8.0  # times between the least and the largest value
 _MOST_CELLS = 14  # of one side of a map
 _MOST_TICKS, _MOST_LETTERS = 6, 30  # of an axis
+_LEAST_GAP = 0.09  # between two ticks, of the axis: nearer ones would write over each other
 _COLUMNS = 3
 
 
@@ -80,8 +81,18 @@ class _Axis:
 
     @property
     def _shown(self) -> list[str]:
-        are_ticks = not self.is_number or len(self.labels) <= _MOST_TICKS
-        return [short(label, 22) for label in self.labels] if are_ticks else []
+        return [short(label, 22) for label in self.labels] if self._are_ticks else []
+
+    @property
+    def _are_ticks(self) -> bool:
+        """The values themselves are written below the axis: names always, few numbers apart."""
+        if not self.is_number:
+            return True
+        places = [self.position(label) for label in self.labels]
+        places = [math.log(place) for place in places] if self.is_log else places
+        least = _LEAST_GAP * (places[-1] - places[0])
+        apart = all(after - before >= least for before, after in zip(places, places[1:]))
+        return len(places) <= _MOST_TICKS and apart
 
     @property
     def overhang(self) -> float:
@@ -92,7 +103,7 @@ class _Axis:
         return float(self._data[label]) if self.is_number else float(self.labels.index(label))
 
     def prepare(self, axes: Axes) -> None:
-        from matplotlib.ticker import NullFormatter
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
         axes.set_xlabel(self.name)
         if not self.is_number:
@@ -103,14 +114,19 @@ class _Axis:
             return
         if self.is_log:
             axes.set_xscale("log")
+            few = self.position(self.labels[-1]) < 50 * self.position(self.labels[0])
+            subs = (1.0, 2.0, 5.0) if few else (1.0,)  # of a power of ten
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=_MOST_TICKS))
             # matplotlib's own powers of ten are formulas, and texts here hold none
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-        if len(self.labels) <= _MOST_TICKS:  # a grid: its own values
+        if self._are_ticks:
             axes.set_xticks([self.position(label) for label in self.labels])
             axes.set_xticklabels(self.labels)
             axes.minorticks_off()
             self.turn_labels(axes)
+        elif not self.is_log:
+            axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS - 1))
 
     def turn_labels(self, axes: Axes) -> None:
         """Slant the labels where they need it."""

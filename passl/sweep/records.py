@@ -223,10 +223,12 @@ def train_command(record: Record) -> list[str]:
 
 
 def repeat_command(record: Record) -> str:
-    """What to type to make this run again, in the folder that the config names."""
+    """What to type to make this run again, beside the sweep: there is nothing to go on with."""
     kept = [text for text in record.overrides if not text.startswith("Global.output_dir=")]
-    options = ["-o", *kept] if kept else []
-    return shlex.join(["passl-train", "-c", record.config_file, *options])
+    sweep, name = record.folder.parent, record.folder.name
+    sweep = sweep if sweep.name not in ("", "..") else sweep.resolve()  # --out .
+    kept.append(f"Global.output_dir={sweep.with_name(f'{sweep.name}_again') / name}")
+    return shlex.join(["passl-train", "-c", record.config_file, "-o", *kept])
 
 
 # -- inside ------------------------------------------------------------------------------------

@@ -154,7 +154,8 @@ class Results:
             lines.append(f"its best run: {best.record.name}: {self._said(best)}")
         else:
             lines.append(f"best: {best.record.name}: {self._said(best)}")
-        return [*lines, self._weights(best), repeat_command(best.record)]
+        again = "the same again, in a folder beside the sweep:"
+        return [*lines, self._weights(best), again, repeat_command(best.record)]
 
     def write(self) -> list[Path]:
         """Write ``results.csv`` and ``results.json`` into the sweep's folder.

@@ -11,6 +11,7 @@ wait in the queue.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -102,7 +103,7 @@ def write_array(
             path=shlex.quote(str(script)),
             array=f"1-{len(names)}" + (f"%{at_once}" if at_once else ""),
             output=f'"{place}/{number}-%a.out"',
-            options="".join(f"#SBATCH {text}\n" for text in options),
+            options="".join(f"#SBATCH {_quoted(text)}\n" for text in options),
             folder=shlex.quote(str(Path.cwd())),
             command=shlex.join(command),
             tasks=shlex.quote(str(tasks)),
@@ -111,6 +112,14 @@ def write_array(
     )
     script.chmod(0o755)
     return script
+
+
+def _quoted(option: str) -> str:
+    """``--comment=two words`` as Slurm reads it in a script: the value in double quotes."""
+    name, equals, value = option.partition("=")
+    if not equals or not name.startswith("--") or not re.search(r"\s", value) or '"' in value:
+        return option  # as it is: -p gpu, or with quotes of the user's own
+    return f'{name}="{value}"'
 
 
 def read_task(tasks: Path, number: int) -> Record:

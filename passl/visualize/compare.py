@@ -160,7 +160,7 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
     with new_figure(width, height) as figure:
         crosses = any(len(run.lost(kind, key)) for run in runs for kind, key, _ in panels)
         note = "crosses at the lower edge: NaN or infinite from here on" if crosses else ""
-        used = add_heading(figure, f"{len(runs)} run{'s' * (len(runs) > 1)} compared", note)
+        used = add_heading(figure, f"{len(runs)} runs compared" if len(runs) > 1 else "1 run", note)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
         lines: list[Any] = []
         for axes, (kind, key, words) in zip(grid.flat, panels):
@@ -169,16 +169,18 @@ def draw_comparison(runs: Sequence[RunCurves], path: Path, *, axis: Axis = "step
             axes.set_title(words)
             axes.grid(True)
             axes.tick_params(labelbottom=True)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis != "hours"))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis != "hours", min_n_ticks=1))
+            _settle_ticks(axes, [run.curve(kind, key)[1] for run in runs])
             if key == "top1":
-                axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+                axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
         for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel(_AXIS_WORDS[axis])
         figure.legend(
             lines, [_shortened(run.name, most) for run in runs], ncols=side_by_side,
-            loc="upper left", bbox_to_anchor=(0.0, 1 - used / height), frameon=False,
+            loc="upper left", bbox_to_anchor=(0.15 / width, 1 - used / height), frameon=False,
+            borderpad=0.0, borderaxespad=0.0,
         )
         figure.subplots_adjust(
             left=0.65 / width, right=1 - 0.35 / width, bottom=0.5 / height,
@@ -200,6 +202,16 @@ def _draw_run(axes: Any, run: RunCurves, number: int, kind: str, key: str, axis:
         at = int(np.nanargmax(np.where(np.isfinite(y), y, np.nan)))
         axes.plot(x[at], y[at], "o", color=colour, markersize=5)
     return drawn
+
+
+def _settle_ticks(axes: Any, curves: Sequence[np.ndarray]) -> None:
+    """None beside a panel without numbers, and one beside a panel that has one number only."""
+    values = np.concatenate(curves)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        axes.set_yticks([])
+    elif (finite == finite[0]).all():
+        axes.set_yticks([finite[0]])
 
 
 def _measure(runs: Sequence[RunCurves]) -> str:

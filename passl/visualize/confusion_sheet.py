@@ -28,6 +28,7 @@ __all__ = ["draw_confusion", "draw_mistakes"]
 MATRIX_CLASSES = 40
 _NUMBERED_CLASSES = 20
 _PAIRS = 30
+_SHARES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # ticks of the colours
 _COLUMNS, _CELL = 5, 1.74  # of the gallery; inches
 
 
@@ -81,9 +82,13 @@ def draw_mistakes(
     rows = max(1, math.ceil(len(worst) / _COLUMNS))
     cell = _CELL + 0.42
     width, height = _COLUMNS * _CELL + 0.3, 0.9 + rows * cell
+    total = len(confusion.mistakes)
+    which = "all mistakes, the surest first:" if len(worst) == total else "the surest mistakes:"
     note = (
-        f"the {len(worst)} surest of {len(confusion.mistakes):,} mistakes in "
-        f"{confusion.samples:,} samples; percentages are the model's probabilities"
+        f"{which} {len(worst):,} of {total:,}, in {confusion.samples:,} samples; percentages are "
+        "the model's probabilities"
+        if worst
+        else f"no mistakes in {confusion.samples:,} samples"
     )
     with new_figure(width, height) as figure:
         top = height - add_heading(figure, title, note)
@@ -114,7 +119,12 @@ def draw_mistakes(
 def _draw_matrix(
     confusion: Confusion, names: Optional[Sequence[str]], path: Path, title: str, note: str
 ) -> Path:
-    """Colours are parts of the true class, so that large classes do not outshine small ones."""
+    """Colours are parts of the true class, so that large classes do not outshine small ones.
+
+    They go by the square root: the few percent that a good model confuses are seen beside the rest.
+    """
+    from matplotlib.colors import PowerNorm
+
     count = len(confusion.matrix)
     labels = [short(class_label(i, names) if names else str(i), 16) for i in range(count)]
     longest = max(len(label) for label in labels)
@@ -127,20 +137,21 @@ def _draw_matrix(
     with new_figure(width, height) as figure:
         top = height - add_heading(figure, title, note)
         axes = figure.add_axes((edge / width, (top - side) / height, side / width, side / height))
-        drawn = axes.imshow(part, cmap=HEAT, vmin=0, vmax=1)
+        drawn = axes.imshow(part, cmap=HEAT, norm=PowerNorm(0.5, vmin=0, vmax=1))
         axes.set_xticks(range(count), labels, rotation=90 if longest > 2 else 0)
         axes.set_yticks(range(count), labels)
         axes.set(xlabel="predicted", ylabel="true")
         axes.tick_params(length=0)
         if count <= _NUMBERED_CLASSES:
             for row, column in zip(*np.nonzero(confusion.matrix)):
-                colour = "black" if part[row, column] > 0.6 else "white"
+                colour = "black" if part[row, column] > 0.6**2 else "white"
                 text = str(confusion.matrix[row, column])
                 axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         bar = figure.add_axes(
             ((edge + side + 0.15) / width, (top - side) / height, 0.15 / width, side / height)
         )
-        figure.colorbar(drawn, cax=bar, label="part of the true class")
+        scale = figure.colorbar(drawn, cax=bar, label="part of the true class", ticks=_SHARES)
+        scale.ax.set_yticklabels([f"{share:.0%}" for share in _SHARES])
         return save_figure(figure, path)
 
 
@@ -151,13 +162,14 @@ def _draw_pairs(
 
     pairs = confusion.pairs()[:_PAIRS]
     totals = confusion.matrix.sum(axis=1)
-    width, height = 8.0, 1.4 + 0.24 * len(pairs)
+    width, height = 8.0, 1.55 + 0.24 * len(pairs)
     with new_figure(width, height) as figure:
         if not pairs:
             add_heading(figure, title, note)
             figure.text(0.5, 0.2, "no mistakes", ha="center")
             return save_figure(figure, path)
-        used = add_heading(figure, title, f"{note}; the {len(pairs)} most frequent confusions")
+        words = f"the {len(pairs)} most frequent confusions: the true class as the predicted one"
+        used = add_heading(figure, f"{title}\n{note}", words)
         axes = figure.add_axes(
             (4.1 / width, 0.5 / height, 3.4 / width, (height - used - 0.55) / height)
         )

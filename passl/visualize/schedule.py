@@ -129,10 +129,11 @@ def draw_schedule(schedule: RunSchedule, path: Path, *, title: str) -> Path:
         ConfigError: matplotlib is missing, or the file cannot be written.
     """
     count = len(schedule.curves)
-    constants = ", ".join(f"{name} {value:g}" for name, value in schedule.constants.items())
+    constants = ", ".join(f"{name}={value:g}" for name, value in schedule.constants.items())
     epochs = schedule.last_step / schedule.steps_per_epoch
     note = (
-        f"{schedule.last_step:,} steps, {epochs:g} epochs of {schedule.steps_per_epoch:,}"
+        f"{_count(schedule.last_step, 'step')}, {epochs:.4g} epoch{'s' * (epochs != 1)} of "
+        f"{_count(schedule.steps_per_epoch, 'step')}"
         + (f"; constant: {constants}" if constants else "")
         + "".join(f"; {sentence}" for sentence in schedule.notes)
     )
@@ -175,13 +176,21 @@ def save_schedule(schedule: RunSchedule, path: Path) -> Path:
     return path
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _draw_curve(axes: Any, schedule: RunSchedule, curve: Curve, colour: str) -> None:
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     values = 1 - curve.values if curve.is_log else curve.values
     per_epoch = curve.name == "lr" and _is_constant_in_epochs(schedule, values)
     style = "steps-post" if per_epoch else "default"
-    axes.plot(schedule.steps, values, color=colour, linewidth=1.5, drawstyle=style)
+    axes.plot(
+        schedule.steps, values, color=colour, linewidth=1.5, drawstyle=style,
+        marker="o" if len(values) == 1 else None,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.set_ylabel(curve.label)
     axes.grid(True)
     if curve.is_log:

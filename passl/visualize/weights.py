@@ -112,7 +112,11 @@ def draw_filters(name: str, filters: np.ndarray, path: Path, *, title: str) -> P
             figure, title, f"{name}, {list(filters.shape)}; each from its least to its largest"
         )
         explained = f"First {len(components)} principal components, {share.sum():.0%} of variance"
-        chosen = f"The {len(largest)} filters of the largest norm, of {len(filters)}"
+        chosen = (
+            f"The {len(largest)} filters of the largest norm, of {len(filters):,}"
+            if len(largest) < len(filters)
+            else f"All {len(filters)} filters, that of the largest norm first"
+        )
         for part, words in ((components, explained), (filters[largest], chosen)):
             figure.text(0.15 / width, (top - 0.18) / height, words, weight="bold")
             top -= 0.3

@@ -445,8 +445,8 @@ def test_a_run_whose_checkpoints_are_all_damaged(fails, run_folder):
 def test_evaluating_before_training(run_folder, capsys):
     assert eval_command.main(["-c", str(run_folder.config_file)]) == 1
     assert capsys.readouterr().err == (
-        f"passl-eval: there is nothing to evaluate: {run_folder.dir} holds no checkpoint yet; name "
-        "the weights with -o Global.pretrained_model=PATH, or train first\n"
+        f"passl-eval: there are no weights yet: {run_folder.dir} holds no checkpoint; name other "
+        "weights with -o Global.pretrained_model=PATH, or train first\n"
     )
 
 

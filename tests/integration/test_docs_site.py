@@ -55,8 +55,18 @@ def test_a_key_in_a_table_is_broken_between_its_words_and_a_flag_nowhere(site: P
     page = (site / "from_deit.html").read_text(encoding="utf-8")
     assert '<td><code class="flag">--weight-decay</code></td>' in page
     assert "<td><code>Optimizer.<wbr>weight_decay=<wbr>0.05</code></td>" in page
+    page = (site / "sweeps.html").read_text(encoding="utf-8")
+    assert '<span class="flag">--trials</span> N</code>' in page
     assert "<wbr>" not in (site / "search/search_index.json").read_text(encoding="utf-8")
     assert (site / "stylesheets/tables.css").is_file()
+
+
+def test_a_bar_in_a_table_has_no_backslash(site: Path) -> None:
+    page = (site / "visualize.html").read_text(encoding="utf-8")
+    assert '<code><span class="flag">--layer</span> all|N|last</code>' in page
+    for html in site.glob("*.html"):
+        for code in re.findall(r"<td\b.*?</td>", html.read_text(encoding="utf-8"), re.DOTALL):
+            assert r"\|" not in code, f"{html.name}: {code}"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from small_run import RunFolder
 
 from passl.checkpoint.files import read_arrays
+from passl.cli import visualize
 from passl.cli.visualize import main
 from passl.models import create_model
 
@@ -131,7 +132,7 @@ def test_augmentation_is_drawn_as_by_passl_data(run, tmp_path, capsys):
         (["filters"], "name the folder of a run"),
         (["filters", "RUN", "-c", "CONFIG"], "name the folder of a run"),
         (["filters", "nowhere"], "no config.yaml there"),
-        (["filters", "-c", "CONFIG", "-o", "Global.output_dir=nowhere"], "nothing to evaluate"),
+        (["filters", "-c", "CONFIG", "-o", "Global.output_dir=nowhere"], "no weights yet"),
         (["filters", "RUN", "-o", "Model.class_num=7"], "never trained shows nothing"),
         (["schedule", "RUN", "--steps-per-epoch", "0"], "at least 1"),
         (["compare", "nowhere"], "no metrics.jsonl"),
@@ -155,3 +156,9 @@ def test_without_matplotlib_the_command_says_what_to_install(monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["compare", "nowhere"]) == 2
     assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_files_of_many_layers_stand_in_their_order():
+    names = [visualize._suffix(layer, 12) for layer in range(12)]
+    assert names == sorted(names)
+    assert visualize._suffix(1, 10) == "_1"

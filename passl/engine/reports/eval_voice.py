@@ -26,11 +26,14 @@ class EvalVoice(Voice):
 
     Attributes:
         epoch: of the weights, where an evaluation stands alone.
+        evaluation_s: seconds that the newest evaluation within a training took, that of the average
+            included; 0 before the first.
     """
 
     def __init__(self, run_dir: Path, config: Config, mode: str, world: World) -> None:
         super().__init__(run_dir, config, mode, world)
         self.epoch = 0
+        self.evaluation_s = 0.0
 
     def evaluation_begins(self, loader: Loader, prefix: str = "") -> Observe:
         """An evaluation begins; returns what is to see every batch of it.
@@ -103,6 +106,7 @@ class EvalVoice(Voice):
             settings: what besides the weights decides the result, by name.
             averaged: the result of the averaged weights.
         """
+        self.evaluation_s = result.seconds + (averaged.seconds if averaged is not None else 0.0)
         self._log_result(result, epoch)
         self.evaluated_with(settings)
         if state.best is not None:

@@ -130,7 +130,7 @@ class Reporter(EvalVoice):
             loss=self._last_loss,
             lr=self._last_rate,
             ips=self._speed.ips,
-            eta_s=self._speed.eta_s(plan.last_step - state.step),
+            eta_s=self._eta_s(state.step),
         )
 
     def gradients(self, parameters: Sequence[tuple[str, Any]], step: int) -> None:
@@ -163,7 +163,7 @@ class Reporter(EvalVoice):
             batch_cost_s=speed.batch_cost_s,
             reader_cost_s=speed.reader_cost_s,
             ips=speed.ips,
-            eta_s=speed.eta_s(plan.last_step - state.step),
+            eta_s=self._eta_s(state.step),
             max_mem_gb=self._device_memory_gb(),
         )
         self._logger.info(lines.train_line(figures), extra={"fields": lines.train_fields(figures)})
@@ -273,6 +273,15 @@ class Reporter(EvalVoice):
     def _the_plan(self) -> RunPlan:
         assert self._plan is not None, "start() comes first"
         return self._plan
+
+    def _eta_s(self, step: int) -> float:
+        """Seconds to the end after ``step`` steps: the other steps, and the evaluations to come.
+
+        These are taken to last as long as the newest one. Saves go on beside the steps.
+        """
+        plan = self._the_plan
+        steps_s = self._speed.eta_s(plan.last_step - step)
+        return steps_s + plan.evaluations_from(step) * self.evaluation_s
 
     def _device_memory_gb(self) -> Optional[float]:
         if not self.device.startswith("gpu"):

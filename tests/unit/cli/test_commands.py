@@ -217,3 +217,4 @@ def test_the_files_for_the_launcher_take_names_too(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "the config is right" in done.stdout
+    assert done.stdout.endswith("its data was not read; --data reads every sample\n")

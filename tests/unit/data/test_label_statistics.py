@@ -41,10 +41,10 @@ def test_nothing_to_count_is_no_division_by_zero(counts, tmp_path: Path):
 
 
 def bar_heights(picture: Image.Image, top: int) -> list[int]:
-    """Blue pixels in each column of one panel, between the axis and the right border."""
+    """Blue pixels in each column of one panel, from the axis to the right border; no gaps."""
     pixels = np.asarray(picture.convert("RGB"))[top : top + 320, 90:936].astype(int)
     blue = (pixels == (66, 112, 168)).all(2)
-    return blue.sum(0).tolist()
+    return [height for height in blue.sum(0).tolist() if height]
 
 
 def test_the_picture_has_a_falling_row_of_bars_for_each_data_set(tmp_path: Path):
@@ -60,3 +60,11 @@ def test_the_picture_has_a_falling_row_of_bars_for_each_data_set(tmp_path: Path)
     steps = np.diff(bars)
     assert steps.max() - steps.min() <= 2  # each is a tenth of the one before: equal steps
     assert len(set(even)) == 1
+
+
+@pytest.mark.parametrize(("classes", "gaps"), [(3, 2), (100, 99), (1000, 0)])
+def test_bars_of_few_classes_stand_apart(classes, gaps, tmp_path: Path):
+    path = tmp_path / "picture.png"
+    draw_balance(path, {"Train": np.full(classes, 50)})
+    with Image.open(path) as picture:
+        assert 936 - 90 - len(bar_heights(picture, 0)) == gaps

@@ -99,3 +99,19 @@ def test_a_home_folder_in_an_override_is_meant_though_no_shell_expands_it(monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     config = load_config("quickstart/ViT_micro_digits", ["Global.output_dir=~/runs"])
     assert run_dir_of(config) == tmp_path / "runs" / "VisionTransformer"
+
+
+@pytest.mark.parametrize(
+    ("step", "count", "changes"),
+    [
+        (1, 3, {}),  # after 10, 20 and 30 steps
+        (10, 3, {}),  # that after step 10 is still to come
+        (11, 2, {}),
+        (30, 1, {}),
+        (21, 2, {"max_train_step": 25, "eval_interval": 12, "eval_unit": "step"}),  # 24, 25
+        (25, 1, {"max_train_step": 25, "eval_interval": 12, "eval_unit": "step"}),
+        (1, 1, {"eval_interval": None}),
+    ],
+)
+def test_evaluations_to_come_are_counted_with_that_of_the_end(step, count, changes):
+    assert plan(**{"steps_per_epoch": 10, "epochs": 3, **changes}).evaluations_from(step) == count

@@ -50,10 +50,12 @@ def test_closing_leaves_only_the_log_lines():
         (80, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  123.5 img/s  eta 1:01:01"),
         (70, "epoch 1/2 [###-------] 3/8  loss 2.5000  lr 0.001  eta 1:01:01"),
         (52, "epoch 1/2 [#######-------------] 3/8  eta 1:01:01"),
-        (22, "epoch 1/2 [###-----"),
+        (38, "epoch 1/2 3/8  eta 1:01:01"),
+        (22, "3/8  eta 1:01:01"),
+        (12, "3/8"),
     ],
 )
-def test_a_narrow_terminal_has_a_shorter_line_that_keeps_the_time_left(columns, shown):
+def test_a_narrow_terminal_has_a_shorter_line_that_keeps_the_whole_time_left(columns, shown):
     screen, _ = on_terminal(RUN.replace('logger.info("line %d", step)', "pass"), columns=columns)
     assert screen.lines == [shown]
 

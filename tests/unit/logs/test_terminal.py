@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -9,6 +10,13 @@ import sys
 
 import pytest
 from terminal import on_terminal
+
+from passl.logs.logger import (
+    close_logging,
+    get_logger,
+    setup_logging,
+    warnings_of_command,
+)
 
 SAY = """
 from passl.logs.logger import setup_logging
@@ -105,3 +113,45 @@ def test_a_mistake_in_the_command_is_wrapped_between_words():
     )
     _, data = on_terminal(code, columns=60)
     assert all(len(line) < 60 or " " not in line.strip() for line in text(data)), data
+
+
+def test_each_of_several_mistakes_begins_further_left_than_it_goes_on():
+    code = (
+        "from passl.cli import check\n"
+        "check.main(['-c', 'quickstart/ViT_micro_digits', '-o', 'Global.epoch=3', 'Model.depth=0'])"
+    )
+    _, data = on_terminal(code, columns=40)
+    first, *others = [line for line in text(data) if line.strip()]
+    assert first.endswith("2 mistakes:")
+    begun = [line for line in others if line.startswith("  -o ")]
+    assert len(begun) == 2
+    assert len(others) > 2
+    assert all(line.startswith("    ") for line in others if line not in begun), others
+
+
+def test_a_warning_of_a_command_is_told_once_as_its_errors_are(capsys, monkeypatch):
+    """Paddle puts a handler of its own on the root logger, with the place in the source."""
+    monkeypatch.setattr(get_logger(), "propagate", True)  # as in a process that has just begun
+    before, root = list(get_logger().handlers), logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(root)
+    try:
+        with warnings_of_command("passl-visualize"):
+            get_logger().warning("boxes stand for %s", "x")
+            get_logger().info("a detail")
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert capsys.readouterr() == ("", "passl-visualize: boxes stand for x\n")
+    assert get_logger().handlers == before
+    assert get_logger().propagate
+
+
+def test_a_run_takes_the_warnings_of_its_command_over(capsys, tmp_path):
+    try:
+        with warnings_of_command("passl-train"):
+            setup_logging(tmp_path)
+            get_logger().warning("odd")
+    finally:
+        close_logging()
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.count("odd") == 1

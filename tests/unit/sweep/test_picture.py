@@ -134,3 +134,36 @@ def test_the_legend_explains_the_marks_of_all_panels(drawn):
     assert "mean" in drawn_marks
     legend = figure.axes[0].get_legend()
     assert {text.get_text() for text in legend.get_texts()} == drawn_marks
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        (0.0001691, 0.0001839, 0.0006847, 0.0007542, 0.0008633, 0.004268),
+        (1.234e-6, 1.3e-6, 0.02, 0.021, 0.3, 1.5),
+        (0.00123, 0.00456, 0.00789, 0.01234, 0.02345, 0.04567),
+    ],
+)
+def test_numbers_that_lie_close_together_are_not_written_over_each_other(drawn, rates):
+    decays = (0.0493, 0.07605, 0.1529, 0.1931, 0.2254, 0.2276)
+    runs = [({LR: lr, DECAY: decay}, (0.5,), "done") for lr, decay in zip(rates, decays)]
+    figure = drawn([LR, DECAY], runs)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        labels = [
+            label
+            for tick, label in zip(axes.get_xticks(), axes.get_xticklabels())
+            if low <= tick <= high and label.get_text()
+        ]
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x1)
+        assert len(boxes) >= 2
+        for left, right in zip(boxes, boxes[1:]):
+            if labels[0].get_rotation():  # their ends are as far apart as lines of 8 points need
+                assert right.x1 - left.x1 > 8 / 72 * figure.dpi / 0.5
+            else:
+                assert left.x1 < right.x0
+
+
+def test_a_grid_has_its_own_values_as_ticks(drawn):
+    figure = drawn([LR], [({LR: lr}, (lr,), "done") for lr in (1e-4, 3e-4, 1e-3, 3e-3)])
+    assert list(figure.axes[0].get_xticks()) == [1e-4, 3e-4, 1e-3, 3e-3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from swept import swept
@@ -38,10 +39,23 @@ def test_the_best_comes_first_and_what_has_no_value_last(tmp_path):
     assert results.best_lines()[0] == "best: learning_rate=3: top1 0.9000 at epoch 1"
 
 
-def test_the_command_that_repeats_the_best_run_leaves_its_folder_alone(tmp_path):
-    records = [swept(tmp_path, {"Model.name": "a b"}, (0.5,)), swept(tmp_path, {"Model.name": "c"})]
-    command = read_results(["Model.name"], records, tmp_path).best_lines()[-1]
-    assert shlex.split(command) == ["passl-train", "-c", "config.yaml", "-o", "Model.name=a b"]
+def test_the_command_that_repeats_the_best_run_has_a_new_folder_beside_the_sweep(tmp_path):
+    """In the sweep's, or in the config's own, it would go on with what is there."""
+    sweep = tmp_path / "lr"
+    records = [swept(sweep, {"Model.name": "a b"}, (0.5,)), swept(sweep, {"Model.name": "c"})]
+    command = read_results(["Model.name"], records, sweep).best_lines()[-1]
+    folder = f"Global.output_dir={tmp_path}/lr_again/name=a b"
+    assert shlex.split(command) == [
+        "passl-train", "-c", "config.yaml", "-o", "Model.name=a b", folder
+    ]
+
+
+def test_a_sweep_in_the_current_folder_has_one_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "lr").mkdir()
+    monkeypatch.chdir(tmp_path / "lr")
+    record = swept(Path(), {LR: 1}, (0.5,))
+    command = read_results([LR], [record], Path()).best_lines()[-1]
+    assert f"Global.output_dir={tmp_path}/lr_again/learning_rate=1" in shlex.split(command)
 
 
 def test_settings_are_compared_by_the_mean_over_their_seeds(tmp_path):

@@ -43,6 +43,19 @@ def test_the_script_holds_what_was_asked_for(records, tmp_path):
         subprocess.run([checker, str(script)], check=True)
 
 
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("--comment=two words", '#SBATCH --comment="two words"'),
+        ('--comment="two words"', '#SBATCH --comment="two words"'),
+        ("--mem-per-cpu=4G", "#SBATCH --mem-per-cpu=4G"),
+    ],
+)
+def test_a_value_with_spaces_stays_one_value(records, tmp_path, option, line):
+    """Slurm splits its lines at spaces outside of quotes; the user's own quotes are the shell's."""
+    assert line in array(records, tmp_path, options=[option]).read_text().splitlines()
+
+
 def test_a_later_array_leaves_the_numbers_of_an_earlier_one_alone(records, tmp_path):
     first = array(records, tmp_path)
     second = array(records[2:], tmp_path)

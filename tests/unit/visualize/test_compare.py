@@ -134,3 +134,22 @@ def test_epochs_are_counted_in_whole_numbers(tmp_path, figures):
     draw_comparison(read_runs([_run(tmp_path / "a", [0.1] * 6)]), tmp_path / "c.png", axis="epoch")
     ticks = figures[0].axes[0].get_xticks()
     assert all(float(tick).is_integer() for tick in ticks), ticks
+
+
+def test_a_single_value_is_its_own_tick_and_no_value_has_none(tmp_path, figures):
+    path = tmp_path / "a" / "metrics.jsonl"
+    path.parent.mkdir()
+    path.write_text(
+        '{"kind": "train", "step": 1, "epoch": 1, "loss": null, "lr": 0.1, "time": 1, '
+        '"nonfinite": {"loss": "nan"}}\n'
+        '{"kind": "eval", "step": 1, "epoch": 1, "loss": 2.5, "top1": 0.123457, "time": 2}\n'
+    )
+    draw_comparison(read_runs([str(path)]), tmp_path / "c.png")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    ticks = {axes.get_title(): list(axes.get_yticks()) for axes in figure.axes}
+    assert ticks["training loss"] == []
+    assert ticks["evaluation loss"] == [2.5]
+    for axes in figure.axes:
+        assert list(axes.get_xticks()) in ([1.0], [0.0, 1.0, 2.0], [0, 1], [1, 2]), axes.get_title()
+        assert axes.get_tightbbox().x0 >= 0

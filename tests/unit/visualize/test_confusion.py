@@ -138,3 +138,30 @@ def test_samples_of_several_classes_are_refused():
         confuse(_Table(), _loader(Many()))
 
 
+def test_how_many_mistakes_are_drawn_is_said_in_words_that_fit(confusion, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        confusion_sheet, "save_figure", lambda figure, path: seen.append(figure) or path
+    )
+    none = Confusion(np.eye(3, dtype=np.int64), [], 3)
+    for each, most in ((confusion, 24), (confusion, 2), (none, 24)):
+        draw_mistakes(each, _Rows(), None, tmp_path / "m.png", title="x", most=most)
+    total = len(confusion.mistakes)
+    notes = [figure.texts[1].get_text() for figure in seen]
+    assert notes[0].startswith(f"all mistakes, the surest first: {total} of {total}, in 7 samples")
+    assert notes[1].startswith(f"the surest mistakes: 2 of {total}, in 7 samples")
+    assert notes[2] == "no mistakes in 3 samples"
+
+
+def test_a_mistake_in_a_hundred_differs_from_none_to_the_eye(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        confusion_sheet, "save_figure", lambda figure, path: seen.append(figure) or path
+    )
+    matrix = np.array([[99, 1], [0, 100]], np.int64)
+    draw_confusion(Confusion(matrix, [], 200), None, tmp_path / "c.png", title="x")
+    drawn = seen[0].axes[0].images[0]
+    some, none = drawn.cmap(drawn.norm(0.01)), drawn.cmap(drawn.norm(0.0))
+    assert np.abs(np.subtract(some, none)).max() > 0.1
+    labels = [label.get_text() for label in seen[0].axes[1].get_yticklabels()]
+    assert labels[:2] == ["0%", "1%"]

@@ -13,6 +13,7 @@ from small_run import digits_config
 
 from passl.config import load_config
 from passl.errors import ConfigError
+from passl.visualize import schedule as pictures
 from passl.visualize.schedule import draw_schedule, plan_schedule, save_schedule
 
 
@@ -94,3 +95,18 @@ def test_picture_and_csv_are_written(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["drop_path_rate"]) for row in rows[11:13]] == [0.0, 0.3]
     assert float(rows[9]["epoch"]) == 1.5
+
+
+def test_a_run_of_one_step_is_a_point_and_words_hold_together(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: seen.append(figure) or path)
+    config = load_config(_config(tmp_path), ["Global.max_train_step=1"], mode="train")
+    draw_schedule(plan_schedule(config), tmp_path / "s.png", title="x")
+    (figure,) = seen
+    figure.draw_without_rendering()
+    note = figure.texts[1].get_text()
+    assert note.startswith("1 step, 0.1667 epochs of 6 steps; constant: ")
+    assert "weight_decay=0.05" in note  # in one piece, however the note is wrapped
+    rate = figure.axes[0]
+    assert rate.lines[0].get_marker() == "o"
+    assert all(float(tick).is_integer() for tick in figure.axes[-1].get_xticks())

@@ -95,3 +95,14 @@ def test_pictures_of_weights_are_drawn(tmp_path):
         image = cv2.imread(str(path))
         assert min(image.shape[:2]) > 300
         assert image.std() > 10
+
+
+def test_that_all_filters_are_drawn_is_said(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(weights, "save_figure", lambda figure, path: seen.append(figure) or path)
+    for count in (8, 80):
+        filters = np.random.default_rng(0).normal(size=(count, 1, 2, 2))
+        weights.draw_filters("proj", filters, tmp_path / "f.png", title="x")
+    words = [[text.get_text() for text in figure.texts][-1] for figure in seen]
+    assert words[0] == "All 8 filters, that of the largest norm first"
+    assert words[1] == "The 56 filters of the largest norm, of 80"
