@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import logging.handlers
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from passl.errors import PasslError
 from passl.logs.log_file import LogFile
 from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
-__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging"]
+__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "release_log", "setup_logging"]
 
 _NAME = "passl"
 _FORMAT = "[%(asctime)s] passl %(levelname)s: %(message)s"
@@ -47,14 +48,21 @@ def get_logger() -> logging.Logger:
 
 
 def setup_logging(
-    run_dir: Optional[Union[str, Path]], rank: int = 0, mode: str = "train"
+    run_dir: Optional[Union[str, Path]],
+    rank: int = 0,
+    mode: str = "train",
+    *,
+    held_back: bool = False,
 ) -> logging.Logger:
     """Send the ``passl`` logger to the screen (stdout) and to a file of the run; again replaces it.
 
     Args:
         run_dir: folder of the run, made if need be; None: screen only.
         rank: this process among all.
-        mode: names rank 0's file: ``train.log``, ``eval.log``.  A file that is there is continued.
+        mode: names the file: ``train.log`` and ``rank_N.log``, ``eval.log`` and
+            ``eval_rank_N.log``.  A file that is there is continued.
+        held_back: the folder may be another job's: nothing is written there before
+            :func:`release_log`.
 
     Raises:
         PasslError: the file cannot be written.
@@ -69,9 +77,26 @@ def setup_logging(
     console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.addHandler(console)
     if run_dir is not None:
-        name = f"{mode}.log" if rank == 0 else f"rank_{rank}.log"
-        logger.addHandler(_file_handler(Path(run_dir) / name))
+        prefix = "" if mode == "train" else f"{mode}_"
+        path = Path(run_dir) / (f"{mode}.log" if rank == 0 else f"{prefix}rank_{rank}.log")
+        logger.addHandler(_HeldBack(path) if held_back else _file_handler(path))
     return logger
+
+
+def release_log() -> None:
+    """Write what was held back, and from now on everything at once.
+
+    Raises:
+        PasslError: the file cannot be written.
+    """
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        if isinstance(handler, _HeldBack):
+            logger.removeHandler(handler)
+            file = _file_handler(handler.path)
+            logger.addHandler(file)
+            handler.setTarget(file)
+            handler.close()
 
 
 def close_logging() -> None:
@@ -80,6 +105,18 @@ def close_logging() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+class _HeldBack(logging.handlers.MemoryHandler):
+    """Keeps the records for a file that must not be touched yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        self.path = path
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:
+        """Never by itself."""
+        return False
 
 
 class ConsoleHandler(logging.StreamHandler):
