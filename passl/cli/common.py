@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from passl.engine.stopping import (
     stop_with_launcher,
 )
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
+from passl.logs.streams import give_up_broken_streams, lead_to_nowhere, open_closed_streams
 from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "run_command",
     "run_stoppable",
 ]
+
+#: Of a disk that is full, or a quota that is used up.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def command_parser(
@@ -137,8 +141,24 @@ def run_command(
         0 done, 1 failed, 2 a mistake in the config or on the command line, 75 stopped with the
         state saved, 130 interrupted.
     """
+    open_closed_streams()
     _accept_all_letters()
-    arguments = parser.parse_args(argv)
+    lost: Optional[OSError] = None
+    try:
+        status = _run(parser, action, parser.parse_args(argv))
+    finally:
+        lost = give_up_broken_streams()
+    if lost is not None and status == EXIT_OK:
+        _explain(parser.prog, PasslError(f"stdout could not be written: {lost.strerror}"))
+        return EXIT_FAILED
+    return status
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], int],
+    arguments: argparse.Namespace,
+) -> int:
     try:
         return action(arguments)
     except PasslError as error:
@@ -147,8 +167,15 @@ def run_command(
         _explain(parser.prog, error)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, such as head, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_to_nowhere(sys.stdout)
         return EXIT_OK
+    except OSError as error:
+        if arguments.traceback or error.errno not in _DISK_ERRORS:
+            raise
+        # A write to a file tells of itself where it is made; what is left is print.
+        what = error.filename or "what the command has to say"
+        _explain(parser.prog, PasslError(f"cannot write {what}: {error.strerror}"))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
@@ -178,6 +205,7 @@ def run_stoppable(
         action: obeys the request; one that does not is ended only by SIGKILL.
         argv: None: the arguments of this process, which ends after the command.
     """
+    open_closed_streams()
     is_process = argv is None
     request = StopRequest(process_age_s() if is_process else 0.0)
 

@@ -9,10 +9,8 @@ and errors on screen. Never imports Paddle, so that errors before its import loo
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import logging.handlers
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Optional, Protocol, Union
 
 from passl.errors import PasslError
 from passl.logs.log_file import LogFile
+from passl.logs.streams import lead_to_nowhere
 from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
 __all__ = ["ConsoleHandler", "LiveLine", "get_logger", "release_log", "setup_logging"]
@@ -114,7 +113,7 @@ class _HeldBack(logging.handlers.MemoryHandler):
         super().__init__(capacity=10_000, flushLevel=logging.CRITICAL + 1)
         self.path = path
 
-    def shouldFlush(self, record: logging.LogRecord) -> bool:
+    def shouldFlush(self, _record: logging.LogRecord) -> bool:
         """Never by itself."""
         return False
 
@@ -154,8 +153,7 @@ class ConsoleHandler(logging.StreamHandler):
             super().handleError(record)
             return
         get_logger().removeHandler(self)
-        with contextlib.suppress(OSError, ValueError):  # or Python itself fails on it at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_to_nowhere(sys.stdout)  # or Python itself fails on it at its end
         get_logger().warning("the screen is gone; the run goes on and its log is in the file")
 
 

@@ -53,7 +53,12 @@ def test_a_handler_on_the_root_logger_does_not_double_lines(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("rank", "mode", "name"),
-    [(0, "train", "train.log"), (0, "eval", "eval.log"), (3, "train", "rank_3.log"), (3, "eval", "eval_rank_3.log")],
+    [
+        (0, "train", "train.log"),
+        (0, "eval", "eval.log"),
+        (3, "train", "rank_3.log"),
+        (3, "eval", "eval_rank_3.log"),
+    ],
 )
 def test_each_rank_has_its_file(tmp_path, rank, mode, name):
     setup_logging(tmp_path, rank, mode).info("hello")
