@@ -36,8 +36,8 @@ __all__ = [
     "run_stoppable",
 ]
 
-#: Of a disk that is full, or a quota that is used up.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: A disk that is full, a quota that is used up, rights that are missing: no defect of ours.
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
 def command_parser(
@@ -170,11 +170,12 @@ def _run(
         lead_to_nowhere(sys.stdout)
         return EXIT_OK
     except OSError as error:
-        if arguments.traceback or error.errno not in _DISK_ERRORS:
+        if arguments.traceback or error.errno not in _OF_THE_SYSTEM:
             raise
-        # A write to a file tells of itself where it is made; what is left is print.
+        # What the program expects is told where it happens; print, and rights, are everywhere.
         what = error.filename or "what the command has to say"
-        _explain(parser.prog, PasslError(f"cannot write {what}: {error.strerror}"))
+        verb = "use" if isinstance(error, PermissionError) else "write"
+        _explain(parser.prog, PasslError(f"cannot {verb} {what}: {error.strerror}"))
         return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

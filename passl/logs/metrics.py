@@ -187,7 +187,7 @@ def _from_json(line: str) -> Optional[dict[str, Any]]:
         record.update({name: float(text) for name, text in record.pop(_NON_FINITE, {}).items()})
         is_record = isinstance(record["kind"], str) and isinstance(record["step"], int)
         record.setdefault("time", 0.0)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return record if is_record else None
 

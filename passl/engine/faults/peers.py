@@ -86,7 +86,7 @@ class _Note:
     def read(cls, path: Path) -> Optional[_Note]:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # ended properly, or not written yet
+        except (OSError, ValueError, TypeError, RecursionError):  # ended properly, or not yet
             return None
 
 
