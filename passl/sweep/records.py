@@ -310,9 +310,12 @@ def _last_line(path: Path) -> str:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(beside, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)  # there only if something failed
