@@ -18,7 +18,7 @@ from passl.config import Config, load_config
 from passl.distributed.host import installed_versions
 from passl.engine.stopping import STOP_FILE, StopRequest, catching_signals
 from passl.errors import EXIT_OK, CheckpointError, ConfigError
-from passl.installed import is_installed
+from passl.installed import is_installed, python_for
 from passl.runtime import available_cores
 from passl.sweep.factors import parse_grid, parse_random
 from passl.sweep.plan import Sweep, plan_sweep
@@ -52,16 +52,12 @@ exit status: 0 all runs are done; 1 some failed; 2 a mistake in the config, a va
 """
 
 #: How a run is started: the commands may be installed elsewhere than this Python.
-_LAUNCHER = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'passl-train'; from passl.cli.train import main; sys.exit(main())",
+_LAUNCHER = python_for(
+    "sys.argv[0] = 'passl-train'; from passl.cli.train import main; sys.exit(main())"
 )
 _THREADS = "OMP_NUM_THREADS"
-_SWEEP_COMMAND = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'passl-sweep'; from passl.cli.sweep import main; sys.exit(main())",
+_SWEEP_COMMAND = python_for(
+    "sys.argv[0] = 'passl-sweep'; from passl.cli.sweep import main; sys.exit(main())"
 )
 
 

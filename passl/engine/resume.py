@@ -88,6 +88,7 @@ def restore(
     changes = config_changes(record["config"], config)
     check_continuable(record, parts.record, changes, folder, config)
     _tell_of_changes(record["plan"], parts.record["plan"], changes, config, reporter)
+    _tell_of_versions(record.get("versions"), parts.record["versions"], reporter)
     check_external(parts.model, record, folder)
     check_teacher(parts.record, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
@@ -261,7 +262,24 @@ def _tell_of_changes(
         reporter.log(
             f"the run had {was} process{'es' * (was != 1)} and has {now['num_processes']} now: it "
             "goes on at the same sample with the same global batch; sums are made in another "
-            "order, so losses and weights agree to rounding, not bit for bit"
+            "order, so losses and weights agree to rounding, not bit for bit, and dropout and drop "
+            "path, where there are any, draw other masks"
+        )
+
+
+def _tell_of_versions(before: Any, now: Mapping[str, str], reporter: Reporter) -> None:
+    """One line where other software goes on: what it computes may differ, which nobody sees."""
+    if not isinstance(before, Mapping):
+        return
+    others = [
+        f"{name} {before[name]} and is {now[name]} now"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if others:
+        reporter.log(
+            f"changed since the checkpoint: it was made with {', '.join(others)}; the state is "
+            "taken over bit for bit, and what follows is computed as the versions now do"
         )
 
 
