@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from passl.cli.common import command_parser, run_command
 
 
 @pytest.mark.parametrize(
@@ -91,3 +95,21 @@ def test_an_output_that_is_not_complete_is_a_failure(tmp_path, user_environment,
     assert "Traceback" not in screen
     listing = f"{sys.executable} -m passl.cli.models --help 2>/dev/full"
     assert shell(listing, user_environment, repo)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "cannot use a/b: Permission"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a/b"), "cannot write a/b: Disk quota"),
+    ],
+)
+def test_what_the_system_forbids_is_a_sentence(capsys, error, said):
+    def action(_arguments: argparse.Namespace) -> int:
+        raise error
+
+    parser = command_parser("passl-some", "", "")
+    assert run_command(parser, action, []) == 1
+    assert capsys.readouterr().err.startswith(f"passl-some: {said}")
+    with pytest.raises(OSError, match="a/b"):
+        run_command(parser, action, ["--traceback"])
