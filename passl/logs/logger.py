@@ -137,6 +137,8 @@ class ConsoleHandler(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, above the live line if there is one."""
+        if sys.stdout is None:  # a program without a screen, which calls the library
+            return
         self.stream = sys.stdout
         if getattr(record, "is_detail", False) and is_terminal(self.stream):
             return

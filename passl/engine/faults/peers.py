@@ -7,8 +7,6 @@ lowest number: often a victim.  So every rank leaves two files in the run's fold
     error_rank_N.txt    why it failed: its traceback; absent while all is well
     .ranks/N            where it runs and as which process; absent after a proper end
 
-(``eval_error_rank_N.txt`` and ``.ranks/eval_N`` where it evaluates)
-
 and one that loses its peers looks there and tells the culprit's story as its own reason.  A killed
 process leaves no story, but its ``.ranks/N`` and no process of that number.  A thread looks too: a
 rank that hangs in a collective (NCCL waits for half an hour) ends after a few seconds of grace.
@@ -16,7 +14,8 @@ rank that hangs in a collective (NCCL waits for half an hour) ends after a few s
 Nothing is written or read before all ranks have met.  Only the job that has the folder comes so
 far, while a second one, started by mistake, is refused (:mod:`passl.checkpoint.lock`).  And where
 the addresses of a job are fixed (``--ips``, an operator of Kubernetes, ranks started by hand), what
-a former start left looks like this one's until every rank has renewed its files.
+a former start left looks like this one's until every rank has renewed its files.  Those of an
+evaluation, which may be beside a training, are ``eval_error_rank_N.txt`` and ``.ranks/eval_N``.
 """
 
 from __future__ import annotations
@@ -253,9 +252,7 @@ class Peers:
             os._exit(EXIT_FAILED)
 
 
-def first_failure(
-    run_dir: Path, world: World, own: _Note, prefix: str = ""
-) -> Optional[str]:
+def first_failure(run_dir: Path, world: World, own: _Note, prefix: str = "") -> Optional[str]:
     """The story of the rank of this job that failed first, this one excepted; None if none did.
 
     A rank with a traceback comes before one that vanished: it may have vanished after it.

@@ -213,3 +213,12 @@ def test_a_full_disk_costs_lines_and_one_warning_until_there_is_room(tmp_path, c
     path.unlink()
     logger.info("room again")
     assert path.read_text().endswith("room again\n")
+
+
+def test_a_program_without_a_screen_has_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    logger = setup_logging(tmp_path)
+    logger.info("hello", extra={"is_detail": True})
+    logger.warning("world")
+    assert (tmp_path / "train.log").read_text().count("passl") == 2
