@@ -1,10 +1,12 @@
-"""Whether a package can be used, without importing it."""
+"""What can be imported: whether a package is there, and by a Python that we start."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
+from pathlib import Path
 
-__all__ = ["is_installed"]
+__all__ = ["is_installed", "python_for"]
 
 
 def is_installed(name: str) -> bool:
@@ -18,3 +20,21 @@ def is_installed(name: str) -> bool:
     """
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
+
+
+def python_for(code: str, *options: str) -> list[str]:
+    """The start of a command that has this very interpreter run ``code``; arguments may follow.
+
+    ``python -c`` and ``python -m`` look in the current folder first.  Ours may be any folder, and
+    what is called ``json.py`` there is none of our business; this package is found all the same.
+
+    Args:
+        code: Python.
+        options: of the interpreter.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    paths = (
+        "import sys; sys.path[:] = [path for path in sys.path if path]; "
+        f"{root!r} in sys.path or sys.path.insert(0, {root!r}); "
+    )
+    return [sys.executable, *options, "-c", paths + code]

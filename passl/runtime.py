@@ -175,7 +175,8 @@ def _dropping_lines(noise: re.Pattern[str]) -> Iterator[None]:
     finally:
         _give_back_stderr(held)
         lines = held.getvalue().splitlines(keepends=True)
-        sys.stderr.write("".join(line for line in lines if not noise.fullmatch(line.strip())))
+        with contextlib.suppress(OSError):  # a log on a full disk
+            sys.stderr.write("".join(line for line in lines if not noise.fullmatch(line.strip())))
 
 
 def _give_back_stderr(held: io.StringIO) -> None:

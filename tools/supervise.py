@@ -9,14 +9,18 @@ docs/stopping.md says when it starts again and when not.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
 from passl.engine.faults.supervise import Supervisor
+from passl.errors import EXIT_CONFIG, PasslError
+from passl.logs.streams import give_up_broken_streams, open_closed_streams
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -37,14 +41,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
     arguments = parser.parse_args(argv)
     command = [part for n, part in enumerate(arguments.command) if n or part != "--"]
-    if not command or arguments.max_restarts < 0:
-        parser.error("give the command after --, and --max-restarts of at least 0")
+    if not command or arguments.max_restarts < 0 or not 0 <= arguments.delay < math.inf:
+        parser.error("give the command after --, and --max-restarts and --delay of at least 0")
     folder = arguments.notes / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def say(text: str) -> None:
-        print(f"supervise: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a log on a full disk; the job goes on
+            print(f"supervise: {text}", file=sys.stderr, flush=True)
 
-    return Supervisor(command, folder, arguments.max_restarts, arguments.delay, say).run()
+    open_closed_streams()
+    try:
+        return Supervisor(command, folder, arguments.max_restarts, arguments.delay, say).run()
+    except PasslError as error:
+        say(str(error))
+        return EXIT_CONFIG
+    finally:
+        give_up_broken_streams()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ _UNPROTECTED = "See to it yourself that no second run writes into this folder."
 
 def _in_use(path: Path) -> str:
     holder: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, RecursionError):
         holder = dict(json.loads(path.read_text(encoding="utf-8")))
     who = (
         f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"

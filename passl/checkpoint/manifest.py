@@ -59,7 +59,9 @@ class Manifest:
             CheckpointError: it is missing, damaged, or of a later version of this software.
         """
         path = folder / MANIFEST_NAME
-        if not path.is_file():
+        with os_errors_become_sentences("read", path):
+            is_there = path.is_file()
+        if not is_there:
             raise CheckpointError(
                 f"{folder}: has no {MANIFEST_NAME}, so it is no complete checkpoint."
             )
@@ -134,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged: it is no JSON ({error}).") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is damaged: it holds no JSON object.")

@@ -163,6 +163,9 @@ class CheckpointStore:
         """The checkpoint saved last of those whose files are as they were written, or None.
 
         Those passed over are in :attr:`skipped`, with reasons.
+
+        Raises:
+            CheckpointError: a newer one may not be read.
         """
         self.skipped = []
         for name in [path.name for path in self._newest_first()]:
@@ -170,6 +173,8 @@ class CheckpointStore:
             try:
                 self.verify(path)
             except CheckpointError as error:
+                if isinstance(error.__cause__, PermissionError):
+                    raise  # it is whole, as far as anyone knows; its owner can give the rights
                 self.skipped.append(SkippedCheckpoint(path, str(error)))
             else:
                 return path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from passl.engine.stopping import (
 )
 from passl.errors import EXIT_FAILED, EXIT_OK, ConfigError, PasslError
 from passl.logs.logger import warnings_of_command
+from passl.logs.streams import give_up_broken_streams, lead_to_nowhere, open_closed_streams
 from passl.logs.terminal import columns_of, is_terminal, wrapped
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
     "run_command",
     "run_stoppable",
 ]
+
+#: A disk that is full, a quota that is used up, rights that are missing: no defect of ours.
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM)
 
 
 def command_parser(
@@ -138,8 +142,24 @@ def run_command(
         0 done, 1 failed, 2 a mistake in the config or on the command line, 75 stopped with the
         state saved, 130 interrupted.
     """
+    open_closed_streams()
     _accept_all_letters()
-    arguments = parser.parse_args(argv)
+    lost: Optional[OSError] = None
+    try:
+        status = _run(parser, action, parser.parse_args(argv))
+    finally:
+        lost = give_up_broken_streams()
+    if lost is not None and status == EXIT_OK:
+        _explain(parser.prog, PasslError(f"stdout could not be written: {lost.strerror}"))
+        return EXIT_FAILED
+    return status
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], int],
+    arguments: argparse.Namespace,
+) -> int:
     try:
         with warnings_of_command(parser.prog):
             return action(arguments)
@@ -149,8 +169,16 @@ def run_command(
         _explain(parser.prog, error)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, such as head, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_to_nowhere(sys.stdout)
         return EXIT_OK
+    except OSError as error:
+        if arguments.traceback or error.errno not in _OF_THE_SYSTEM:
+            raise
+        # What the program expects is told where it happens; print, and rights, are everywhere.
+        what = error.filename or "what the command has to say"
+        verb = "use" if isinstance(error, PermissionError) else "write"
+        _explain(parser.prog, PasslError(f"cannot {verb} {what}: {error.strerror}"))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
@@ -180,6 +208,7 @@ def run_stoppable(
         action: obeys the request; one that does not is ended only by SIGKILL.
         argv: None: the arguments of this process, which ends after the command.
     """
+    open_closed_streams()
     is_process = argv is None
     request = StopRequest(process_age_s() if is_process else 0.0)
 

@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -17,7 +18,7 @@ from passl.config import Config, load_config
 from passl.distributed.host import installed_versions
 from passl.engine.stopping import STOP_FILE, StopRequest, catching_signals
 from passl.errors import EXIT_OK, CheckpointError, ConfigError
-from passl.installed import is_installed
+from passl.installed import is_installed, python_for
 from passl.runtime import available_cores
 from passl.sweep.factors import parse_grid, parse_random
 from passl.sweep.plan import Sweep, plan_sweep
@@ -51,16 +52,12 @@ exit status: 0 all runs are done; 1 some failed; 2 a mistake in the config, a va
 """
 
 #: How a run is started: the commands may be installed elsewhere than this Python.
-_LAUNCHER = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'passl-train'; from passl.cli.train import main; sys.exit(main())",
+_LAUNCHER = python_for(
+    "sys.argv[0] = 'passl-train'; from passl.cli.train import main; sys.exit(main())"
 )
 _THREADS = "OMP_NUM_THREADS"
-_SWEEP_COMMAND = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'passl-sweep'; from passl.cli.sweep import main; sys.exit(main())",
+_SWEEP_COMMAND = python_for(
+    "sys.argv[0] = 'passl-sweep'; from passl.cli.sweep import main; sys.exit(main())"
 )
 
 
@@ -150,13 +147,14 @@ def _sweep(arguments: argparse.Namespace, is_process: bool) -> int:
         check=_transform_check(),
     )
     places = _places(arguments, sweep.runs[0].config)
-    records = prepare_records(sweep)
-    _print_plan(sweep, records, places, arguments)
-    if arguments.dry_run:
-        return EXIT_OK
-    if arguments.slurm:
-        return _write_slurm(arguments, sweep, records)
-    return _train(arguments, sweep, records, places, is_process)
+    with nullcontext() if arguments.dry_run or arguments.slurm else _alone(sweep.folder):
+        records = prepare_records(sweep)
+        _print_plan(sweep, records, places, arguments)
+        if arguments.dry_run:
+            return EXIT_OK
+        if arguments.slurm:
+            return _write_slurm(arguments, sweep, records)
+        return _train(arguments, sweep, records, places, is_process)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -245,14 +243,12 @@ def _train(
     is_process: bool,
 ) -> int:
     write_sweep(sweep, records)
-    lock = _take_lock(sweep.folder)
     skipped = ("done", "failed") if arguments.skip_failed else ("done",)
     wanted = [record for record in records if record.state not in skipped]
     stop = StopRequest()
     with catching_signals(stop, ends_process=is_process):
         with _progress(records) as progress:
             run_queue(wanted, places, _LAUNCHER, stop, progress, folder=sweep.folder)
-        lock.release()
         if stop.reason is not None:
             print(f"stopped by {stop.reason}: the same command goes on from here")
         try:
@@ -262,16 +258,32 @@ def _train(
     return exit_status(records, was_stopped=stop.reason is not None)
 
 
-def _take_lock(folder: Path) -> RunLock:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other sweep plans or trains in the folder meanwhile.
+
+    Raises:
+        CheckpointError: another one does.
+        ConfigError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error}") from error
     lock = RunLock(folder)
     try:
         lock.acquire()
     except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # not the other sweep's doing
         raise CheckpointError(
             f"another passl-sweep works in {folder}; wait for its end, stop it with: "
             f"touch {folder / STOP_FILE}, or choose another folder with --out"
         ) from error
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_slurm(arguments: argparse.Namespace, sweep: Sweep, records: Sequence[Record]) -> int:

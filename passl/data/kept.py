@@ -86,6 +86,49 @@ def table_of(arrays: Arrays) -> SampleTable:
     )
 
 
+#: Columns with one number a row, none of them negative.
+_PLACES = ("places", "sizes", "archive_of")
+
+
+def _check(arrays: Arrays, cache: Path) -> None:
+    """Anybody may have written what lies beside data that many can write: places must be places.
+
+    Raises:
+        DataError: offsets lead out of what they are of, or columns differ in length.
+    """
+    columns: tuple[str, ...] = _PLACES
+    ends = "offsets"
+    if "name_offsets" in arrays:  # an index, whose ``offsets`` are in the archive
+        columns, ends = (*_PLACES, "offsets"), "name_offsets"
+    rows = _rows(arrays, ends, "names", cache)
+    if "label_offsets" in arrays:
+        labelled = _rows(arrays, "label_offsets", "labels", cache)
+    else:
+        labelled = len(arrays["labels"]) if ends == "offsets" else rows
+    if labelled != rows:
+        raise DataError(f"{cache}: not every row has its label")
+    for name in columns:
+        column = arrays.get(name)
+        if column is not None and (
+            column.shape != (rows,) or column.dtype.kind not in "iu" or (column < 0).any()
+        ):
+            raise DataError(f"{cache}: its {name} are no places")
+
+
+def _rows(arrays: Arrays, ends: str, parts: str, cache: Path) -> int:
+    """How many parts there are, each from one offset to the next."""
+    offsets, data = arrays[ends], arrays[parts]
+    if (
+        any(array.ndim != 1 or array.dtype.kind not in "iu" for array in (offsets, data))
+        or not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != len(data)
+        or (offsets[1:] < offsets[:-1]).any()
+    ):
+        raise DataError(f"{cache}: its {ends} do not divide its {parts}")
+    return len(offsets) - 1
+
+
 def _plain(key: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(key))
 
@@ -93,7 +136,10 @@ def _plain(key: Mapping[str, Any]) -> Any:
 def _known(cache: Path, key: Any, is_current: Callable[[Arrays], bool]) -> Optional[Arrays]:
     try:
         meta, arrays = open_table_file(cache)
-        return arrays if meta == key and is_current(arrays) else None
+        if meta != key:
+            return None
+        _check(arrays, cache)
+        return arrays if is_current(arrays) else None
     except FileNotFoundError:
         return None
     except (DataError, OSError, KeyError) as error:

@@ -33,11 +33,12 @@ from passl.data.memory import available_memory, gib
 from passl.data.process_worker import MAX_MESSAGE, REQUEST
 from passl.data.watch import EndedWorker, WorkerError
 from passl.errors import ConfigError, DataError
+from passl.installed import python_for
 
 __all__ = ["ProcessPool", "wants_processes"]
 
 _BOOT = (
-    "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given.pop('path'); "
+    "import json; given = json.loads(sys.argv[1]); sys.path[:] = given.pop('path'); "
     "from passl.data.process_worker import serve; serve(**given)"
 )
 _END_S = 5.0  # to hear how a worker ended; the keeper looks ten times a second
@@ -95,7 +96,7 @@ class ProcessPool:
         inherited = [theirs.fileno(), payload, *(number for end in ends for number in end)]
         try:
             keeper = subprocess.Popen(  # noqa: S603  this very interpreter
-                [sys.executable, "-c", _BOOT, json.dumps(given)],
+                [*python_for(_BOOT), json.dumps(given)],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ},

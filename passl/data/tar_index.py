@@ -93,6 +93,7 @@ def index_tar(path: Path, cache_dir: Optional[Path] = None) -> TarIndex:
         cache_file(path, cache_dir, "index"),
         lambda: _stamp(readable),
         lambda: _arrays(_looked_through(readable, stamp)),
+        is_current=lambda arrays: _is_within(arrays, stamp["size"]),
         worth_it=0,
         advice="name a folder that can be written with dataset.cache_dir",
     )
@@ -112,6 +113,12 @@ def cache_file(path: Path, cache_dir: Optional[Path], ending: str) -> Path:
         return path.with_name(f"{path.name}.{ending}")
     folder = zlib.crc32(os.fsencode(path.absolute().parent))
     return cache_dir / f"{path.name}.{folder:08x}.{ending}"
+
+
+def _is_within(arrays: Arrays, size: int) -> bool:
+    """Whether every member lies in the archive, whoever wrote the index."""
+    offsets, sizes = arrays["offsets"], arrays["sizes"]
+    return not ((offsets > size) | (sizes > size - offsets)).any()
 
 
 def _arrays(index: TarIndex) -> Arrays:

@@ -28,6 +28,7 @@ __all__ = [
     "share_batch_statistics",
     "sum_integers",
     "sum_over_ranks",
+    "wait_for_all",
 ]
 
 
@@ -36,6 +37,13 @@ def init_world(world: World) -> None:
     if world.is_distributed:
         with _signals_end(), talking("addresses"):
             paddle.distributed.init_parallel_env()
+
+
+def wait_for_all(world: World) -> None:
+    """Go on when every rank has come here; nothing to do alone."""
+    if world.is_distributed:
+        with talking("that all are here"):
+            paddle.distributed.barrier()
 
 
 def broadcast_parameters(tensors: Iterable[Tensor], world: World) -> None:

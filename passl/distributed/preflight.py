@@ -15,16 +15,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Optional
 
-import passl
 from passl.distributed.host import (
     host_warnings,
     installed_versions,
@@ -35,6 +32,7 @@ from passl.distributed.host import (
 from passl.distributed.preflight_report import PreflightReport, RankInfo
 from passl.distributed.world import World, read_world
 from passl.errors import PasslError
+from passl.installed import python_for
 from passl.runtime import import_paddle, prepare
 
 __all__ = ["PreflightError", "PreflightReport", "RankInfo", "run_preflight"]
@@ -277,11 +275,8 @@ class _GroupProcess:
         self.ready = self.done = self.died = False
         self.step, self.error = "starting", ""
         self.timings_s: dict[str, float] = {}
-        root = str(Path(passl.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "passl.distributed.preflight_group"],
-            env={**os.environ, "PYTHONPATH": path},
+        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and text)
+            python_for("from passl.distributed.preflight_group import main; sys.exit(main())"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,6 @@
 """The group that training uses, formed and tried in a process of its own.
 
-``python -m passl.distributed.preflight_group``, started by the preflight on every rank.  While it
+The preflight starts :func:`main` in a Python of its own on every rank.  While that
 connects, Paddle may neither return nor let another Python thread run; a process can be ended, and
 the preflight still says who is missing.  It says that it is ready, waits for a line on stdin, and
 writes one line of JSON on stdout before and after each step.
@@ -61,7 +61,3 @@ def _timed(step: str, action: Callable[[], Any]) -> None:
 def _say(**values: Any) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -194,12 +194,12 @@ def build_run(config: Config, mode: str = "train") -> Run:
     loaders = _build_loaders(config, mode, batches, world)
     run_dir = _make_run_dir(config, mode)
 
-    peers = Peers(run_dir, world)
+    peers = Peers(run_dir, world, mode=mode)
     with peers.failures():
         settings = prepare(config.Global.num_threads, device=config.Global.device)
         with holding_signals():
             import_paddle()
-        peers.watch()
+        from passl.distributed.collectives import wait_for_all
         from passl.engine.parts import Builder
 
         import_user_modules(config.Global.imports, execute=True)
@@ -210,7 +210,11 @@ def build_run(config: Config, mode: str = "train") -> Run:
                 builder.reporter.warn(unlocked)
             try:
                 builder.set_device()
-                peers.met()
+                # Rank 0 has locked the folder before it met the others: it is this job's.
+                peers.begin()
+                builder.reporter.has_folder()
+                wait_for_all(world)
+                peers.watch()
                 run = builder.build(loaders, store)
             except Exception as error:
                 builder.reporter.failed(error)
@@ -233,7 +237,10 @@ def _own_folder(
     """
     store = CheckpointStore(run_dir, config.Global.max_num_latest_checkpoint)
     try:
-        yield store, store.prepare() if mode == "train" and world.is_main else None
+        unlocked = store.prepare() if mode == "train" and world.is_main else None
+        if mode == "train" and world.is_main:  # once more: another run may just have ended here
+            _refuse_to_start_over(config, run_dir)
+        yield store, unlocked
     except BaseException:
         store.close()
         raise
@@ -396,13 +403,24 @@ def _make_run_dir(config: Config, mode: str) -> Path:
             f"{where}: Global.output_dir: cannot write to {run_dir} ({error.strerror}); choose "
             "another folder with -o Global.output_dir=PATH"
         ) from error
-    if mode == "train" and config.Global.checkpoint is None:
-        earlier = sorted((run_dir / "checkpoints").glob("step_*"))
-        if earlier:
-            raise ConfigError(
-                f"{config.origin('Global.checkpoint')}: Global.checkpoint is null, which starts "
-                f"anew, but {run_dir} already holds {earlier[-1].name} of an earlier run; continue "
-                "it with -o Global.checkpoint=auto, choose another -o Global.output_dir=PATH, or "
-                "remove the folder"
-            )
+    if mode == "train":
+        _refuse_to_start_over(config, run_dir)
     return run_dir
+
+
+def _refuse_to_start_over(config: Config, run_dir: Path) -> None:
+    """Refuse to begin anew where there are checkpoints.
+
+    Raises:
+        ConfigError: the folder holds a run that this one would overwrite.
+    """
+    if config.Global.checkpoint is not None:
+        return
+    earlier = sorted((run_dir / "checkpoints").glob("step_*"))
+    if earlier:
+        raise ConfigError(
+            f"{config.origin('Global.checkpoint')}: Global.checkpoint is null, which starts "
+            f"anew, but {run_dir} already holds {earlier[-1].name} of an earlier run; continue "
+            "it with -o Global.checkpoint=auto, choose another -o Global.output_dir=PATH, or "
+            "remove the folder"
+        )

@@ -90,7 +90,9 @@ class Builder:
             store: of the run's folder, which a training has locked.
         """
         is_training = self.mode == "train"
-        found = find_state(self.config, store, self.reporter) if is_training else None
+        found = None
+        if is_training:
+            found = find_state(self.config, store, self.reporter, self.world)
         model = self.build_model(with_pretrained=is_training and found is None)
         evaluator = self.build_evaluator(loaders["Eval"]) if "Eval" in loaders else None
         if self.mode == "eval":

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+import numpy as np
+
 from passl.checkpoint.files import read_arrays
 from passl.checkpoint.links import follow_link
+from passl.checkpoint.manifest import Manifest
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.resolve import BEST_EMA, EMA_NAME, WEIGHTS_NAME, resolve_checkpoint
 from passl.checkpoint.store import CheckpointStore
 from passl.config import Config
-from passl.distributed.collectives import all_ranks_have
+from passl.distributed.collectives import all_ranks_have, sum_integers
 from passl.distributed.world import World
 from passl.engine.changes import Change, config_changes, is_allowed, model_changes
 from passl.engine.hooks.base import hooks_by_name
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["check_agreement", "find_state", "restore"]
 
 
-def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Optional[Path]:
+def find_state(
+    config: Config, store: CheckpointStore, reporter: Reporter, world: World
+) -> Optional[Path]:
     """The verified folder of the state that ``Global.checkpoint`` asks for; None to start anew.
 
     Raises:
@@ -39,7 +44,7 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
     """
     wanted = config.Global.checkpoint
     if wanted == "auto":
-        folder = store.latest()
+        folder = _newest_that_any_rank_sees(store.latest(), store, world)
         for skipped in store.skipped:
             reporter.warn(f"checkpoint passed over: {skipped.reason}")
         if folder is None and store.skipped:
@@ -58,6 +63,31 @@ def find_state(config: Config, store: CheckpointStore, reporter: Reporter) -> Op
     store.verify(folder)
     _warn_of_the_way_left(folder, store, reporter)
     return folder
+
+
+def _newest_that_any_rank_sees(
+    folder: Optional[Path], store: CheckpointStore, world: World
+) -> Optional[Path]:
+    """``folder``, or a newer one that another rank has found and that is there by its name.
+
+    A network disk shows a machine the list of a folder as it was up to a minute ago, which is where
+    a job that is started again at once would fail: its ranks would not begin at the same step.
+    """
+    if not world.is_distributed:
+        return folder
+    found = np.zeros([world.size, 2], dtype=np.int64)
+    if folder is not None:
+        manifest = Manifest.read(folder)
+        found[world.rank] = manifest.sequence, manifest.step
+    found = sum_integers(found, world)
+    sequence, step = found[found[:, 0].argmax()].tolist()
+    if sequence == found[world.rank, 0]:
+        return folder
+    newer = store.folder / f"step_{step:08d}"
+    try:
+        return newer if store.verify(newer).sequence == sequence else folder
+    except CheckpointError:  # each machine has a folder of its own: check_agreement tells of it
+        return folder
 
 
 def _warn_of_the_way_left(folder: Path, store: CheckpointStore, reporter: Reporter) -> None:
@@ -88,6 +118,7 @@ def restore(
     changes = config_changes(record["config"], config)
     check_continuable(record, parts.record, changes, folder, config)
     _tell_of_changes(record["plan"], parts.record["plan"], changes, config, reporter)
+    _tell_of_versions(record.get("versions"), parts.record["versions"], reporter)
     check_external(parts.model, record, folder)
     check_teacher(parts.record, record, folder)
     load_pretrained(parts.model, str(folder), finetune=False)
@@ -261,7 +292,24 @@ def _tell_of_changes(
         reporter.log(
             f"the run had {was} process{'es' * (was != 1)} and has {now['num_processes']} now: it "
             "goes on at the same sample with the same global batch; sums are made in another "
-            "order, so losses and weights agree to rounding, not bit for bit"
+            "order, so losses and weights agree to rounding, not bit for bit, and dropout and drop "
+            "path, where there are any, draw other masks"
+        )
+
+
+def _tell_of_versions(before: Any, now: Mapping[str, str], reporter: Reporter) -> None:
+    """One line where other software goes on: what it computes may differ, which nobody sees."""
+    if not isinstance(before, Mapping):
+        return
+    others = [
+        f"{name} {before[name]} and is {now[name]} now"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if others:
+        reporter.log(
+            f"changed since the checkpoint: it was made with {', '.join(others)}; the state is "
+            "taken over bit for bit, and what follows is computed as the versions now do"
         )
 
 

@@ -44,7 +44,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not {"state", "config", "plan"} <= set(record):
             raise ValueError("it is not the record of a training run")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); to start a new run from these weights without the "
             f"training state, use -o Global.output_dir=PATH Global.pretrained_model={folder}"

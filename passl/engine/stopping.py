@@ -39,6 +39,7 @@ __all__ = [
     "StopRequest",
     "StopWatch",
     "catching_signals",
+    "dying_with_this_process",
     "heeded_signals",
     "holding_signals",
     "process_age_s",
@@ -202,6 +203,25 @@ def heeded_signals() -> list[signal.Signals]:
     """:data:`STOP_SIGNALS`, without SIGHUP where ``nohup`` has it ignored."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not ignored]
+
+
+def dying_with_this_process() -> Optional[Callable[[], None]]:
+    """What a child does before anything else (``preexec_fn``), so that it stops with this process.
+
+    SIGKILL to this process sends SIGTERM to the child then.  None where the system cannot.
+    """
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, TypeError, AttributeError):  # not Linux
+        return None
+    parent = os.getpid()
+
+    def ask_the_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # killed in between
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask_the_kernel
 
 
 def stop_with_launcher() -> None:

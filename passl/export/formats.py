@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Optional
 from passl.errors import PasslError
 from passl.export.int8 import Int8Layer
 from passl.export.plan import ExportPlan
-from passl.installed import is_installed
+from passl.installed import is_installed, python_for
 from passl.runtime import import_paddle
 
 __all__ = ["FORMATS", "WriteJob", "check_tools"]
@@ -121,7 +120,7 @@ def _paddle2onnx(folder: Path, names: dict[str, str], made: Path, opset: int) ->
     """
     files = [str(folder / names[part]) for part in ("model", "params")]
     done = subprocess.run(  # noqa: S603  our own interpreter and text
-        [sys.executable, "-W", "ignore", "-c", _CHILD, *files, str(made), str(opset)],
+        [*python_for(_CHILD, "-W", "ignore"), *files, str(made), str(opset)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "GLOG_minloglevel": "2"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import logging.handlers
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +20,17 @@ from typing import Optional, Protocol, TextIO, Union
 
 from passl.errors import PasslError
 from passl.logs.log_file import LogFile
+from passl.logs.streams import lead_to_nowhere
 from passl.logs.terminal import columns_of, is_terminal, paint, wants_colours, wrapped
 
-__all__ = ["ConsoleHandler", "LiveLine", "get_logger", "setup_logging", "warnings_of_command"]
+__all__ = [
+    "ConsoleHandler",
+    "LiveLine",
+    "get_logger",
+    "release_log",
+    "setup_logging",
+    "warnings_of_command",
+]
 
 _NAME = "passl"
 _FORMAT = "[%(asctime)s] passl %(levelname)s: %(message)s"
@@ -48,14 +56,21 @@ def get_logger() -> logging.Logger:
 
 
 def setup_logging(
-    run_dir: Optional[Union[str, Path]], rank: int = 0, mode: str = "train"
+    run_dir: Optional[Union[str, Path]],
+    rank: int = 0,
+    mode: str = "train",
+    *,
+    held_back: bool = False,
 ) -> logging.Logger:
     """Send the ``passl`` logger to the screen (stdout) and to a file of the run; again replaces it.
 
     Args:
         run_dir: folder of the run, made if need be; None: screen only.
         rank: this process among all.
-        mode: names rank 0's file: ``train.log``, ``eval.log``.  A file that is there is continued.
+        mode: names the file: ``train.log`` and ``rank_N.log``, ``eval.log`` and
+            ``eval_rank_N.log``.  A file that is there is continued.
+        held_back: the folder may be another job's: nothing is written there before
+            :func:`release_log`.
 
     Raises:
         PasslError: the file cannot be written.
@@ -70,9 +85,26 @@ def setup_logging(
     console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.addHandler(console)
     if run_dir is not None:
-        name = f"{mode}.log" if rank == 0 else f"rank_{rank}.log"
-        logger.addHandler(_file_handler(Path(run_dir) / name))
+        prefix = "" if mode == "train" else f"{mode}_"
+        path = Path(run_dir) / (f"{mode}.log" if rank == 0 else f"{prefix}rank_{rank}.log")
+        logger.addHandler(_HeldBack(path) if held_back else _file_handler(path))
     return logger
+
+
+def release_log() -> None:
+    """Write what was held back, and from now on everything at once.
+
+    Raises:
+        PasslError: the file cannot be written.
+    """
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        if isinstance(handler, _HeldBack):
+            logger.removeHandler(handler)
+            file = _file_handler(handler.path)
+            logger.addHandler(file)
+            handler.setTarget(file)
+            handler.close()
 
 
 def close_logging() -> None:
@@ -81,6 +113,18 @@ def close_logging() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+class _HeldBack(logging.handlers.MemoryHandler):
+    """Keeps the records for a file that must not be touched yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        self.path = path
+
+    def shouldFlush(self, _record: logging.LogRecord) -> bool:
+        """Never by itself."""
+        return False
 
 
 class ConsoleHandler(logging.StreamHandler):
@@ -100,13 +144,16 @@ class ConsoleHandler(logging.StreamHandler):
         #: The live line to move out of the way; a progress bar puts itself here.
         self.live: Optional[LiveLine] = None
 
-    def screen(self) -> TextIO:
-        """Where it prints: what has the name at that moment."""
+    def screen(self) -> Optional[TextIO]:
+        """Where it prints: what has the name at that moment, which may be nothing."""
         return sys.stdout
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, above the live line if there is one."""
-        self.stream = self.screen()
+        stream = self.screen()
+        if stream is None:  # a program without a screen, which calls the library
+            return
+        self.stream = stream
         if getattr(record, "is_detail", False) and is_terminal(self.stream):
             return
         if self.live is None:
@@ -122,8 +169,7 @@ class ConsoleHandler(logging.StreamHandler):
             super().handleError(record)
             return
         get_logger().removeHandler(self)
-        with contextlib.suppress(OSError, ValueError):  # or Python itself fails on it at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_to_nowhere(sys.stdout)  # or Python itself fails on it at its end
         get_logger().warning("the screen is gone; the run goes on and its log is in the file")
 
 
@@ -153,12 +199,12 @@ class _CommandHandler(ConsoleHandler):
         self._prog = prog
         self.setLevel(logging.WARNING)
 
-    def screen(self) -> TextIO:
+    def screen(self) -> Optional[TextIO]:
         return sys.stderr
 
     def format(self, record: logging.LogRecord) -> str:
         text = f"{self._prog}: {record.getMessage()}"
-        stream = self.screen()
+        stream = self.stream
         return "\n".join(wrapped(text, columns_of(stream))) if is_terminal(stream) else text
 
     def handleError(self, record: logging.LogRecord) -> None:

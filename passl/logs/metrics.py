@@ -144,11 +144,14 @@ class MetricsWriter:
     def _replace(self, records: list[dict[str, Any]]) -> None:
         if self.path.exists():
             beside = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
-            with open(beside, "w", encoding="utf-8") as file:
-                file.writelines(_to_json(record) + "\n" for record in records)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
+            try:
+                with open(beside, "w", encoding="utf-8") as file:
+                    file.writelines(_to_json(record) + "\n" for record in records)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, self.path)
+            finally:
+                beside.unlink(missing_ok=True)  # there only if something failed
 
 
 def read_metrics(path: Union[str, Path]) -> Iterator[dict[str, Any]]:
@@ -183,7 +186,7 @@ def _from_json(line: str) -> Optional[dict[str, Any]]:
         record.update({name: float(text) for name, text in record.pop(_NON_FINITE, {}).items()})
         is_record = isinstance(record["kind"], str) and isinstance(record["step"], int)
         record.setdefault("time", 0.0)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return record if is_record else None
 

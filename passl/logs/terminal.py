@@ -9,15 +9,17 @@ import os
 import shutil
 import textwrap
 from contextlib import suppress
-from typing import TextIO
+from typing import Optional, TextIO
 
 __all__ = ["columns_of", "is_terminal", "paint", "wants_colours", "wrapped"]
 
 _RESET = "\033[0m"
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether someone looks at it, on a screen that understands control codes."""
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Whether someone looks at it, on a screen that understands control codes; None: no stream."""
+    if stream is None:
+        return False
     with suppress(OSError, ValueError):  # closed
         return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     return False

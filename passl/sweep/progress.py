@@ -137,9 +137,11 @@ def _last_record(path: Path) -> Optional[dict[str, Any]]:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
         for line in reversed(file.read().split(b"\n")):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 found = json.loads(line)
-                if isinstance(found, dict) and {"epoch", "step"} <= set(found):
+                if isinstance(found, dict) and all(
+                    isinstance(found.get(name), int) for name in ("epoch", "step")
+                ):
                     return found
     return None
 

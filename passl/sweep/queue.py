@@ -7,7 +7,6 @@ of the sweep goes on with them.  Where the sweep itself is killed, the kernel st
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Callable, Optional, Protocol
 
 from passl.engine.faults.attempt import ATTEMPT_VARIABLE
-from passl.engine.stopping import STOP_FILE, StopRequest
+from passl.engine.stopping import STOP_FILE, StopRequest, dying_with_this_process
 from passl.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED
 from passl.sweep.records import Record, begin_start, end_start, train_command
 
 __all__ = ["Listener", "Place", "exit_status", "run_queue"]
-
-_PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def run_queue(
     """
     waiting, free = list(records), list(places)
     running: list[_Running] = []
-    die_with_us = _dying_with_this_process()
+    die_with_us = dying_with_this_process()
     while running or (waiting and stop.reason is None):
         if (folder / STOP_FILE).exists():
             stop.set(f"the file {folder / STOP_FILE}")
@@ -172,17 +169,3 @@ def _pass_on(running: Sequence[_Running]) -> None:
                 one.process.send_signal(signal.SIGTERM)
 
 
-def _dying_with_this_process() -> Optional[Callable[[], None]]:
-    """What a run does before anything else, so that it stops when this process is killed."""
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, TypeError, AttributeError):  # not Linux
-        return None
-    parent = os.getpid()
-
-    def ask_the_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # killed in between
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask_the_kernel

@@ -168,7 +168,7 @@ def read_sweep(folder: Path) -> tuple[list[str], list[Record]]:
         keys, names = [str(key) for key in plan["keys"]], [str(name) for name in plan["runs"]]
     except FileNotFoundError as error:
         raise ConfigError(f"{folder}: no {_SWEEP_NAME} there; no sweep was begun in it") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{folder / _SWEEP_NAME} cannot be read: {error}") from error
     records = [read_record(folder / name) for name in names]
     lost = [name for name, record in zip(names, records) if record is None]
@@ -188,7 +188,7 @@ def read_record(folder: Path) -> Optional[Record]:
         if known.pop("format") != _FORMAT:
             return None
         return Record(**known, folder=folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -297,7 +297,7 @@ def _failure(record: Record, status: int) -> str:
 def _last_note(record: Record) -> Mapping[str, Any]:
     try:
         return dict(json.loads((record.notes / "rank_0.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -312,9 +312,12 @@ def _last_line(path: Path) -> str:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(beside, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)  # there only if something failed

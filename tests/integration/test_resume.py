@@ -18,6 +18,7 @@ from started import start_training
 import passl
 from passl.cli import eval as eval_command
 from passl.data.datasets.digits import DigitsDataset
+from passl.engine import run_record
 from passl.engine.changes import config_changes
 from passl.engine.resume import check_continuable
 from passl.engine.run_record import classes_digest, labels_digest, read_state
@@ -277,6 +278,17 @@ def test_what_changed_in_the_config_is_said_line_by_line(run_folder):
         "Global.epochs was 1 and is 2 (-o Global.epochs=2)",
         "LRScheduler.learning_rate was 0.01 and is 0.02 (-o LRScheduler.learning_rate=0.02)",
     ]
+
+
+def test_a_change_of_the_software_is_said(run_folder, monkeypatch):
+    """Another environment computes other numbers, and the config does not show it."""
+    monkeypatch.setattr(run_record, "versions", lambda: {"paddle": "2.6.2", "numpy": "1.26.4"})
+    assert run_folder.train("Global.epochs=1") == 0
+    monkeypatch.setattr(run_record, "versions", lambda: {"paddle": "3.3.1", "numpy": "1.26.4"})
+    assert run_folder.train("Global.epochs=2") == 0
+    said = "changed since the checkpoint: it was made with paddle 2.6.2 and is 3.3.1 now; the state"
+    assert said in run_folder.log()
+    assert "numpy" not in run_folder.log()
 
 
 def test_nothing_is_said_of_a_config_that_is_the_same(run_folder):

@@ -17,6 +17,7 @@ from small_run import RunFolder, assert_same_arrays, built, without_times
 
 from passl.checkpoint.lock import RunLock
 from passl.checkpoint.store import CheckpointStore
+from passl.engine import build
 from passl.engine.evaluator import EvalResult
 from passl.engine.hooks.base import Hook
 from passl.engine.save_clock import SaveClock
@@ -359,6 +360,22 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
     assert run_folder.train(*SHORT) == 0  # a run that ended keeps nobody out
     short(run_folder).close()
     assert run_folder.train(*SHORT) == 0  # nor does one that was closed
+
+
+def test_a_run_that_ended_while_another_started_anew_is_not_overwritten(
+    run_folder, monkeypatch, capsys
+):
+    """``Global.checkpoint: null`` looks before the seconds of Paddle's import, and after."""
+    original = build.import_paddle
+
+    def meanwhile():
+        (run_folder.dir / "checkpoints" / "step_00000007").mkdir(parents=True)
+        return original()
+
+    monkeypatch.setattr(build, "import_paddle", meanwhile)
+    assert run_folder.train("Global.checkpoint=null") == 2
+    assert "already holds step_00000007 of an earlier run" in capsys.readouterr().err
+    assert not (run_folder.dir / "train.log").exists()
 
 
 def test_a_start_that_fails_keeps_nobody_out(run_folder, capsys):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from small_run import RunFolder, assert_same_arrays
 from spoiled import spoiled_data
 from started import StartedRun
 
+from passl.checkpoint.store import CheckpointStore
 from passl.engine.faults.supervise import read_attempt
 
 # Saved before training goes on: a kill finds the checkpoints that the tests ask for.
@@ -172,3 +174,49 @@ def test_bad_numbers_are_not_tried_for_ever(run_folder, repo, environment):
     assert done.returncode == 1, done.stderr
     assert "not started again: it failed twice" in done.stderr
     assert "2 steps in a row" in done.stderr
+
+
+def test_a_supervisor_that_is_killed_leaves_no_job_behind(tmp_path, repo, environment):
+    """It would go on unseen, and the next supervisor would find the folder in use."""
+    job = (
+        "import signal, sys, time; from pathlib import Path; here = Path(sys.argv[1])\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit((here / 'told').touch()))\n"
+        "(here / 'up').touch(); time.sleep(60); (here / 'alone').touch()\n"
+    )
+    command = [sys.executable, str(repo / "tools" / "supervise.py"), "--notes", str(tmp_path)]
+    command += ["--", sys.executable, "-c", job, str(tmp_path)]
+    with StartedRun(command, tmp_path / "screen", environment) as supervisor:
+        supervisor.wait_until((tmp_path / "up").exists, "the job is up")
+        supervisor.send(signal.SIGKILL)
+        supervisor.end()
+        limit = time.monotonic() + 30
+        while not (tmp_path / "told").exists() and time.monotonic() < limit:
+            time.sleep(0.01)
+    assert (tmp_path / "told").exists()
+
+
+@pytest.mark.parametrize("command", [["/no/such/command"], ["/"]])
+def test_a_command_that_cannot_be_started_is_a_sentence(tmp_path, repo, environment, command):
+    start = [sys.executable, str(repo / "tools" / "supervise.py"), "--notes", str(tmp_path / "n")]
+    done = run([*start, "--", *command], environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"supervise: cannot start {command[0]}: ")
+    assert done.stderr.count("\n") == 1
+    (tmp_path / "n").rename(tmp_path / "moved")
+    (tmp_path / "n").touch()
+    done = run([*start, "--", "true"], environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"supervise: cannot write notes in {tmp_path / 'n'}")
+
+
+def test_the_newest_checkpoint_is_the_one_saved_last_whatever_the_clock_did(notes, tmp_path):
+    store = CheckpointStore(tmp_path / "run")
+    for step in (1, 2):
+        path = store.save(step, {"state.json": {}})
+        os.utime(path, (100 - step, 100 - step))
+    (tmp_path / "run" / "checkpoints" / "step_00000009").mkdir()  # no checkpoint
+    (notes / "rank_0.run").write_text(str(tmp_path / "run"))
+    assert read_attempt(notes, 1).checkpoint == str(path)
+    (notes / "rank_0.run").write_text("")  # the disk was full
+    (notes / "rank_0.step").write_bytes(b"\xff\xb2")
+    assert read_attempt(notes, 1).checkpoint is None

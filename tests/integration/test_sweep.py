@@ -17,6 +17,7 @@ from small_run import RunFolder, assert_same_arrays
 from started import StartedRun
 
 from passl.checkpoint.files import read_arrays
+from passl.checkpoint.lock import RunLock
 from passl.cli import sweep, train
 
 LR = "LRScheduler.learning_rate"
@@ -158,6 +159,33 @@ def test_two_sweeps_do_not_work_in_one_folder(run_folder, environment):
         assert f"another passl-sweep works in {folder}" in done.stderr
         (folder / "STOP").touch()
         assert first.end() == 75, first.text
+
+
+def test_a_second_sweep_changes_no_plan_before_it_is_refused(run_folder):
+    """The first one may be between two runs, or wait for one to begin: no run is in use then."""
+    folder = run_folder.root / "out" / "sweep_config"
+    plan = ["-c", str(run_folder.config_file), "--grid", f"{LR}=0.01"]
+    assert sweep.main([*plan, "--slurm"]) == 0
+    name = "learning_rate=0.01"
+    record = json.loads((folder / name / "run.json").read_text())
+    (folder / name / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    first = RunLock(folder)
+    assert first.acquire() is None
+    assert sweep.main([*plan[:2], "--grid", f"{LR}=0.01,0.5"]) == 1
+    first.release()
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "sweep.json"])
+def test_a_record_that_is_nested_without_end_is_a_sentence(run_folder, capsys, name):
+    folder = run_folder.root / "out" / "sweep_config"
+    plan = ["-c", str(run_folder.config_file), "--grid", f"{LR}=0.01"]
+    assert sweep.main([*plan, "--slurm"]) == 0
+    (path,) = folder.rglob(name)
+    path.write_text("[" * 200_000)
+    assert sweep.main(["--report", "--out", str(folder)]) == 2
+    assert str(path) in capsys.readouterr().err
 
 
 @pytest.mark.slow

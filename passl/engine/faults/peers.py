@@ -11,9 +11,11 @@ and one that loses its peers looks there and tells the culprit's story as its ow
 process leaves no story, but its ``.ranks/N`` and no process of that number.  A thread looks too: a
 rank that hangs in a collective (NCCL waits for half an hour) ends after a few seconds of grace.
 
-Where the addresses of a job are fixed (``--ips``, an operator of Kubernetes), what a former start
-left looks like this one's.  So until all ranks have met, each having renewed its files, only those
-of the same launcher count.
+Nothing is written or read before all ranks have met.  Only the job that has the folder comes so
+far, while a second one, started by mistake, is refused (:mod:`passl.checkpoint.lock`).  And where
+the addresses of a job are fixed (``--ips``, an operator of Kubernetes, ranks started by hand), what
+a former start left looks like this one's until every rank has renewed its files.  Those of an
+evaluation, which may be beside a training, are ``eval_error_rank_N.txt`` and ``.ranks/eval_N``.
 """
 
 from __future__ import annotations
@@ -83,32 +85,46 @@ class _Note:
     def read(cls, path: Path) -> Optional[_Note]:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # ended properly, or not written yet
+        except (OSError, ValueError, TypeError, RecursionError):  # ended properly, or not yet
             return None
 
 
 class Peers:
-    """The notes of this rank, and a look at those of the others; does nothing alone.
+    """The notes of this rank, and a look at those of the others; writes nothing alone.
+
+    Making one touches nothing; :meth:`begin` comes when the ranks have met, :meth:`watch` when all
+    of them have begun.
 
     Args:
         run_dir: the run's folder, which all ranks see.
         world: this process among all.
         environ: of the process.
+        mode: an evaluation (``eval``) has files of its own, as a training may go on beside it.
     """
 
     def __init__(
-        self, run_dir: Path, world: World, environ: Optional[Mapping[str, str]] = None
+        self,
+        run_dir: Path,
+        world: World,
+        environ: Optional[Mapping[str, str]] = None,
+        mode: str = "train",
     ) -> None:
         self.run_dir, self.world = run_dir.absolute(), world
         self._environ = os.environ if environ is None else environ
         self._note = _Note.of_this_process(world, self._environ)
-        self._have_met = False
+        self._prefix = "" if mode == "train" else f"{mode}_"
+        self._have_begun = False
         self._over = threading.Event()
         self._error: Optional[TextIO] = None
-        if not world.is_distributed or self._is_of_another_job():
+
+    def begin(self) -> None:
+        """Renew the files of this rank."""
+        if self.world.is_main and not self._prefix:
+            self._remove_of_more_ranks()
+        if not self.world.is_distributed or self._is_of_another_job():
             return
         with suppress(OSError):  # the run's own files will complain in a better place
-            (run_dir / ".ranks").mkdir(exist_ok=True)
+            self._note_path.parent.mkdir(exist_ok=True)
             # Emptied before the note: a note of this job vouches for the error beside it.
             self._error = open(self._error_path, "w", encoding="utf-8")  # noqa: SIM115
             beside = self._note_path.with_suffix(".new")
@@ -118,17 +134,14 @@ class Peers:
     def watch(self) -> None:
         """From now on end this process if it hangs after another has failed.
 
-        Call it when Paddle is loaded: its handler of crashes in native code comes after ours, which
-        writes where Python was.
+        All ranks have begun, so what they left is of this start.  Paddle is loaded: its handler of
+        crashes in native code comes after ours, which writes where Python was.
         """
         if self.world.is_distributed:
+            self._have_begun = True
             if self._error is not None:
                 faulthandler.enable(self._error)
             threading.Thread(target=self._watch, name="passl-peers", daemon=True).start()
-
-    def met(self) -> None:
-        """All ranks of this start are here, so what they left is of this start."""
-        self._have_met = True
 
     @contextmanager
     def failures(self, *, ends: bool = False) -> Iterator[None]:
@@ -146,7 +159,7 @@ class Peers:
         try:
             yield
         except PeerLostError as error:
-            story = self._look()
+            story = self._look() if self._have_begun else None
             self.leave()
             raise PeerLostError(story or str(error)) from error
         except BaseException as error:
@@ -173,15 +186,15 @@ class Peers:
 
     @property
     def _error_path(self) -> Path:
-        return self.run_dir / f"error_rank_{self.world.rank}.txt"
+        return _error_path(self.run_dir, self._prefix, self.world.rank)
 
     @property
     def _note_path(self) -> Path:
-        return self.run_dir / ".ranks" / str(self.world.rank)
+        return _note_path(self.run_dir, self._prefix, self.world.rank)
 
     def _is_of_another_job(self) -> bool:
-        """Whether a process of another job, training here while this one evaluates or is about to
-        be refused, has this rank's files; only processes of this host can be asked."""
+        """Whether a process of another evaluation has this rank's files; only processes of this
+        host can be asked."""
         note = _Note.read(self._note_path)
         return (
             note is not None
@@ -190,6 +203,18 @@ class Peers:
             and note.pid != os.getpid()
             and _runs(note.pid)
         )
+
+    def _remove_of_more_ranks(self) -> None:
+        """A former start had more processes: nobody else would clear away what they left."""
+        ranks = self._note_path.parent
+        fewest = self.world.size if self.world.is_distributed else 0
+        for path in (*ranks.glob("*"), *self.run_dir.glob("error_rank_*.txt")):
+            number = path.stem.replace("error_rank_", "")
+            if number.isdigit() and int(number) >= fewest:
+                with suppress(OSError):
+                    path.unlink()
+        with suppress(OSError):
+            ranks.rmdir()  # of an evaluation beside this run, or missing
 
     def _write_error(self, error: BaseException) -> None:
         if self._error is not None:
@@ -207,7 +232,7 @@ class Peers:
             time.sleep(0.1)
 
     def _story(self) -> Optional[str]:
-        return first_failure(self.run_dir, self.world, self._note, have_met=self._have_met)
+        return first_failure(self.run_dir, self.world, self._note, self._prefix)
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL_S):
@@ -227,7 +252,7 @@ class Peers:
             os._exit(EXIT_FAILED)
 
 
-def first_failure(run_dir: Path, world: World, own: _Note, *, have_met: bool) -> Optional[str]:
+def first_failure(run_dir: Path, world: World, own: _Note, prefix: str = "") -> Optional[str]:
     """The story of the rank of this job that failed first, this one excepted; None if none did.
 
     A rank with a traceback comes before one that vanished: it may have vanished after it.
@@ -236,19 +261,18 @@ def first_failure(run_dir: Path, world: World, own: _Note, *, have_met: bool) ->
         run_dir: the run's folder.
         world: this process among all.
         own: the note of this process.
-        have_met: all ranks have begun; before that a note may be of a former start.
+        prefix: of the names of the files.
     """
     notes = {
         rank: note
         for rank in range(world.size)
         if rank != world.rank
-        for note in [_Note.read(run_dir / ".ranks" / str(rank))]
+        for note in [_Note.read(_note_path(run_dir, prefix, rank))]
         if note is not None and note.job == own.job
-        if have_met or (note.place, note.launch) == (own.place, own.launch)
     }
     told = []
     for rank in notes:
-        path = run_dir / f"error_rank_{rank}.txt"
+        path = _error_path(run_dir, prefix, rank)
         with suppress(OSError):
             if path.stat().st_size:
                 told.append((path.stat().st_mtime_ns, rank, path))
@@ -265,6 +289,14 @@ def first_failure(run_dir: Path, world: World, own: _Note, *, have_met: bool) ->
                 f"by os._exit; its output is in {note.log}"
             )
     return None
+
+
+def _error_path(run_dir: Path, prefix: str, rank: int) -> Path:
+    return run_dir / f"{prefix}error_rank_{rank}.txt"
+
+
+def _note_path(run_dir: Path, prefix: str, rank: int) -> Path:
+    return run_dir / ".ranks" / f"{prefix}{rank}"
 
 
 def _runs(pid: int) -> bool:

@@ -1,5 +1,8 @@
 """Restarting a job that failed: at most N times, and never twice on the same failing step.
 
+Where the supervisor itself is killed, the kernel asks the job to stop, so that the next one does
+not find the folder in use.
+
 A supervisor wraps any command that trains, the launcher included, because only something outside
 of ``paddle.distributed.launch`` survives it: its own restarts need an etcd server, and its exit
 status is that of some process, often of one that died because another had.  So the ranks note how
@@ -19,14 +22,17 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Callable, Optional
 
+from passl.checkpoint.disk import os_errors_become_sentences
+from passl.checkpoint.manifest import Manifest
 from passl.engine.faults.attempt import ATTEMPT_VARIABLE
-from passl.engine.stopping import heeded_signals
-from passl.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_STOPPED
+from passl.engine.stopping import dying_with_this_process, heeded_signals
+from passl.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_STOPPED, CheckpointError
 
 __all__ = ["AttemptEnd", "Supervisor", "read_attempt"]
 
@@ -75,6 +81,9 @@ class Supervisor:
 
         The signals of a stop are passed on to the job as SIGTERM, which every launcher
         understands; after one of them nothing is started again.
+
+        Raises:
+            PasslError: the command or the folder of the notes is not to be used.
         """
         before = {number: signal.signal(number, self._forward) for number in heeded_signals()}
         try:
@@ -117,12 +126,17 @@ class Supervisor:
 
     def _attempt(self, number: int) -> AttemptEnd:
         notes = self.folder / f"attempt_{number}"
-        notes.mkdir(parents=True)
+        with os_errors_become_sentences("write notes in", notes):
+            notes.mkdir(parents=True)
         environment = {**os.environ, ATTEMPT_VARIABLE: str(notes.absolute())}
         # A session of its own: a Ctrl-C of the terminal reaches the job once, through us.
-        self._child = subprocess.Popen(  # noqa: S603 (the user's own command)
-            list(self.command), env=environment, start_new_session=True
-        )
+        with os_errors_become_sentences("start", Path(self.command[0])):
+            self._child = subprocess.Popen(  # noqa: S603 (the user's own command)
+                list(self.command),
+                env=environment,
+                start_new_session=True,
+                preexec_fn=dying_with_this_process(),
+            )
         if self._asked.is_set():  # between two starts
             self._child.terminate()
         status = self._child.wait()
@@ -147,7 +161,7 @@ def read_attempt(notes: Path, status: int) -> AttemptEnd:
     began = {_rank(path): path for path in notes.glob("rank_*.run")}
     steps = [_step(path) for path in notes.glob("rank_*.step")]
     step = min(steps) if steps else None
-    checkpoint = next((_latest(path) for path in began.values()), None)
+    checkpoint = next(filter(None, map(_latest, began.values())), None)
     exits = {rank: note.get("exit", EXIT_FAILED) for rank, note in ended.items()}
     lost = sorted(began.keys() - ended.keys())
     if EXIT_CONFIG in exits.values():
@@ -194,17 +208,23 @@ def _rank(path: Path) -> int:
 def _json(path: Path) -> Mapping[str, object]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # killed while it wrote its last word
+    except (OSError, ValueError, RecursionError):  # killed while it wrote its last word
         return {}
 
 
 def _step(path: Path) -> int:
-    text = path.read_text(encoding="utf-8").strip()
-    return int(text) if text.isdigit() else 0
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    return int(text) if text.isdecimal() and len(text) <= 20 else 0
 
 
 def _latest(note: Path) -> Optional[str]:
-    """The checkpoint saved last by the run that the note names, and when."""
-    folder = Path(note.read_text(encoding="utf-8")) / "checkpoints"
-    found = [(path.stat().st_mtime_ns, path) for path in folder.glob("step_*")]
+    """The checkpoint saved last by the run that the note names; its own count, not a clock, says.
+
+    A note that a full disk cut short names no run.
+    """
+    run_dir = note.read_text(encoding="utf-8", errors="replace")
+    found = []
+    for path in (Path(run_dir) / "checkpoints").glob("step_*") if run_dir else ():
+        with suppress(CheckpointError):
+            found.append((Manifest.read(path).sequence, path))
     return str(max(found)[1]) if found else None

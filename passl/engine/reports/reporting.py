@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import paddle
 
-from passl.checkpoint.disk import os_errors_become_sentences
+from passl.checkpoint.disk import atomic_file, os_errors_become_sentences
 from passl.checkpoint.saver import SaveResult
 from passl.config import BatchPlan, Config
 from passl.data.loader import Batch
@@ -70,8 +70,10 @@ class Reporter(EvalVoice):
                 self._open_metrics(state)
             header = f"# command: {shlex.join(sys.argv)}\n"
             resolved = self.run_dir / "config.yaml"
-            with os_errors_become_sentences("write", resolved):
-                resolved.write_text(header + self.config.to_yaml(origins=True), encoding="utf-8")
+            text = header + self.config.to_yaml(origins=True)
+            # As a whole: a disk that is full leaves the one of the start before.
+            with os_errors_become_sentences("write", resolved), atomic_file(resolved) as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
         for note in self.config.notes:
             self.log(f"config: {note}")
         for line in opening(self.config, parts, plan, state, batches, self.device):

@@ -12,7 +12,7 @@ from passl.distributed.world import World
 from passl.engine.reports.boards import Boards
 from passl.engine.reports.writers import build_writers
 from passl.errors import PasslError
-from passl.logs.logger import setup_logging
+from passl.logs.logger import release_log, setup_logging
 from passl.logs.metrics import MetricsWriter, Value
 from passl.logs.progress import ProgressBar
 
@@ -31,12 +31,16 @@ class Voice:
 
     def __init__(self, run_dir: Path, config: Config, mode: str, world: World) -> None:
         self.run_dir, self.config, self.mode, self.world = run_dir, config, mode, world
-        self._logger = setup_logging(run_dir, world.rank, mode)
+        self._logger = setup_logging(run_dir, world.rank, mode, held_back=not world.is_main)
         writers = build_writers(config, run_dir) if world.is_main and mode == "train" else []
         self._metrics = MetricsWriter(run_dir, writers) if world.is_main else None
         self._boards = Boards(config, self._metrics.curves) if self._metrics is not None else None
         self._bar = ProgressBar(is_on=None if world.is_main else False)
         self._loss_names: set[str] = set()  # of training and evaluation, which may differ
+
+    def has_folder(self) -> None:
+        """The folder is this job's: what a rank above 0 has said so far goes to its file there."""
+        release_log()
 
     def log(self, text: str) -> None:
         """Say something, line by line."""

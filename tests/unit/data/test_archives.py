@@ -127,6 +127,38 @@ def test_the_index_is_made_once_and_again_after_a_change(
     assert walks == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("offsets", lambda values: values - 10**6),
+        ("offsets", lambda values: values + 2**62),
+        ("offsets", lambda values: values.astype(np.float64)),
+        ("sizes", lambda values: values + 2**62),
+        ("sizes", lambda values: values[:-1]),
+        ("names", lambda values: values[:-1]),
+        ("name_offsets", lambda values: values[::-1].copy()),
+        ("name_offsets", lambda values: values.reshape(1, -1)),
+        ("names", None),
+    ],
+)
+def test_an_index_that_another_wrote_leads_nowhere_else(tmp_path: Path, name: str, spoil) -> None:
+    """Data that many may write: its stamp and checksums are right, and what is in it is not."""
+    path = make_tar(tmp_path / "train.tar")
+    whole = index_tar(path)
+    cache = tmp_path / "train.tar.index"
+    meta, arrays = open_table_file(cache)
+    arrays = {key: np.array(values) for key, values in arrays.items()}
+    if spoil is None:
+        del arrays[name]
+    else:
+        arrays[name] = spoil(arrays[name])
+    write_table_file(cache, meta, arrays)
+    again = index_tar(path)
+    assert again.offsets.tolist() == whole.offsets.tolist()
+    assert again.sizes.tolist() == whole.sizes.tolist()
+    assert again.table.name(5) == whole.table.name(5)
+
+
 def test_the_index_is_mapped_not_copied(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "train.tar")
     index_tar(path)

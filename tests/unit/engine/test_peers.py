@@ -24,9 +24,19 @@ def environ(start: int = 0) -> dict[str, str]:
     return {"PADDLE_TRAINER_ENDPOINTS": f"127.0.0.1:{start}", "PADDLE_LOG_DIR": "logs"}
 
 
+def begun(tmp_path, rank: int, variables: dict[str, str], mode: str = "train") -> Peers:
+    peers = Peers(tmp_path, World(rank, 2, rank), variables, mode)
+    peers.begin()
+    return peers
+
+
 @pytest.fixture
 def ranks(tmp_path):
-    return [Peers(tmp_path, World(rank, 2, rank), environ()) for rank in range(2)]
+    """Two ranks that have met; none of them watches in a thread."""
+    ranks = [begun(tmp_path, rank, environ()) for rank in range(2)]
+    for peers in ranks:
+        peers._have_begun = True
+    return ranks
 
 
 def change_note(tmp_path, **values) -> None:
@@ -100,20 +110,64 @@ def test_a_process_that_is_gone_without_a_word_is_named(ranks, tmp_path):
     assert "logs/workerlog.1" in str(raised.value)
 
 
-def test_a_second_job_in_the_folder_leaves_the_files_of_the_running_one(tmp_path):
+def test_nothing_is_written_or_read_before_the_ranks_have_met(tmp_path):
+    """A second job in the folder is refused before, and a former start's files are still there."""
+    fail(begun(tmp_path, 1, environ()), ZeroDivisionError("of the former start"))
+    change_note(tmp_path, pid=2**22 + 1)
+    before = contents(tmp_path)
+    now = Peers(tmp_path, World(0, 2, 0), environ())  # the same addresses, the same shell
+    assert told_by(now).startswith("lost another process")
+    fail(Peers(tmp_path, World(1, 2, 1), environ()), CheckpointError("the folder is in use"))
+    Peers(tmp_path, World(1, 2, 1), environ()).leave()
+    assert contents(tmp_path) == before
+
+
+def contents(folder) -> dict[str, str]:
+    return {str(path): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_evaluation_leaves_the_files_of_a_training_beside_it(tmp_path):
+    begun(tmp_path, 1, environ())
+    before = contents(tmp_path)
+    evaluation = begun(tmp_path, 1, environ(start=1), "eval")
+    fail(evaluation, ValueError("boom"))
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert "boom" in (tmp_path / "eval_error_rank_1.txt").read_text()
+    begun(tmp_path, 1, environ(start=1), "eval").leave()
+    assert contents(tmp_path) == before
+
+
+def test_a_second_evaluation_leaves_the_files_of_the_running_one(tmp_path):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
-        Peers(tmp_path, World(1, 2, 1), environ())
-        note = tmp_path / ".ranks" / "1"
+        begun(tmp_path, 1, environ(), "eval")
+        note = tmp_path / ".ranks" / "eval_1"
         note.write_text(json.dumps({**json.loads(note.read_text()), "pid": running.pid}))
         before = note.read_text()
-        second = Peers(tmp_path, World(1, 2, 1), environ(start=1))
-        fail(second, CheckpointError("the folder is in use"))
+        second = begun(tmp_path, 1, environ(start=1), "eval")
+        fail(second, ValueError("boom"))
         second.leave()
         assert note.read_text() == before
-        assert (tmp_path / "error_rank_1.txt").read_text() == ""
+        assert (tmp_path / "eval_error_rank_1.txt").read_text() == ""
         running.communicate(b"\n")
-    Peers(tmp_path, World(1, 2, 1), environ(start=2))  # the running one is gone
+    begun(tmp_path, 1, environ(start=2), "eval")  # the running one is gone
     assert note.read_text() != before
+
+
+@pytest.mark.parametrize("size", [2, 1])
+def test_what_more_ranks_left_is_cleared_by_fewer(tmp_path, size):
+    for rank in range(4):
+        former = Peers(tmp_path, World(rank, 4, rank), environ())
+        former.begin()
+        fail(former, ValueError("old"))
+    begun(tmp_path, 0, environ(), "eval")
+    for rank in range(size):
+        now = Peers(tmp_path, World(rank, size, rank), environ(1))
+        now.begin()
+        with now.failures(ends=True):
+            pass
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"eval_error_rank_0.txt", ".ranks/eval_0"}
 
 
 @pytest.mark.parametrize(
@@ -128,23 +182,10 @@ def test_a_second_job_in_the_folder_leaves_the_files_of_the_running_one(tmp_path
 )
 def test_a_process_of_another_place_or_job_is_no_culprit(ranks, tmp_path, monkeypatch, other):
     monkeypatch.setattr(module, "_LOOK_S", 0.0)
-    ranks[0].met()
     change_note(tmp_path, **{"pid": 2**22 + 1, **other})
     assert told_by(ranks[0]).startswith("lost another process")
     (tmp_path / ".ranks" / "1").write_text("{")  # being written
     assert told_by(ranks[0]).startswith("lost another process")
-
-
-def test_a_former_start_with_the_same_addresses_is_no_culprit(tmp_path, monkeypatch):
-    """As after ``--ips``, whose ports are fixed: rank 1 of this start has not come yet."""
-    monkeypatch.setattr(module, "_LOOK_S", 0.0)
-    former = Peers(tmp_path, World(1, 2, 1), {**environ(), "POD_NAME": "former"})
-    fail(former, ZeroDivisionError("of the former start"))
-    change_note(tmp_path, pid=2**22 + 1)
-    now = Peers(tmp_path, World(0, 2, 0), {**environ(), "POD_NAME": "now"})
-    assert told_by(now).startswith("lost another process")
-    now.met()  # a rank that was started by itself has another parent
-    assert "of the former start" in told_by(now)
 
 
 def test_a_place_is_a_numbering_of_processes_and_not_the_name_of_a_host(monkeypatch):
@@ -172,7 +213,7 @@ def test_a_proper_end_leaves_nothing(ranks, tmp_path):
 
 def test_a_start_clears_what_the_former_one_left(ranks, tmp_path):
     fail(ranks[1], ValueError("old"))
-    again = [Peers(tmp_path, World(rank, 2, rank), environ(1)) for rank in range(2)]
+    again = [begun(tmp_path, rank, environ(1)) for rank in range(2)]
     with again[0].failures(ends=True):
         pass
     with again[1].failures(ends=True):
@@ -182,6 +223,7 @@ def test_a_start_clears_what_the_former_one_left(ranks, tmp_path):
 
 def test_one_process_writes_nothing(tmp_path):
     alone = Peers(tmp_path, World())
+    alone.begin()
     alone.watch()
     fail(alone, ValueError("alone"))
     assert list(tmp_path.iterdir()) == []
@@ -193,7 +235,7 @@ def test_a_process_that_hangs_after_another_failed_is_ended(tmp_path):
         "from passl.distributed.world import World\nmodule._GRACE_S = module._POLL_S = 0.1\n"
         "folder = Path(sys.argv[1])\n"
         "first, other = (module.Peers(folder, World(r, 2, r)) for r in range(2))\n"
-        "first.watch()\n"
+        "first.begin()\nother.begin()\nfirst.watch()\n"
         "try:\n    with other.failures():\n        raise ValueError('boom')\n"
         "except ValueError:\n    time.sleep(30)\n"
     )
@@ -215,7 +257,7 @@ def test_a_failure_that_another_rank_clears_away_ends_nobody(ranks, tmp_path, mo
     watching = threading.Thread(target=ranks[0]._watch)
     watching.start()
     time.sleep(0.2)
-    Peers(tmp_path, World(1, 2, 1), environ())  # it renews its files
+    begun(tmp_path, 1, environ())  # it renews its files
     time.sleep(0.5)
     ranks[0].leave()
     watching.join()

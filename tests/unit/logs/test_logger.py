@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from passl.errors import PasslError
-from passl.logs.logger import close_logging, get_logger, setup_logging
+from passl.logs.logger import close_logging, get_logger, release_log, setup_logging
 
 STAMP = r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] "
 
@@ -53,11 +53,35 @@ def test_a_handler_on_the_root_logger_does_not_double_lines(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("rank", "mode", "name"),
-    [(0, "train", "train.log"), (0, "eval", "eval.log"), (3, "train", "rank_3.log")],
+    [
+        (0, "train", "train.log"),
+        (0, "eval", "eval.log"),
+        (3, "train", "rank_3.log"),
+        (3, "eval", "eval_rank_3.log"),
+    ],
 )
 def test_each_rank_has_its_file(tmp_path, rank, mode, name):
     setup_logging(tmp_path, rank, mode).info("hello")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_held_back_touches_no_file_before_its_release(tmp_path, capsys):
+    logger = setup_logging(tmp_path / "run", 1, held_back=True)
+    logger.info("early")
+    logger.error("seen")
+    assert not (tmp_path / "run").exists()
+    assert "seen" in capsys.readouterr().out
+    release_log()
+    logger.info("late")
+    lines = (tmp_path / "run" / "rank_1.log").read_text().splitlines()
+    assert [line.split("passl ")[1] for line in lines] == [
+        "INFO: early",
+        "ERROR: seen",
+        "INFO: late",
+    ]
+    setup_logging(tmp_path / "other", 1, held_back=True).info("refused")
+    close_logging()
+    assert not (tmp_path / "other").exists()
 
 
 def test_other_ranks_put_only_warnings_and_errors_on_screen_and_say_who_they_are(tmp_path, capsys):
@@ -189,3 +213,12 @@ def test_a_full_disk_costs_lines_and_one_warning_until_there_is_room(tmp_path, c
     path.unlink()
     logger.info("room again")
     assert path.read_text().endswith("room again\n")
+
+
+def test_a_program_without_a_screen_has_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    logger = setup_logging(tmp_path)
+    logger.info("hello", extra={"is_detail": True})
+    logger.warning("world")
+    assert (tmp_path / "train.log").read_text().count("passl") == 2

@@ -274,3 +274,11 @@ def test_a_tag_may_have_a_percent_sign(tmp_path):
     writer.close()
     assert curve(tmp_path, "train/top1 percent") == [(1, 50.0)]
     assert os.listdir(tmp_path / "vdl") == ["vdlrecords.passl.log"]
+
+
+def test_a_line_that_is_nested_without_end_is_no_record(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    deep = "[" * 200_000 + "]" * 200_000
+    lines = [f'{{"kind": "train", "step": 1, "x": {deep}}}', '{"kind": "train", "step": 2}']
+    path.write_text("\n".join(lines) + "\n")
+    assert [record["step"] for record in read_metrics(path)] == [2]

@@ -109,4 +109,7 @@ def test_how_far_a_run_is_follows_from_its_last_record(sweep_of):
     assert fraction_done(record) == pytest.approx(1 / 5)
     metrics.write_text('{"kind": "eval", "step": 12, "epoch": 2}\n{"kind": "tr')
     assert fraction_done(record) == pytest.approx(2 / 5)
+    with open(metrics, "a") as file:
+        file.write('\n{"kind": "train", "step": 13, "epoch": "two"}\n' + "[" * 3000)
+    assert fraction_done(record) == pytest.approx(2 / 5)
     assert fraction_done(dataclasses.replace(record, state="done")) == 1.0
