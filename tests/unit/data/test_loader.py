@@ -371,12 +371,15 @@ def test_flat_memory_over_many_epochs():
     )
     for epoch in range(20):
         list(loader.epoch(epoch))
-    gc.collect()
-    before = resident_bytes()
-    for epoch in range(150):
-        list(loader.epoch(epoch))
-    gc.collect()
-    assert resident_bytes() - before < 4 << 20
+    growths = []
+    for _ in range(3):  # a leak is there each time, what another part of the process does is not
+        gc.collect()
+        before = resident_bytes()
+        for epoch in range(50):
+            list(loader.epoch(epoch))
+        gc.collect()
+        growths.append(resident_bytes() - before)
+    assert min(growths) < 1 << 20, growths
 
 
 def resident_bytes() -> int:

@@ -270,12 +270,11 @@ from passl.data.dataset import Dataset
 from passl.data.loader import Loader
 from passl.data.samplers import DistributedBatchSampler
 class Plain(Dataset):
-    def __len__(self): return 8000
+    def __len__(self): return 800_000
     def load(self, index): return np.zeros((3, 64, 64), np.float32), 0
-sampler = DistributedBatchSampler(num_samples=8000, batch_size=8, seed=0)
-for epoch in range(10**6):
-    for batch in Loader(Plain(), sampler, num_workers=4, prefetch_batches=8).epoch(epoch):
-        print("batch", flush=True)
+sampler = DistributedBatchSampler(num_samples=800_000, batch_size=8, seed=0)
+for batch in Loader(Plain(), sampler, num_workers=4, prefetch_batches=8).epoch(0):
+    print("batch", flush=True)  # stops when the pipe is full, long before the end
 """
 
 
