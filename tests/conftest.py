@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from local_ports import LAUNCHER_PORTS
 
 pytest_plugins = ["small_run"]
 
@@ -22,6 +23,9 @@ os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 # A shell ignores SIGINT for what it starts with &, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# And nohup ignores SIGHUP. With a handler it goes on being of no effect here, but not there.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 from passl import runtime  # noqa: E402  the settings come before Paddle
 
@@ -47,6 +51,7 @@ def user_environment() -> dict[str, str]:
         if not key.startswith(("PADDLE_", "FLAGS_", "PYTEST_")) and key != "CUDA_VISIBLE_DEVICES"
     }
     environment["OMP_NUM_THREADS"] = "1"
+    environment.update(LAUNCHER_PORTS)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(REPO), _USER_ENVIRONMENT.get("PYTHONPATH")])

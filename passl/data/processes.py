@@ -42,7 +42,7 @@ _BOOT = (
     "from passl.data.process_worker import serve; serve(**given)"
 )
 _END_S = 5.0  # to hear how a worker ended; the keeper looks ten times a second
-_STACK_S = 1.0  # to get a stack
+_STACK_S = 5.0  # to get a stack, from a process that may wait for a processor
 _FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 _STATES = {"T": "stopped by a signal (SIGSTOP)", "D": "waiting for a disk or a network disk"}
 

@@ -18,7 +18,7 @@ from passl.distributed import preflight
 def await_rank_0() -> None:
     """Return when rank 0 has opened its store, so that it is waiting for this rank."""
     host, _, port = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         try:
             with socket.create_connection((host, int(port)), timeout=1):
@@ -30,7 +30,7 @@ def await_rank_0() -> None:
 def misbehave(how: str) -> None:
     """What rank 1 does instead of coming."""
     if how == "sleeps":
-        time.sleep(120)
+        time.sleep(500)
     elif how == "dies":
         await_rank_0()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -43,7 +43,7 @@ def test_two_processes_continue_a_model_with_batch_statistics(tmp_path, repo, us
             "-c", str(run.config_file), "-o", *OPTIONS, *more,
         ]
         done = subprocess.run(
-            command, env=environment, cwd=repo, capture_output=True, text=True, timeout=300,
+            command, env=environment, cwd=repo, capture_output=True, text=True, timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

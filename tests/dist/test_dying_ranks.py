@@ -1,9 +1,8 @@
-"""A process of a job dies: the job ends within seconds, and the screen says which one and why."""
+"""A process of a job dies: the others end by themselves, and the screen says which one and why."""
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,6 @@ from small_run import RunFolder
 from started import StartedRun
 
 pytestmark = pytest.mark.slow
-
-#: The launcher looks once a second; the machine of the tests may be busy.
-LIMIT_S = 10.0
 
 
 def start(run: RunFolder, repo: Path, environment: dict[str, str], *overrides: str) -> StartedRun:
@@ -29,15 +25,12 @@ def start(run: RunFolder, repo: Path, environment: dict[str, str], *overrides: s
 
 def end_of(
     run: RunFolder, repo: Path, environment: dict[str, str], rank: int, how: str
-) -> tuple[str, float]:
-    """What the screen showed, and how many seconds after the death the job was over."""
-    mark = run.root / "died"
-    hook = f"{{name: DieAt, step: 4, rank: {rank}, how: {how}, mark: {mark}}}"
+) -> str:
+    """What the screen showed."""
+    hook = f"{{name: DieAt, step: 4, rank: {rank}, how: {how}}}"
     with start(run, repo, environment, f"Hooks=[{hook}]") as started:
-        status = started.end(within_s=120)
-        took = time.time() - mark.stat().st_mtime
-    assert status not in (0, 75)
-    return started.text, took
+        assert started.end() not in (0, 75), started.text
+    return started.text
 
 
 @pytest.mark.parametrize("rank", [1, 0])
@@ -45,8 +38,7 @@ def test_the_traceback_of_the_culprit_is_on_screen_and_in_its_files(
     make_run, repo, user_environment, rank
 ):
     run = make_run("raises")
-    text, took = end_of(run, repo, user_environment, rank, "raise")
-    assert took < LIMIT_S
+    text = end_of(run, repo, user_environment, rank, "raise")
     assert "ValueError: injected failure" in text
     assert "in on_step_end" in text
     log = run.log("train.log" if rank == 0 else "rank_1.log")
@@ -62,8 +54,7 @@ def test_the_traceback_of_the_culprit_is_on_screen_and_in_its_files(
 @pytest.mark.parametrize("how", ["exit", "SIGKILL"])
 def test_a_process_that_vanishes_is_named(make_run, repo, user_environment, how):
     run = make_run("vanishes")
-    text, took = end_of(run, repo, user_environment, 1, how)
-    assert took < LIMIT_S
+    text = end_of(run, repo, user_environment, 1, how)
     assert "process 1 (pid " in text
     assert "ended without a last word" in text
     assert str(run.root / "launch" / "workerlog.1") in text
@@ -72,8 +63,7 @@ def test_a_process_that_vanishes_is_named(make_run, repo, user_environment, how)
 @pytest.mark.parametrize("rank", [1, 0])
 def test_a_crash_in_native_code_leaves_the_place_in_python(make_run, repo, user_environment, rank):
     run = make_run("crashes")
-    text, took = end_of(run, repo, user_environment, rank, "SIGSEGV")
-    assert took < LIMIT_S
+    text = end_of(run, repo, user_environment, rank, "SIGSEGV")
     told = (run.dir / f"error_rank_{rank}.txt").read_text()
     assert "Segmentation fault" in told
     assert "in on_step_end" in told
@@ -88,20 +78,18 @@ def test_the_next_start_continues_and_leaves_nothing_of_the_failure(
     end_of(run, repo, user_environment, 1, "SIGKILL")
     assert (run.dir / ".ranks").exists()
     with start(run, repo, user_environment, "Global.epochs=1") as started:
-        assert started.end(within_s=120) == 0, started.text
+        assert started.end() == 0, started.text
     assert not list(run.dir.glob("error_rank_*"))
     assert not (run.dir / ".ranks").exists()
 
 
 def test_a_process_that_hangs_while_another_fails_ends_as_well(make_run, repo, user_environment):
-    run, marks = make_run("hangs"), []
-    hooks = []
-    for rank, how in ((0, "hang"), (1, "raise")):
-        marks.append(run.root / how)
-        hooks.append(f"{{name: DieAt, step: 4, rank: {rank}, how: {how}, mark: {marks[-1]}}}")
+    run = make_run("hangs")
+    hooks = [
+        f"{{name: DieAt, step: 4, rank: {rank}, how: {how}}}"
+        for rank, how in ((0, "hang"), (1, "raise"))
+    ]
     with start(run, repo, user_environment, f"Hooks=[{', '.join(hooks)}]") as started:
-        assert started.end(within_s=120) not in (0, 75)
-        took = time.time() - max(mark.stat().st_mtime for mark in marks)
-    assert took < LIMIT_S
+        assert started.end() not in (0, 75), started.text
     assert "ending within 5 s, as another process failed: process 1" in started.text
     assert "ValueError: injected failure" in started.text

@@ -8,11 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from small_run import RunFolder, assert_same_arrays
-from started import StartedRun
+from started import StartedRun, lives
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,6 @@ SETTINGS = (
     "Global.imports=[slow_parts]",
     "DataLoader.Eval.sampler.batch_size=32",
 )
-PAUSE = "Hooks=[{name: Pause, seconds: 0.1}]"
 
 
 class Launched:
@@ -58,30 +58,34 @@ class Launched:
         notes = sorted((self.run.root / "attempt").glob("*.step"))
         return [int(note.read_text() or 0) for note in notes]
 
-    def is_training(self) -> bool:
-        return len(self.steps()) == 2 and min(self.steps()) >= 1
+    def held_at(self, step: int, rank: int = -1) -> tuple[str, Path]:
+        """A hook that holds ranks after a step until they are asked to stop, and its mark."""
+        mark = self.run.root / f"held_at_{step}"
+        return f"Hooks=[{{name: Hold, step: {step}, reached: {mark}, rank: {rank}}}]", mark
 
     def pid_of_rank(self, started: StartedRun, rank: int) -> int:
         for pid in children_of(started.process.pid):
-            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if f"PADDLE_TRAINER_ID={rank}".encode() in environ:
-                return pid
+            with suppress(OSError):  # a short-lived child of theirs
+                environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if f"PADDLE_TRAINER_ID={rank}".encode() in environ:
+                    return pid
         raise AssertionError(f"no process of rank {rank}")
 
 
 def children_of(pid: int) -> Iterator[int]:
-    for entry in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    children = ""
+    with suppress(OSError):  # it has ended
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    for entry in children.split():
         yield int(entry)
         yield from children_of(int(entry))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, repo) -> RunFolder:
+def whole(tmp_path_factory, repo, user_environment) -> RunFolder:
     """Two processes that are never stopped."""
     run = RunFolder(tmp_path_factory.mktemp("preemption") / "whole")
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
-    environment = {**keep, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo)}
-    with Launched(run, repo, environment).start() as started:
+    with Launched(run, repo, user_environment).start() as started:
         assert started.end() == 0, started.text
     return run
 
@@ -98,20 +102,19 @@ def test_any_rank_stops_both_at_the_same_step_and_they_continue_exactly(
     make_run, whole, repo, user_environment
 ):
     job = Launched(make_run("stopped"), repo, user_environment)
-    stopped_at = [0]
 
     def assert_stopped(started: StartedRun, step: int) -> None:
         assert job.exits() == [75, 75], started.text
         assert job.steps() == [step, step]  # both ranks, nothing lost
         assert job.run.state()["step"] == step
-        stopped_at.append(step)
 
-    # One rank only, while it trains.
-    with job.start(PAUSE) as started:
-        started.wait_until(job.is_training, "both ranks train")
+    # One rank only, while it trains and the other one waits for it.
+    hold, mark = job.held_at(3, rank=1)
+    with job.start(hold) as started:
+        started.wait_for_file(mark)
         os.kill(job.pid_of_rank(started, 1), signal.SIGTERM)
-        assert started.end(within_s=60) == 75
-        assert_stopped(started, job.run.state()["step"])
+        assert started.end() == 75
+        assert_stopped(started, 3)
     assert "by process 1, which was asked to; the state is saved" in job.run.log()
     # One rank only, in the evaluation after step 6; either may be the one that makes the file.
     evaluation = (
@@ -124,12 +127,12 @@ def test_any_rank_stops_both_at_the_same_step_and_they_continue_exactly(
     assert job.run.state()["evaluation_due"]
     assert job.run.records("eval") == []
     # The launcher, which passes it on three times and reports 15 whatever the ranks return.
-    with job.start(PAUSE) as started:
-        started.wait_until(lambda: job.is_training() and min(job.steps()) > 6, "both ranks train")
+    hold, mark = job.held_at(9)
+    with job.start(hold) as started:
+        started.wait_for_file(mark)
         started.send(signal.SIGTERM)
-        assert started.end(within_s=60) == 15
-        assert_stopped(started, job.run.state()["step"])
-    assert 0 < stopped_at[1] < 6 < stopped_at[3] < 18
+        assert started.end() == 15
+        assert_stopped(started, 9)
     with job.start() as started:
         assert started.end() == 0, started.text
     assert_same_end(job.run, whole)
@@ -139,14 +142,16 @@ def test_any_rank_stops_both_at_the_same_step_and_they_continue_exactly(
 def test_ranks_whose_launcher_is_gone_stop_saved(make_run, repo, user_environment, number):
     """It gives each a session of its own, so nothing else would tell them."""
     job = Launched(make_run("orphans"), repo, user_environment)
-    with job.start(PAUSE) as started:
-        started.wait_until(job.is_training, "both ranks train")
+    hold, mark = job.held_at(3)
+    with job.start(hold) as started:
+        started.wait_for_file(mark)
         ranks = [job.pid_of_rank(started, rank) for rank in range(2)]
         started.send(number)
-        assert started.end(within_s=60) == -number
-        limit = time.monotonic() + 60
-        while any(Path(f"/proc/{pid}").exists() for pid in ranks) and time.monotonic() < limit:
+        assert started.end() == -number
+        limit = time.monotonic() + 300
+        while any(map(lives, ranks)):
+            assert time.monotonic() < limit, started.text
             time.sleep(0.1)
     assert job.exits() == [75, 75]
-    assert job.run.state()["step"] == job.steps()[0] < 18
+    assert job.run.state()["step"] == job.steps()[0] == 3
     assert "by SIGTERM; the state is saved" in job.run.log()

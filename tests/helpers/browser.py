@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,7 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Callable
 
-__all__ = ["MISSING", "Browser", "free_port", "is_up", "wait_for"]
+from local_ports import free_port
+
+__all__ = ["MISSING", "Browser", "is_up", "wait_for"]
 
 _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -88,24 +89,17 @@ class Browser:
         data = json.dumps(body).encode() if body is not None else None
         address = self._address + path
         request = urllib.request.Request(address, data=data, method=method)  # noqa: S310 (http)
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
             return json.load(answer)["value"]
-
-
-def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def is_up(url: str) -> bool:
     """Whether a page of this machine can be read."""
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (http)
+    with urllib.request.urlopen(url, timeout=300) as answer:  # noqa: S310 (http)
         return bool(answer.status == 200)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300.0) -> None:
     """Until ``condition`` is true; a server that is not up yet is not an error.
 
     Raises:

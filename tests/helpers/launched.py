@@ -48,7 +48,7 @@ def launch_script(
         *arguments,
     ]
     done = subprocess.run(
-        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=600, check=False
     )
     paths = sorted((run.root / "launch").glob("workerlog.*"))
     return done.returncode, [done.stdout + done.stderr, *(path.read_text() for path in paths)]

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
+from local_ports import ports_of_another_launcher
 
+#: Only so that what hangs fails in the end: a busy machine takes many seconds for a second.
+_LIMIT_S = 300
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
@@ -120,6 +123,7 @@ class Nodes:
         log_dir.mkdir(parents=True)
         environment = {
             **self.environment,
+            **ports_of_another_launcher(),
             "PYTHON": sys.executable,
             "PASSL_LOG_DIR": str(log_dir),
             **variables,
@@ -135,15 +139,15 @@ class Nodes:
         self.started.append(node)
         return node
 
-    def finish(self, *nodes: Node, within_s: float) -> list[int]:
-        """Exit statuses; fails the test if a node is not done in time."""
-        deadline = time.monotonic() + within_s
+    def finish(self, *nodes: Node) -> list[int]:
+        """Exit statuses; fails the test if a node does not end."""
+        deadline = time.monotonic() + _LIMIT_S
         for node in nodes:
             try:
                 node.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 said = "\n----\n".join(each.said()[-3000:] for each in nodes)
-                pytest.fail(f"not done after {within_s} s:\n{said}")
+                pytest.fail(f"not done after {_LIMIT_S} s:\n{said}")
         return [node.process.returncode for node in nodes]
 
     def stop_all(self) -> None:
@@ -157,22 +161,13 @@ class Nodes:
             node.process.wait()
 
 
-def wait_until(condition: Callable[[], object], what: str, within_s: float) -> None:
-    """Poll ``condition``; fails the test if it does not come true in time."""
-    deadline = time.monotonic() + within_s
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Poll ``condition``; fails the test if it does not come true."""
+    deadline = time.monotonic() + _LIMIT_S
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {within_s} s for {what}")
+            pytest.fail(f"waited {_LIMIT_S} s for {what}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -65,6 +65,33 @@ class Pause(Hook):
 
 
 @HOOKS.register()
+class Hold(Hook):
+    """Hold the run after a step, so that no test has to be quicker than the run.
+
+    It goes on when this process is asked to stop.
+
+    Args:
+        step: after which step.
+        reached: file that is made when a process is held.
+        until: file that lets it go on as well.
+        rank: which process; -1: every one.
+    """
+
+    def __init__(self, *, step: int, reached: str = "", until: str = "", rank: int = -1) -> None:
+        self.step, self.reached, self.until, self.rank = step, reached, until, rank
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.state.step != self.step or self.rank not in (-1, trainer.parts.world.rank):
+            return
+        if self.reached:
+            Path(self.reached).touch()
+        limit = time.monotonic() + 300
+        while trainer.watch.request.reason is None and not os.path.exists(self.until):
+            assert time.monotonic() < limit, f"held after step {self.step} for 300 s"
+            time.sleep(0.01)
+
+
+@HOOKS.register()
 class FastClockSlowDisk(Hook):
     """Make the clock of ``save_unit: minute`` fast, and the disk slow.
 
@@ -130,7 +157,6 @@ class DieAt(Hook):
         step: after which step.
         rank: which process.
         how: ``raise``; ``exit``: without Python's own end; ``SIGKILL``, ``SIGSEGV``; ``hang``.
-        mark: file that is made at that moment.
     """
 
     def __init__(
@@ -139,20 +165,18 @@ class DieAt(Hook):
         step: int,
         rank: int,
         how: Literal["raise", "exit", "SIGKILL", "SIGSEGV", "hang"],
-        mark: str,
     ) -> None:
-        self.step, self.rank, self.how, self.mark = step, rank, how, Path(mark)
+        self.step, self.rank, self.how = step, rank, how
 
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.state.step != self.step or trainer.parts.world.rank != self.rank:
             return
-        self.mark.touch()
         if self.how == "raise":
             raise ValueError("injected failure")
         if self.how == "exit":
             os._exit(3)
         if self.how == "hang":
-            time.sleep(120)
+            time.sleep(3600)
         os.kill(os.getpid(), signal.Signals[self.how])
         time.sleep(60)  # a signal may take a moment
 

@@ -12,7 +12,8 @@ from typing import Callable, Optional
 
 from small_run import RunFolder
 
-_LIMIT_S = 120.0
+#: Only so that what hangs fails in the end: a busy machine takes many seconds for a second.
+_LIMIT_S = 300.0
 
 
 class StartedRun:
@@ -56,15 +57,29 @@ class StartedRun:
             assert time.monotonic() < limit, f"not after {_LIMIT_S} s: {what}:\n{self.text}"
             time.sleep(0.005)
 
+    def wait_for_file(self, path: Path) -> None:
+        self.wait_until(path.exists, f"the file {path}")
+
     def wait_for_line(self, part: str) -> None:
         self.wait_until(lambda: part in self.text, f"the line {part!r}")
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 
-    def end(self, within_s: float = _LIMIT_S) -> int:
+    def end(self) -> int:
         """Wait for the end; its exit status."""
-        return self.process.wait(timeout=within_s)
+        try:
+            return self.process.wait(timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"no end after {_LIMIT_S} s:\n{self.text}") from None
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
 
 
 def ends_of_starts(

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nodes import free_port
+from local_ports import free_port
 
 
 def run_workers(
-    script: Path, size: int, environment: dict[str, str], *arguments: str, timeout_s: float = 240.0
+    script: Path, size: int, environment: dict[str, str], *arguments: str, timeout_s: float = 600.0
 ) -> list[tuple[int, str]]:
     """Run a script as ranks 0 to ``size - 1``; the exit status and output of each."""
     endpoints = [f"127.0.0.1:{free_port()}" for _ in range(size)]

@@ -106,7 +106,7 @@ def test_a_run_killed_with_sigkill_takes_the_same_substitutes(
     path = f"{repo / 'tests' / 'helpers'}:{user_environment['PYTHONPATH']}"
     environment = {**user_environment, "PYTHONPATH": path}
     done = subprocess.run(
-        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=120
+        command, env=environment, cwd=repo, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert killed.state()["step"] < 9 < whole.state()["step"]
@@ -151,7 +151,7 @@ def test_a_stuck_image_ends_the_command_with_a_sentence(make_folder_run, repo, u
     os.mkfifo(fifo)  # reading it waits for a writer that never comes
     command = [sys.executable, str(repo / "tools/train.py"), "-c", str(run.config_file)]
     done = subprocess.run(
-        command, env=user_environment, cwd=repo, capture_output=True, text=True, timeout=120
+        command, env=user_environment, cwd=repo, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 1
     assert "rank 0: data worker 0 (thread passl-data-0) is stuck: more than 1 s" in done.stderr

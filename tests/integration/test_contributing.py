@@ -44,7 +44,7 @@ def test_the_model_the_data_set_and_the_transform_of_the_page_work(
                 env={**user_environment, "PYTHONPATH": str(copy), "PATH": path},
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=900,
             )
             said = done.stdout + done.stderr
             assert done.returncode == 0, f"{block.where}:\n{said[-4000:]}"

@@ -18,7 +18,7 @@ from passl.cli.commands import COMMANDS
 from passl.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[2]
-_QUICK_LIMIT_S, _SLOW_LIMIT_S = 180, 1200
+_QUICK_LIMIT_S, _SLOW_LIMIT_S = 600, 2400
 
 _BLOCKS = [block for block in command_blocks(REPO) if block.not_run is None]
 _PAGES = sorted({block.path for block in _BLOCKS})

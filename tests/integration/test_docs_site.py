@@ -24,7 +24,7 @@ def site(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -87,7 +87,7 @@ def test_a_broken_link_ends_the_build(repo: Path, tmp_path: Path) -> None:
     (tmp_path / "mkdocs.yml").write_text(text + validation)
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
     )
     assert done.returncode != 0
     assert "b.md" in done.stderr

@@ -172,7 +172,7 @@ def test_two_processes_train_beside_the_frozen_block(vit_llama, repo, user_envir
     one = vit_llama("one")
     assert one.train(*command[command.index("-o") + 1 :]) == 0
     done = subprocess.run(
-        command, cwd=repo, env=user_environment, capture_output=True, text=True, timeout=300,
+        command, cwd=repo, env=user_environment, capture_output=True, text=True, timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,7 @@ def test_a_new_config_checks_and_trains(tmp_path, user_environment):
     def passl(*arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "passl", *arguments],
-            cwd=tmp_path, env=user_environment, capture_output=True, text=True, timeout=180,
+            cwd=tmp_path, env=user_environment, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr

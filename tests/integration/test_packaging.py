@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def _run(command: list[str], folder: Path, environment: dict[str, str], status: int = 0) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == status, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout

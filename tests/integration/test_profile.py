@@ -63,7 +63,7 @@ def test_a_profile_says_where_the_time_went_and_changes_no_bit(make_run, monkeyp
     assert sum(rows.values()) == pytest.approx(float(head[1]), rel=0.1)
     assert {"waiting for data", "forward", "loss", "backward", "clip", "optimizer"} <= set(rows)
     assert {"gradients to float32", "finite or not"} <= set(rows)
-    assert rows["backward"] > rows["loss"] > 0
+    assert min(rows["forward"], rows["loss"], rows["backward"], rows["optimizer"]) > 0
     operators = re.findall(r"^(\S+) +([\d.]+) +[\d.]+ +[\d.]+%$", text.read_text(), re.M)
     calls = {name: float(count) for name, count in operators}
     assert calls["layer_norm"] == 5.0  # two blocks of two and the last one, in each step

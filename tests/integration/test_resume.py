@@ -145,10 +145,13 @@ def test_kills_at_random_moments_change_no_bit(make_run, user_environment, repo,
         "PYTHONPATH": f"{repo / 'tests' / 'helpers'}:{user_environment['PYTHONPATH']}",
         "PASSL_ATTEMPT_DIR": str(notes),
     }
-    pause = ("Global.imports=[slow_parts]", "Hooks=[{name: Pause, seconds: 0.05}]")
+    # Held before the end, should the kill come late.
+    hooks = "Hooks=[{name: Pause, seconds: 0.05}, {name: Hold, step: 17}]"
+    pause = ("Global.imports=[slow_parts]", hooks)
     for least, workers in ((3, 1), (9, 3)):
         workers_option = f"DataLoader.Train.loader.num_workers={workers}"
         with start_training(killed, environment, *options, *pause, workers_option) as started:
+            started.wait_for_file(killed.dir / "latest")  # the disk may be slow
             started.wait_until(
                 lambda least=least: step_file.exists() and int(step_file.read_text() or 0) >= least,
                 f"step {least}",

@@ -21,8 +21,8 @@ from passl.checkpoint.lock import RunLock
 from passl.cli import sweep, train
 
 LR = "LRScheduler.learning_rate"
-SLOWED = ("-o", "Global.imports=[slow_parts]", "Hooks=[{name: Pause, seconds: 0.05}]",
-          "Global.epochs=3")
+#: Only so that what hangs fails in the end.
+LIMIT_S = 300
 
 
 @pytest.fixture
@@ -36,6 +36,12 @@ def command(run: RunFolder, *options: str) -> list[str]:
     return [sys.executable, "-c", code, "-c", str(run.config_file), *options]
 
 
+def held(root: Path) -> tuple[str, ...]:
+    """Runs that wait in their second epoch for a stop or the file ``go``, and say so."""
+    hook = f"{{name: Hold, step: 9, reached: {root / 'held'}, until: {root / 'go'}}}"
+    return ("-o", "Global.imports=[slow_parts]", f"Hooks=[{hook}]", "Global.epochs=3")
+
+
 def records(folder: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/run.json")}
 
@@ -45,15 +51,12 @@ def test_a_sweep_stopped_in_the_middle_goes_on_as_if_nothing_had_happened(
     run_folder, make_run, environment
 ):
     folder = run_folder.root / "out" / "sweep_config"
-    options = ["--grid", f"{LR}=0.01,0.03", *SLOWED]
+    options = ["--grid", f"{LR}=0.01,0.03", *held(run_folder.root)]
     with StartedRun(command(run_folder, *options), run_folder.root / "one", environment) as first:
-        metrics = folder / "learning_rate=0.01" / "VisionTransformer" / "metrics.jsonl"
-        first.wait_until(
-            lambda: metrics.exists() and '"eval"' in metrics.read_text(),
-            "the first run has finished an epoch",
-        )
+        first.wait_for_file(run_folder.root / "held")
         first.send(signal.SIGTERM)
         assert first.end() == 75, first.text
+    (run_folder.root / "go").touch()
     states = {name: record["state"] for name, record in records(folder).items()}
     assert states == {"learning_rate=0.01": "stopped", "learning_rate=0.03": "new"}
     assert "the same command goes on from here" in first.text
@@ -120,7 +123,7 @@ def test_mistakes_are_told_at_once_with_status_2_and_without_paddle(run_folder, 
     options = ["-c", str(run_folder.config_file), "--grid", f"{LR}=fast,0.1", "Model.depth=0,2"]
     done = subprocess.run(
         [sys.executable, "-c", code, *options], env=environment, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=LIMIT_S, check=False,
     )
     assert done.returncode == 2
     assert done.stdout == "False\n"
@@ -147,13 +150,14 @@ def test_options_that_contradict_each_other_are_refused(run_folder, capsys, opti
 
 @pytest.mark.slow
 def test_two_sweeps_do_not_work_in_one_folder(run_folder, environment):
-    options = ["--grid", f"{LR}=0.01,0.1", *SLOWED]
+    slowed = held(run_folder.root)
+    options = ["--grid", f"{LR}=0.01,0.1", *slowed]
     with StartedRun(command(run_folder, *options), run_folder.root / "one", environment) as first:
         first.wait_for_line("start learning_rate=0.01")
         folder = run_folder.root / "out" / "sweep_config"
         done = subprocess.run(
-            command(run_folder, "--grid", f"{LR}=0.2,0.3", *SLOWED), env=environment, text=True,
-            capture_output=True, timeout=60, check=False,
+            command(run_folder, "--grid", f"{LR}=0.2,0.3", *slowed), env=environment, text=True,
+            capture_output=True, timeout=LIMIT_S, check=False,
         )
         assert done.returncode == 1
         assert f"another passl-sweep works in {folder}" in done.stderr
@@ -193,14 +197,14 @@ def test_a_slurm_task_trains_its_run(run_folder, environment, tmp_path):
     options = ["-o", "Global.epochs=1", "--grid", f"{LR}=0.01,0.1", "--slurm"]
     done = subprocess.run(
         command(run_folder, *options), env=environment, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=LIMIT_S, check=False,
     )
     assert done.returncode == 0, done.stderr
     folder = run_folder.root / "out" / "sweep_config"
     script = folder / "slurm" / "001.sbatch"
     assert f"sbatch {script}" in done.stdout
     task = {**environment, "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "1"}
-    subprocess.run(["bash", str(script)], env=task, check=True, timeout=60)
+    subprocess.run(["bash", str(script)], env=task, check=True, timeout=LIMIT_S)
     states = {name: record["state"] for name, record in records(folder).items()}
     assert states == {"learning_rate=0.01": "new", "learning_rate=0.1": "done"}
 
@@ -222,5 +226,5 @@ def test_a_terminal_shows_a_live_line(run_folder, environment):
         pass
     finally:
         os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=LIMIT_S) == 0
     assert b"sweep: 1 running [--------------------] 0/1" in seen

@@ -20,7 +20,7 @@ def test_a_few_kills_at_random_moments_lose_nothing(repo, user_environment):
         cwd=repo,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1800,
         check=False,
     )
     table = dict(re.findall(r"^(\S.*?)  +(\d+)$", done.stdout, re.MULTILINE))

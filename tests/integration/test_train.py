@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_run import assert_same_arrays
+from started import start_training
 
 import passl
 from passl.cli import eval as eval_command
@@ -332,17 +329,18 @@ def test_a_killed_run_started_again_ends_as_one_never_killed(make_run, repo, use
     whole, killed = make_run("whole"), make_run("killed")
     options = ("Global.save_unit=step", "Global.save_interval=2", "Global.epochs=4")
     assert whole.train(*options) == 0
-    command = [sys.executable, str(repo / "tools" / "train.py"), "-c", str(killed.config_file),
-               "-o", *options]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=user_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not (killed.dir / "latest").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert killed.state()["step"] < 24
+    environment = {
+        **user_environment,
+        "PYTHONPATH": f"{repo / 'tests' / 'helpers'}:{user_environment['PYTHONPATH']}",
+    }
+    held = killed.root / "held"
+    hold = ("Global.imports=[slow_parts]", f"Hooks=[{{name: Hold, step: 9, reached: {held}}}]")
+    with start_training(killed, environment, *options, *hold) as started:
+        started.wait_for_file(held)
+        started.wait_for_file(killed.dir / "latest")
+        started.send(signal.SIGKILL)
+        assert started.end() == -signal.SIGKILL
+    assert killed.state()["step"] in (2, 4, 6, 8)
     assert killed.train(*options) == 0
     assert_same_arrays(killed.weights(), whole.weights())
     assert_same_arrays(killed.optimizer(), whole.optimizer())

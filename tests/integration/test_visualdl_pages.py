@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import MISSING, Browser, free_port, is_up, wait_for
+from browser import MISSING, Browser, is_up, wait_for
+from local_ports import free_port
 from PIL import Image
 from small_run import RunFolder
 

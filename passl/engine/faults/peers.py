@@ -223,6 +223,12 @@ class Peers:
                 self._error.write(text)
                 self._error.flush()
 
+    def _remove_empty_error(self) -> None:
+        """A victim has no story of its own, and a file without one looks as if it had failed."""
+        with suppress(OSError):
+            if not self._error_path.stat().st_size:
+                self._error_path.unlink()
+
     def _look(self) -> Optional[str]:
         limit = time.monotonic() + _LOOK_S
         while True:
@@ -249,6 +255,7 @@ class Peers:
                 continue
             text = f"this process hung after another one had failed: {story}"
             Attempt.from_environment(self._environ).ended(EXIT_FAILED, text.splitlines()[0])
+            self._remove_empty_error()
             os._exit(EXIT_FAILED)
 
 

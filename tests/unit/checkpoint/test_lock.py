@@ -24,7 +24,7 @@ from passl.checkpoint.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
 print("locked", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -57,7 +57,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, holder):
 
 def test_a_killed_run_keeps_nobody_out(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
-    assert RunLock(tmp_path).acquire() is None  # waits until the kernel is done with it
+    assert RunLock(tmp_path).acquire(patience_s=300) is None  # until the kernel is done with it
     assert (tmp_path / "run.lock").read_text().startswith(f'{{"pid": {os.getpid()}')
 
 

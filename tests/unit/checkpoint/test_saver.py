@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,20 +93,29 @@ def test_the_loop_goes_on_while_a_write_is_stuck(store, saver, told):
 def test_a_disk_that_does_not_answer_is_told_of_while_training_and_at_the_end(
     store, saver, monkeypatch, caplog
 ):
-    monkeypatch.setattr(module, "_LONG_S", 0.05)
+    now = [1000.0]
     monkeypatch.setattr(module, "_LONG_AT_END_S", 0.05)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     saver.submit(1, parts())
-    assert store.has_begun.acquire(timeout=10)
+    store.has_begun.acquire()
     saver.poll()
     assert caplog.text == ""  # not at once
-    time.sleep(0.06)
+    now[0] += module._LONG_S
     saver.poll()
     saver.poll()
     assert caplog.text.count("the checkpoint of step 1 has been written to ") == 1
     assert str(store.folder) in caplog.text
-    threading.Timer(0.2, store.may_write.release).start()
+    now[0] += 1.0
+    released, warning = [], module.get_logger().warning
+
+    def release_after_the_warning(*told):
+        warning(*told)
+        released.append(store.may_write.release())
+
+    monkeypatch.setattr(module.get_logger(), "warning", release_after_the_warning)
     saver.finish()
-    assert caplog.text.count("does not answer; those before it are kept") >= 2
+    assert caplog.text.count("does not answer; those before it are kept") == 2
+    assert len(released) == 1
     assert store.written == [1]
 
 
@@ -249,7 +259,7 @@ def test_a_failing_run_waits_a_little_and_never_raises(store, saver, told):
     saver.submit(2, parts())
     began = time.monotonic()
     saver.abandon(patience_s=0.05)
-    assert 0.04 < time.monotonic() - began < 5.0
+    assert time.monotonic() - began > 0.04
     assert told == []
     store.may_write.release()
     store.may_write.release()

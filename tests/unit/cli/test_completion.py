@@ -167,7 +167,7 @@ complete -p passl-eval
 def test_bash_offers_them(shell_environment, tmp_path):
     done = subprocess.run(
         [_needs("bash"), "--norc", "-c", _ASK_BASH],
-        cwd=tmp_path, env=shell_environment, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=shell_environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
@@ -183,7 +183,7 @@ def test_fish_offers_them(shell_environment, tmp_path):
     )
     done = subprocess.run(
         [_needs("fish"), "--no-config", "-c", script],
-        cwd=tmp_path, env=shell_environment, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=shell_environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stderr == ""
     names = [line.split("\t")[0] for line in done.stdout.splitlines()]
@@ -231,7 +231,7 @@ def _type(argv: list[str], lines: list[str], environment: dict[str, str], folder
 
 
 def _read_until(terminal: int, mark: str) -> str:
-    text, end = "", time.monotonic() + 60
+    text, end = "", time.monotonic() + 300
     while mark not in text and time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             text += os.read(terminal, 4096).decode(errors="replace")

@@ -204,8 +204,10 @@ def test_waiting_time_is_the_callers():
     assert next(slow.epoch(0)).wait_s > 0.15  # four of ten samples sleep
     ready = make(Numbers(20, delay_s=0.02), batch_size=10, num_workers=2, shuffle=False).epoch(0)
     next(ready)
-    time.sleep(0.5)
-    assert next(ready).wait_s < 0.1
+    assert ready._pending[0].finished.wait(300)
+    began = time.perf_counter()
+    batch = next(ready)
+    assert batch.wait_s <= time.perf_counter() - began  # and not the time that the workers took
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -340,7 +342,7 @@ def test_a_process_ends_at_once_with_an_epoch_open(ending):
         "epoch = Loader(Plain(), sampler, num_workers=3).epoch(0)\n"
         f"next(epoch)\n{ending}\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
     assert done.returncode in (0, -15)
     assert done.stderr == b""
 
@@ -369,12 +371,15 @@ def test_flat_memory_over_many_epochs():
     )
     for epoch in range(20):
         list(loader.epoch(epoch))
-    gc.collect()
-    before = resident_bytes()
-    for epoch in range(150):
-        list(loader.epoch(epoch))
-    gc.collect()
-    assert resident_bytes() - before < 4 << 20
+    growths = []
+    for _ in range(3):  # a leak is there each time, what another part of the process does is not
+        gc.collect()
+        before = resident_bytes()
+        for epoch in range(50):
+            list(loader.epoch(epoch))
+        gc.collect()
+        growths.append(resident_bytes() - before)
+    assert min(growths) < 1 << 20, growths
 
 
 def resident_bytes() -> int:

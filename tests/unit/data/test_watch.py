@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -14,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 import pytest
+from shared_memory import FOLDER, files_in_shared_memory, left_in_shared_memory
 
 from passl.data import threads
 from passl.data.dataset import Dataset
@@ -25,6 +24,9 @@ from passl.data.loader import Loader
 from passl.data.memory import available_memory, tight_memory
 from passl.data.samplers import DistributedBatchSampler
 from passl.data.watch import WorkerError, WorkerWatch
+
+#: ``loader.timeout_s`` where a sample is stuck: longer than a busy machine keeps a thread waiting.
+STUCK_S = 1.5
 
 
 class Plain(Dataset):
@@ -77,23 +79,19 @@ def test_a_stuck_sample_ends_the_run_with_where_it_hangs(num_workers, no_grace):
         if index == 13:
             gate.wait()
 
-    loader = make(Plain(wait_at_thirteen), num_workers=num_workers, timeout_s=0.4, rank=0)
-    started = time.monotonic()
+    loader = make(Plain(wait_at_thirteen), num_workers=num_workers, timeout_s=STUCK_S, rank=0)
     with pytest.raises(WorkerError) as error:
         list(loader.epoch(0))
-    assert time.monotonic() - started < 5
     text = str(error.value)
     assert text.startswith("rank 0: data worker ")
-    assert "is stuck: more than 0.4 s (loader.timeout_s) while making sample 13 (/data/13.jpg)" in (
-        text
-    )
+    assert f"is stuck: more than {STUCK_S} s (loader.timeout_s) while making sample 13 " in text
     if num_workers == 1:
         assert "; before it: sample 12 (/data/12.jpg), sample 11 (/data/11.jpg), " in text
     assert "threading.py line" in text  # where the thread waits
     assert "raise loader.timeout_s" in text
     gate.set()
     for thread in data_threads():
-        thread.join(10)
+        thread.join(300)
 
 
 def test_a_stuck_batch_transform_is_noticed_too(no_grace):
@@ -103,15 +101,15 @@ def test_a_stuck_batch_transform_is_noticed_too(no_grace):
         gate.wait()
         return images, labels
 
-    loader = make(Plain(), num_workers=1, timeout_s=0.4, batch_transforms=[mix])
+    loader = make(Plain(), num_workers=1, timeout_s=STUCK_S, batch_transforms=[mix])
     with pytest.raises(WorkerError, match="while making the whole of batch 0; before it"):
         list(loader.epoch(0))
     gate.set()
     for thread in data_threads():
-        thread.join(10)
+        thread.join(300)
 
 
-@pytest.mark.parametrize("timeout_s", [0.0, 0.5])
+@pytest.mark.parametrize("timeout_s", [0.0, 1.2])
 def test_slow_samples_are_not_stuck_ones(timeout_s):
     loader = make(Plain(lambda _: time.sleep(0.04)), num_workers=1, timeout_s=timeout_s)
     assert sum(len(batch.labels) for batch in loader.epoch(0)) == 40  # 1.6 s in all
@@ -119,11 +117,15 @@ def test_slow_samples_are_not_stuck_ones(timeout_s):
 
 def test_only_time_spent_waiting_for_the_sample_counts():
     watch = WorkerWatch(0, 1, 1.0, str)
-    finished = threading.Event()
+    answers = iter([False, False, True])  # finished when it is waited for the third time
+
+    class Finished(threading.Event):
+        def wait(self, timeout: Optional[float] = None) -> bool:
+            return next(answers)
+
     watch.begin(0, 5)
     time.sleep(1.2)  # the caller was busy elsewhere, or the machine slept
-    threading.Timer(0.3, finished.set).start()
-    watch.wait(finished, list)
+    watch.wait(Finished(), list)
 
 
 STUCK = """
@@ -138,16 +140,16 @@ class Plain(Dataset):
         if index == 9: time.sleep(3600)
         return np.zeros((3, 8, 8), np.float32), 0
 sampler = DistributedBatchSampler(num_samples=80, batch_size=8, seed=0)
-list(Loader(Plain(), sampler, num_workers=2, timeout_s=0.5).epoch(0))
+list(Loader(Plain(), sampler, num_workers=2, timeout_s=2.0).epoch(0))
 """
 
 
 def test_a_stuck_thread_does_not_keep_the_process_alive():
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 1
     assert "WorkerError: rank 0: data worker" in done.stderr
-    assert time.monotonic() - started < 20
 
 
 # -- dead ----------------------------------------------------------------------------------------
@@ -261,7 +263,6 @@ def test_a_containers_limit_counts(tmp_path: Path):
 
 # -- killed --------------------------------------------------------------------------------------
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  what is looked at, not used
 BUSY = """
 import sys
 import numpy as np
@@ -269,12 +270,11 @@ from passl.data.dataset import Dataset
 from passl.data.loader import Loader
 from passl.data.samplers import DistributedBatchSampler
 class Plain(Dataset):
-    def __len__(self): return 8000
+    def __len__(self): return 800_000
     def load(self, index): return np.zeros((3, 64, 64), np.float32), 0
-sampler = DistributedBatchSampler(num_samples=8000, batch_size=8, seed=0)
-for epoch in range(10**6):
-    for batch in Loader(Plain(), sampler, num_workers=4, prefetch_batches=8).epoch(epoch):
-        print("batch", flush=True)
+sampler = DistributedBatchSampler(num_samples=800_000, batch_size=8, seed=0)
+for batch in Loader(Plain(), sampler, num_workers=4, prefetch_batches=8).epoch(0):
+    print("batch", flush=True)  # stops when the pipe is full, long before the end
 """
 
 
@@ -285,21 +285,8 @@ def children_of(pid: int) -> list[str]:
     return found
 
 
-def shared_memory_nobody_holds() -> set[str]:
-    """Files that no living process maps or has open; other programs come and go meanwhile."""
-    names = {str(path) for path in SHARED_MEMORY.iterdir()}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            held = (process / "maps").read_text()
-            names -= {name for name in names if name in held}
-        for descriptor in process.glob("fd/*"):
-            with contextlib.suppress(OSError):
-                names.discard(os.readlink(descriptor))
-    return names
-
-
 def test_kill_9_leaves_no_process_and_no_shared_memory_behind():
-    before = shared_memory_nobody_holds()
+    before = files_in_shared_memory()
     process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(20):
@@ -307,8 +294,8 @@ def test_kill_9_leaves_no_process_and_no_shared_memory_behind():
     assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) >= 5  # the threads are there
     assert children_of(process.pid) == []
     maps = Path(f"/proc/{process.pid}/maps").read_text()
-    assert str(SHARED_MEMORY) not in maps
+    assert FOLDER not in maps
     process.send_signal(signal.SIGKILL)
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(300) == -signal.SIGKILL
     process.stdout.close()
-    assert shared_memory_nobody_holds() - before == set()
+    assert left_in_shared_memory(before) == set()

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -237,29 +235,36 @@ def test_a_process_that_hangs_after_another_failed_is_ended(tmp_path):
         "first, other = (module.Peers(folder, World(r, 2, r)) for r in range(2))\n"
         "first.begin()\nother.begin()\nfirst.watch()\n"
         "try:\n    with other.failures():\n        raise ValueError('boom')\n"
-        "except ValueError:\n    time.sleep(30)\n"
+        "except ValueError:\n    time.sleep(3600)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     assert "another process failed: process 1 failed first" in done.stderr
     assert "ValueError: boom" in done.stderr
+    assert (tmp_path / "error_rank_1.txt").exists()
+    assert not (tmp_path / "error_rank_0.txt").exists()  # it has nothing to tell of its own
 
 
 def test_a_failure_that_another_rank_clears_away_ends_nobody(ranks, tmp_path, monkeypatch, caplog):
     """What looked like one was left by a former start; the rank in question came late."""
     ended: list[int] = []
+    waits: list[float] = []
+
+    class Over:
+        """The end of the run as the watching thread waits for it: here things happen meanwhile."""
+
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            if seconds == module._GRACE_S:
+                begun(tmp_path, 1, environ())  # it renews its files
+            return len(waits) == 4
+
     monkeypatch.setattr(module.os, "_exit", ended.append)
-    monkeypatch.setattr(module, "_GRACE_S", 0.4)
-    monkeypatch.setattr(module, "_POLL_S", 0.05)
     fail(ranks[1], ZeroDivisionError("of a former start"))
-    watching = threading.Thread(target=ranks[0]._watch)
-    watching.start()
-    time.sleep(0.2)
-    begun(tmp_path, 1, environ())  # it renews its files
-    time.sleep(0.5)
-    ranks[0].leave()
-    watching.join()
+    monkeypatch.setattr(ranks[0], "_over", Over())
+    ranks[0]._watch()
+    assert waits == [module._POLL_S, module._POLL_S, module._GRACE_S, module._POLL_S]
     assert ended == []
     assert "no process has failed after all" in caplog.text

@@ -376,7 +376,7 @@ def test_a_full_disk_costs_one_warning_and_no_second_of_waiting(tmp_path, module
     program = ON_A_FULL_DISK.format(module=module, name=name, fill=FILL)
     ran = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True, text=True, timeout=100, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     warnings = [line for line in ran.stdout.splitlines() if "WARNING" in line]
     assert len(warnings) == 1

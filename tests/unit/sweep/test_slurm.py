@@ -98,7 +98,7 @@ def test_slurms_signals_reach_the_run_as_a_stop(records, tmp_path, name, asks):
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *a: sys.exit(75))\n"
-        f"os.kill(os.getppid(), signal.{name})\ntime.sleep(30)\n"
+        f"os.kill(os.getppid(), signal.{name})\ntime.sleep(3600)\n"
     )
     script = array(records, tmp_path, command=(sys.executable, "-S", "-c", code))
     done = _run(script, tmp_path, SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_JOB_ID="78")
@@ -122,7 +122,7 @@ def _run(script: Path, tmp_path: Path, **variables: str) -> subprocess.Completed
     _tool(tmp_path, "scontrol", 'echo "scontrol $*"')
     environment = {**os.environ, **variables, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     return subprocess.run(
-        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60,
+        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=300,
         check=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -22,19 +23,27 @@ exec %s "$@"
 @pytest.fixture
 def shell(repo: Path, tmp_path: Path, user_environment: dict[str, str]):
     """Starts a script of tools/ with a launcher that does what the test says."""
+    started: list[subprocess.Popen] = []
 
     def start(script: str, *options: str, launcher: str = 'echo "$@"; exit 0', **variables: str):
         python = tmp_path / "python"
         python.write_text(_PYTHON % (launcher, sys.executable))
         python.chmod(0o755)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["bash", str(repo / "tools" / script), *options],
             cwd=repo, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**user_environment, "PYTHON": str(python),
                  "PASSL_LOG_DIR": str(tmp_path / "log"), **variables},
+            start_new_session=True,
         )  # fmt: skip
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:  # the test failed; what it started goes as well
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def outcome(process: subprocess.Popen) -> tuple[int, str, str]:

@@ -50,7 +50,7 @@ def test_a_restart_waits_for_what_is_left_of_a_killed_command(tmp_path: Path) ->
     child.start()
     killed.release()  # as a killed command, which does not remove the file
     with alone_in(tmp_path, patience_s=60.0):
-        child.join(10)
+        child.join(300)
     assert child.exitcode == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -78,7 +78,7 @@ def test_nobody_enters_by_a_lock_whose_file_was_removed(tmp_path: Path) -> None:
     thread.start()  # opens the file and waits
     time.sleep(0.1)
     holder.release(remove=True)
-    thread.join(10)
+    thread.join(300)
     assert entered == [True]
     assert not late.acquire(patience_s=0.0)
     waiting.release(remove=True)
