@@ -14,6 +14,9 @@ from passl.layers.linear import Linear
 
 __all__ = ["SwiGLU", "gated_width", "swiglu"]
 
+#: Below, silu is 0 in float32; Paddle's gradient of it is infinite from -87 on, and then NaN.
+_LEAST = -80.0
+
 
 class SwiGLU(nn.Layer):
     """``x [b, n, c] -> [b, n, c]``.
@@ -35,6 +38,8 @@ class SwiGLU(nn.Layer):
 
 def swiglu(gate: paddle.Tensor, value: paddle.Tensor) -> paddle.Tensor:
     """``silu(gate) * value``, element by element."""
+    if paddle.is_grad_enabled() and not gate.stop_gradient:
+        gate = gate.clip(min=_LEAST)
     return F.silu(gate) * value
 
 

@@ -17,7 +17,7 @@ from passl.layers.soft_mask import (
     soft_mask,
     soft_masked_attention,
 )
-from passl.layers.swiglu import gated_width
+from passl.layers.swiglu import gated_width, swiglu
 
 
 @pytest.fixture
@@ -224,3 +224,16 @@ def _llama(x: np.ndarray, arrays: dict[str, np.ndarray], sizes: LlamaSizes) -> n
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ModelArgumentError, match="24 channels cannot have 5 heads over 5"):
         LlamaSizes(24, 5, 5, 40, 1e-5)
+
+
+def test_a_gate_that_is_shut_has_a_gradient_of_zero():
+    """Paddle's own is infinite at -88 and NaN at -100."""
+    gate = paddle.to_tensor([-1000.0, -100.0, -88.0, -20.0, 0.0, 3.0], stop_gradient=False)
+    value = paddle.full([6], 2.0)
+    result = swiglu(gate, value)
+    result.sum().backward()
+    x = gate.numpy().astype("float64")
+    share = 1 / (1 + np.exp(-np.maximum(x, -80)))
+    np.testing.assert_allclose(result.numpy(), 2 * x * share, rtol=1e-6, atol=1e-30)
+    expected = 2 * share * (1 + x * (1 - share))
+    np.testing.assert_allclose(gate.grad.numpy(), expected, rtol=1e-6, atol=1e-30)
