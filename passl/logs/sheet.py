@@ -85,7 +85,8 @@ def _font() -> Any:
 
 
 def _drawable(text: str, font: Any) -> str:
-    """The font of a fixed size has Latin letters only."""
+    """A line that can be drawn: no line ends; the font of a fixed size has Latin letters only."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     if isinstance(font, ImageFont.ImageFont):
         return text.encode("latin-1", "replace").decode("latin-1")
     return text
