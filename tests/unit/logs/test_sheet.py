@@ -49,7 +49,7 @@ def test_captions_are_drawn_in_their_colour_and_never_over_the_next_picture():
     np.testing.assert_array_equal(first[:, GAP + CELL + GAP :], drawn[:, GAP + CELL + GAP :])
 
 
-@pytest.mark.parametrize("name", ["größe", "犬", ""])
+@pytest.mark.parametrize("name", ["größe", "犬", "", "two\nlines", "no utf\udcff"])
 def test_names_of_any_script_are_no_error(name, monkeypatch):
     draw_pictures([plain((1, 2, 3))], [[Caption(name)]])
     from PIL import ImageFont
