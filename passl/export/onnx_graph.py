@@ -99,12 +99,17 @@ def _mend_epsilons(model: Any, epsilons: AbstractSet[float]) -> None:
 def _drop_unused(model: Any) -> None:
     """Leave out operators that nothing reads, and constants; ONNX Runtime warns of each."""
     graph = model.graph
-    needed = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):  # what is read stands before what reads it
-        if needed.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            needed.update(_read_by(node))
+    nodes = list(graph.node)
+    made_by = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needed: set[str] = set()
+    wanted = [output.name for output in graph.output]
+    while wanted:
+        name = wanted.pop()
+        if name not in needed:
+            needed.add(name)
+            wanted += _read_by(nodes[made_by[name]]) if name in made_by else ()
+    for node in [node for node in nodes if needed.isdisjoint(node.output)]:
+        graph.node.remove(node)
     for unused in [item for item in graph.initializer if item.name not in needed]:
         graph.initializer.remove(unused)
 

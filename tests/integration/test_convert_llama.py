@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import paddle
 import pytest
 
 from passl.checkpoint.files import read_arrays
-from passl.checkpoint.llama import extract_llama_block, open_llama
+from passl.checkpoint.llama import LlamaWeights, extract_llama_block, open_llama
 from passl.checkpoint.pretrained import load_pretrained
 from passl.checkpoint.sources import write_safetensors
 from passl.cli.convert import main
@@ -63,6 +64,26 @@ def test_several_blocks_in_another_type(tmp_path, capsys):
     exact = dict(open_llama(str(LLAMA), 2, 2).tensors())
     for name, array in open_llama(str(dst)).tensors():
         np.testing.assert_allclose(array, exact[name.replace("s.0", "s.1")], rtol=2**-8)
+
+
+@pytest.mark.parametrize("selects", [False, True])
+def test_numbers_too_small_for_the_type_are_counted(selects, tmp_path, capsys, monkeypatch):
+    read = LlamaWeights.tensors
+
+    def smaller(self: LlamaWeights, **settings: bool) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in read(self, **settings):
+            if name.endswith("0.ffn_norm.weight"):
+                array = array.astype(np.float32)  # as others store it
+                array[[0, -1]] = 2e-8, 1e-8
+            yield name, array
+
+    monkeypatch.setattr(LlamaWeights, "tensors", smaller)
+    dst = tmp_path / "dst.pdparams"
+    mode = ("--weight-selection",) if selects else ("--extract-llama-layer", 0)
+    model = ("--model", "iLLaMA", "-o", *SMALL) if selects else ()
+    status, text, err = run(capsys, *mode, LLAMA, dst, "--dtype", "float16", *model)
+    assert status == 0, err
+    assert "note: 2 numbers too small for float16 became 0, the largest 2e-08 in" in text
 
 
 def test_the_start_of_an_illama_is_selected(tmp_path, capsys):
