@@ -236,8 +236,9 @@ def check_continuable(
     ]
     patterns = config.Global.allow_config_change
     refused = [change for change in refused if not is_allowed(change.key, patterns)]
-    if before["steps_per_epoch"] != now["steps_per_epoch"]:
-        refused.append(Change("steps per epoch", before["steps_per_epoch"], now["steps_per_epoch"]))
+    if before.get("steps_per_epoch") != now["steps_per_epoch"]:
+        lengths = before.get("steps_per_epoch"), now["steps_per_epoch"]
+        refused.append(Change("steps per epoch", *lengths))
     if not refused:
         return
     keys = [change.key for change in refused if "." in change.key]
@@ -266,7 +267,7 @@ _MAX_CHANGES = 40
 
 def _batch_hint(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What keeps the batch when only the number of processes changed."""
-    was, size = before.get("num_processes"), before["global_batch_size"]
+    was, size = before.get("num_processes"), before.get("global_batch_size")
     if was in (None, now["num_processes"]) or size == now["global_batch_size"]:
         return ""
     return (

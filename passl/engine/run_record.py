@@ -42,14 +42,24 @@ def read_state(folder: Path) -> dict[str, Any]:
     path = folder / "state.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not {"state", "config", "plan"} <= set(record):
+        if not _is_record(record):
             raise ValueError("it is not the record of a training run")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); to start a new run from these weights without the "
             f"training state, use -o Global.output_dir=PATH Global.pretrained_model={folder}"
         ) from error
     return dict(record)
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it has the parts that every version has written."""
+    parts = ("state", "config", "plan")
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(name), dict) for name in parts)
+        and isinstance(record["config"].get("Model"), dict)
+    )
 
 
 def record_beside(weights: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from passl.errors import CheckpointError
 
 __all__ = ["Best", "TrainState"]
 
+_MOST = 2**53  # steps and samples, which are also counted in float64
+
 
 @dataclass
 class Best:
@@ -88,7 +90,8 @@ class TrainState:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            CheckpointError: a field is missing or unknown (written by another version).
+            CheckpointError: a field is missing or unknown (written by another version), or holds
+                what no training leaves there.
         """
         known = {item.name for item in fields(cls)}
         if set(data) != known:
@@ -100,6 +103,36 @@ class TrainState:
                 "-o Global.output_dir=PATH Global.pretrained_model=<the checkpoint folder>"
             )
         values = dict(data)
+        empty = cls()
+        wrong = [name for name in sorted(known) if not _fits(values[name], getattr(empty, name))]
+        if wrong:
+            raise CheckpointError(
+                f"{source}: the training state is damaged: {wrong[0]} is "
+                f"{str(values[wrong[0]])[:40]!r}; was it edited? Continue from another checkpoint"
+            )
         for name in ("best", "best_ema"):
             values[name] = Best(**values[name]) if values[name] else None
         return cls(**values)
+
+
+def _fits(value: Any, empty: Any) -> bool:
+    """Whether ``value`` is of the kind that a field has whose first value is ``empty``."""
+    if empty is None:  # a Best
+        return value is None or (
+            isinstance(value, Mapping)
+            and set(value) == {item.name for item in fields(Best)}
+            and _is_number(value["metric"])
+            and _fits(value["step"], 0)
+            and _fits(value["epoch"], 0)
+        )
+    if isinstance(empty, dict):
+        return isinstance(value, Mapping)
+    if isinstance(empty, bool):
+        return isinstance(value, bool)
+    if isinstance(empty, float):
+        return _is_number(value)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
