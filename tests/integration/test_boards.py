@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from shlex import quote
 
 import numpy as np
 from docs_blocks import read_blocks
@@ -47,7 +48,8 @@ def test_visualdl_gets_the_curves_pictures_settings_and_graph_of_a_run(run_folde
     graph = json.loads((run_folder.dir / "vdl/vdlgraph.passl.log").read_text())
     assert any(node["type"] == "head: Linear" for node in graph["nodes"])
     out = capsys.readouterr().out
-    assert out.count(f"visualdl --logdir {run_folder.dir}/vdl") == 2  # at the start and at the end
+    command = f"visualdl --logdir {quote(f'{run_folder.dir}/vdl')}"
+    assert out.count(command) == 2  # at the start and at the end
 
 
 def test_the_gradients_shown_are_those_of_the_step(run_folder):
