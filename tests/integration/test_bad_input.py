@@ -319,6 +319,8 @@ def test_a_folder_that_may_not_be_written(fails, tmp_path):
     closed.mkdir(mode=0o555)
     as_root = os.geteuid() == 0
     if as_root:  # root may write anywhere, so become nobody for a moment
+        (tmp_path / "file").touch()
+        fails(f"Global.output_dir={tmp_path}/file", status=2)  # imports what nobody may not read
         for path in (*tmp_path.rglob("config.yaml"), tmp_path / "run"):
             path.chmod(0o755)  # whatever the umask
         for folder in (tmp_path, *list(tmp_path.parents)[:3]):
