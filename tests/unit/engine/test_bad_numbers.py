@@ -164,6 +164,16 @@ def test_a_start_after_the_end_fails_at_the_same_step(run_folder):
         assert run_folder.state()["bad_steps_in_row"] == 2
 
 
+def test_where_the_step_itself_knows_the_limit_does_not_wait_for_a_log_line(run_folder):
+    samples = [sample_of_step(step) for step in (2, 3)]
+    run = built(
+        run_folder, *spoiled_data(*samples), "Global.max_bad_steps=2", "Global.print_batch_step=100"
+    )
+    with pytest.raises(PasslError, match="in a row"):
+        run.fit()
+    assert run.trainer.state.step == 3
+
+
 def test_without_a_limit_bad_steps_are_skipped_for_ever(run_folder):
     samples = [sample_of_step(step) for step in range(1, 7)]
     options = (*spoiled_data(*samples), "Global.max_bad_steps=null", "Global.epochs=2")

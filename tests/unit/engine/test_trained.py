@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from passl.checkpoint.files import write_arrays
 from passl.config import load_config
 from passl.engine.trained import build_trained, config_of_run, newest_weights
+from passl.engine.weights import weights_to_evaluate
 from passl.errors import CheckpointError
 from passl.models import create_model
 
@@ -60,3 +62,21 @@ def test_a_config_is_found_from_the_run_and_from_what_is_in_it(tmp_path):
     assert newest_weights(run) == str(run / "latest")
     (run / "best").symlink_to(inside)
     assert newest_weights(run) == str(run / "best")
+
+
+def test_what_is_typed_is_evaluated_else_the_best_of_the_run_else_its_newest(tmp_path: Path):
+    def chosen(pretrained=None, checkpoint="auto", origin="x.yaml:3") -> str:
+        section = SimpleNamespace(pretrained_model=pretrained, checkpoint=checkpoint)
+        return weights_to_evaluate(SimpleNamespace(Global=section, origin=lambda _: origin), run)
+
+    run = tmp_path / "run"
+    with pytest.raises(CheckpointError, match="holds no checkpoint yet"):
+        chosen()
+    assert chosen("began with") == "began with"
+    (run / "latest").mkdir(parents=True)
+    assert chosen("began with") == str(run / "latest")
+    (run / "best").mkdir()
+    assert chosen("began with") == str(run / "best")
+    assert chosen("began with", checkpoint="step_7") == "step_7"
+    typed = "-o Global.pretrained_model=mine"
+    assert chosen("mine", checkpoint="step_7", origin=typed) == "mine"
