@@ -36,7 +36,9 @@ def limit_of(max_bad_samples: Optional[float], num_samples: int) -> int:
     """
     if max_bad_samples is None:
         return max(_AT_LEAST, int(_FRACTION * num_samples))
-    return int(max_bad_samples * num_samples if max_bad_samples < 1 else max_bad_samples)
+    if max_bad_samples < 1:
+        return int(round(max_bad_samples * num_samples, 6))  # 0.29 of 100 is 28.999999999999996
+    return int(max_bad_samples)
 
 
 class BadSampleLog:

@@ -253,7 +253,7 @@ def test_error_stays_the_default(broken_tree, num_workers):
 @pytest.mark.parametrize(
     ("given", "num_samples", "limit"),
     [(None, 50, 10), (None, 1_281_167, 1281), (0.01, 500, 5), (3.0, 500, 3), (0.0, 500, 0),
-     (1.0, 500, 1)],
+     (1.0, 500, 1), (0.29, 100, 29)],
 )  # fmt: skip
 def test_the_limit_is_a_count_or_a_fraction(given, num_samples, limit):
     assert limit_of(given, num_samples) == limit
