@@ -13,6 +13,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl.data.images import opencv
+from passl.data.names import printable
 from passl.errors import ConfigError, DataError
 from passl.layers.errors import InputShapeError
 from passl.visualize.attention import attention_of
@@ -226,7 +227,9 @@ def draw_attention(
 
 def class_label(number: int, names: Optional[Sequence[str]]) -> str:
     """``7 cat``, or ``class 7`` where there are no names."""
-    return f"{number} {names[number]}" if names and number < len(names) else f"class {number}"
+    if names and number < len(names):
+        return f"{number} {printable(names[number])}"
+    return f"class {number}"
 
 
 class _Rows:
