@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 import numpy as np
 
 from passl.data.images import decode
+from passl.data.names import printable
 from passl.data.transforms.normalize import NormalizeImage
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def parts_of_target(target: np.ndarray, names: Optional[Sequence[str]] = None) -
     """
 
     def name(number: int) -> str:
-        return f"{number} {names[number]}" if names and number < len(names) else f"class {number}"
+        if names and number < len(names):
+            return f"{number} {printable(names[number])}"
+        return f"class {number}"
 
     if target.ndim == 0:
         return [Part(name(int(target)), 1.0)]

@@ -26,7 +26,8 @@ class LogFile(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(path, encoding="utf-8")
+        # Names of files may have bytes that are no UTF-8, of which Python makes what UTF-8 lacks.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._is_written = True
         self._has_warned = False
 

@@ -165,7 +165,12 @@ class ConsoleHandler(logging.StreamHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A reader that left, such as ``| head`` or a closed terminal, costs the screen only."""
-        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
+        error = sys.exc_info()[1]
+        if isinstance(error, UnicodeEncodeError):  # letters that the screen lacks
+            text = self.format(record) + self.terminator
+            self.stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+            return
+        if not isinstance(error, (OSError, ValueError)):
             super().handleError(record)
             return
         get_logger().removeHandler(self)

@@ -13,6 +13,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl.data.images import opencv
+from passl.data.names import printable
 from passl.errors import ConfigError, DataError
 from passl.layers.errors import InputShapeError
 from passl.logs.fonts import can_draw, tell_of_lacking
@@ -229,10 +230,11 @@ def class_label(number: int, names: Optional[Sequence[str]]) -> str:
     """``7 cat``, or ``class 7`` where there are no names, or no font that has the letters."""
     if not names or number >= len(names):
         return f"class {number}"
-    if not can_draw(names[number]):
-        tell_of_lacking(names[number], "a picture")
+    name = printable(names[number])
+    if not can_draw(name):
+        tell_of_lacking(name, "a picture")
         return f"class {number}"
-    return f"{number} {names[number]}"
+    return f"{number} {name}"
 
 
 class _Rows:

@@ -17,6 +17,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl.data.loader import Loader
+from passl.data.names import printable
 from passl.distributed.world import World
 from passl.engine.evaluator import EvalStep, Evaluator
 from passl.errors import ConfigError
@@ -184,7 +185,9 @@ class _Recorder:
 def _write_csv(path: Path, head: Sequence[str], body: Iterable[Sequence[Any]]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with open(
+            path, "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(head)
             writer.writerows(body)
@@ -194,4 +197,4 @@ def _write_csv(path: Path, head: Sequence[str], body: Iterable[Sequence[Any]]) -
 
 
 def _name(number: int, names: Optional[Sequence[str]]) -> str:
-    return names[number] if names and number < len(names) else ""
+    return printable(names[number]) if names and number < len(names) else ""

@@ -71,7 +71,9 @@ class Attempt:
     def _write(self, name: str, text: str) -> None:
         if self._folder is not None:
             with suppress(OSError):
-                (self._folder / name.format(self._rank)).write_text(text, encoding="utf-8")
+                (self._folder / name.format(self._rank)).write_text(
+                    text, encoding="utf-8", errors="backslashreplace"
+                )
 
 
 @contextmanager

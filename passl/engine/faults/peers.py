@@ -126,7 +126,9 @@ class Peers:
         with suppress(OSError):  # the run's own files will complain in a better place
             self._note_path.parent.mkdir(exist_ok=True)
             # Emptied before the note: a note of this job vouches for the error beside it.
-            self._error = open(self._error_path, "w", encoding="utf-8")  # noqa: SIM115
+            self._error = open(  # noqa: SIM115
+                self._error_path, "w", encoding="utf-8", errors="backslashreplace"
+            )
             beside = self._note_path.with_suffix(".new")
             beside.write_text(json.dumps(vars(self._note)), encoding="utf-8")
             os.replace(beside, self._note_path)

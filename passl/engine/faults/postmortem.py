@@ -230,8 +230,11 @@ def _write(folder: Path, rank: int, report: Mapping[str, Any]) -> str:
     text = json.dumps(_plain(report), ensure_ascii=False, indent=2, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-        (folder / f"{name}.txt").write_text(_readable(report), encoding="utf-8")
+        # Names of files may have bytes that are no UTF-8; escaped they are JSON as well.
+        for ending, content in (("json", text + "\n"), ("txt", _readable(report))):
+            (folder / f"{name}.{ending}").write_text(
+                content, encoding="utf-8", errors="backslashreplace"
+            )
     except OSError as error:
         return f"not written ({error.strerror})"
     return str(folder / f"{name}.txt")

@@ -12,6 +12,7 @@ from small_run import assert_same_arrays, built
 from spoiled import Overflow, sample_of_step, spoiled_data
 
 from passl.data.rng import epoch_order
+from passl.engine.faults import postmortem
 from passl.engine.faults.skipped import SkippedSteps
 from passl.engine.hooks.base import Hook
 from passl.engine.state import TrainState
@@ -250,6 +251,14 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_reason(run_folder):
     (run_folder.dir / "nan_step_00000001").write_text("in the way")
     with pytest.raises(PasslError, match=r"the loss was nan.*the report is not written"):
         run.fit()
+
+
+def test_a_report_of_samples_whose_names_are_no_utf_8_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(postmortem, "_readable", lambda report: report["samples"][0])
+    where = postmortem._write(tmp_path, 1, {"samples": ["no utf\udcff.jpg"]})
+    assert where.endswith("rank_1.txt")
+    report = json.loads((tmp_path / "rank_1.json").read_text(encoding="utf-8"))
+    assert report == {"samples": ["no utf\udcff.jpg"]}
 
 
 # -- the count -------------------------------------------------------------------------------------

@@ -32,6 +32,14 @@ def test_the_prefix_is_that_of_passl_on_screen_and_in_the_file(tmp_path, capsys)
     assert (tmp_path / "run" / "train.log").read_text() == screen.out
 
 
+def test_a_name_that_is_no_utf_8_is_in_the_file_and_no_defect_of_the_log(tmp_path, capsys):
+    setup_logging(tmp_path).info("sample 3 (no utf\udcff.jpg) cannot be used")
+    assert (tmp_path / "train.log").read_text().endswith("(no utf\\udcff.jpg) cannot be used\n")
+    screen = capsys.readouterr()
+    assert screen.out.endswith("(no utf\\udcff.jpg) cannot be used\n")
+    assert "Logging error" not in screen.err
+
+
 def test_setting_up_twice_prints_once_and_continues_the_file(tmp_path, capsys):
     setup_logging(tmp_path).info("one")
     setup_logging(tmp_path).info("two")

@@ -94,6 +94,19 @@ def test_few_classes_are_a_matrix_and_many_a_list(confusion, classes, tmp_path):
     assert (image.shape[1] == 1200) == (classes == 60)
 
 
+def test_names_that_cannot_be_drawn_are_escaped_and_paths_keep_their_bytes(
+    confusion, tmp_path, monkeypatch
+):
+    names = ["cat", "two\nlines, no utf\udcff", "owl"]
+    draw_confusion(confusion, names, tmp_path / "c.png", title="x")
+    draw_mistakes(confusion, _Rows(), names, tmp_path / "m.png", title="x")
+    rows = save_confusions(confusion, names, tmp_path / "c.csv").read_bytes().splitlines()
+    assert b"two\\nlines, no utf\\xff" in rows[3]
+    monkeypatch.setattr(_Rows, "path_of", lambda _, index: f"no utf\udcff {index}")
+    mistakes = save_mistakes(confusion, None, _Rows(), tmp_path / "m.csv").read_bytes()
+    assert b",no utf\xff 4," in mistakes
+
+
 def test_mistakes_are_drawn_and_their_absence_is_said(confusion, tmp_path):
     drawn = draw_mistakes(confusion, _Rows(), ["cat", "dog", "owl"], tmp_path / "m.png", title="x")
     assert cv2.imread(str(drawn)).std() > 10

@@ -47,6 +47,7 @@ def test_floats_that_were_never_normalised_are_stretched():
     [
         (np.int64(3), None, [("class 3", 1.0)]),
         (np.int64(1), ["cat", "dog"], [("1 dog", 1.0)]),
+        (np.int64(1), ["cat", "two\nlines, no utf\udcff"], [("1 two\\nlines, no utf\\xff", 1.0)]),
         (np.array([0.02, 0.32, 0.66]), None, [("class 2", 0.66), ("class 1", 0.32)]),
         (np.array([0.0, 1.0, 0.0, 1.0]), None, [("class 1", 1.0), ("class 3", 1.0)]),
         (np.array([0.86, 0.14]), None, [("class 0", 0.86), ("class 1", 0.14)]),
