@@ -190,8 +190,8 @@ def test_a_hiccup_of_the_disk_is_survived_with_files_written_anew(store, saver, 
 
 def test_only_the_end_insists_on_its_checkpoint(store, saver, told):
     store.errors = [OSError(errno.ENOSPC, "No space left on device")]
-    store.may_write.release()
     saver.submit(9, parts())
+    store.may_write.release()  # it fails after the last look of the loop
     with pytest.raises(CheckpointError, match="No space left on device"):
         saver.finish()
     assert told == []  # the error says it; "training goes on" would be wrong
@@ -230,8 +230,8 @@ def test_a_link_to_nowhere_is_beaten_by_any_number(saver):
 
 
 def test_a_defect_of_the_program_is_not_taken_for_a_failing_disk(store, saver):
-    store.may_write.release()
     saver.submit(1, {"model.pdparams": {"w": np.array(["text"])}})
+    store.may_write.release()
     with pytest.raises(TypeError, match="cannot be stored"):
         saver.finish()
 

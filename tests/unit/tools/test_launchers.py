@@ -102,13 +102,14 @@ def test_a_failure_keeps_its_status_and_says_where_the_reason_is(shell):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_launcher_as_sigterm_and_ends_with_75(shell, tmp_path, number):
     ready, got = tmp_path / "ready", tmp_path / "got"
-    launcher = f"trap 'touch {got}; exit 15' TERM; touch {ready}; while :; do sleep 0.05; done"
+    launcher = """trap 'touch "$GOT"; exit 15' TERM; touch "$READY"; while :; do sleep 0.05; done"""
     # Where the script is slow to set its traps, the launcher is not ahead of them.
     slow = tmp_path / "slow.sh"
     slow.write_text("trap 'if [[ $BASH_COMMAND == trap* ]]; then sleep 0.2; fi' DEBUG\n")
     process = shell(
-        "launch_multinode.sh", "-c", "x.yaml", launcher=launcher, BASH_ENV=str(slow)
-    )
+        "launch_multinode.sh", "-c", "x.yaml", launcher=launcher, BASH_ENV=str(slow),
+        READY=str(ready), GOT=str(got),
+    )  # fmt: skip
     end = time.monotonic() + 600
     while not ready.exists():
         assert process.poll() is None
