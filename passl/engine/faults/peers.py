@@ -124,14 +124,23 @@ class Peers:
         if not self.world.is_distributed or self._is_of_another_job():
             return
         with suppress(OSError):  # the run's own files will complain in a better place
-            self._note_path.parent.mkdir(exist_ok=True)
             # Emptied before the note: a note of this job vouches for the error beside it.
             self._error = open(  # noqa: SIM115
                 self._error_path, "w", encoding="utf-8", errors="backslashreplace"
             )
-            beside = self._note_path.with_suffix(".new")
-            beside.write_text(json.dumps(vars(self._note)), encoding="utf-8")
-            os.replace(beside, self._note_path)
+            self._write_note()
+
+    def _write_note(self) -> None:
+        beside = self._note_path.with_suffix(".new")
+        for is_last in (False, False, True):
+            self._note_path.parent.mkdir(exist_ok=True)
+            try:
+                beside.write_text(json.dumps(vars(self._note)), encoding="utf-8")
+                os.replace(beside, self._note_path)
+                return
+            except FileNotFoundError:  # the last process of another start took the folder away
+                if is_last:
+                    raise
 
     def watch(self) -> None:
         """From now on end this process if it hangs after another has failed.
@@ -215,8 +224,9 @@ class Peers:
             if number.isdigit() and int(number) >= fewest:
                 with suppress(OSError):
                     path.unlink()
-        with suppress(OSError):
-            ranks.rmdir()  # of an evaluation beside this run, or missing
+        if not self.world.is_distributed:  # else this start's ranks are about to use the folder
+            with suppress(OSError):
+                ranks.rmdir()  # of an evaluation beside this run, or missing
 
     def _write_error(self, error: BaseException) -> None:
         if self._error is not None:

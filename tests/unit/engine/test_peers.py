@@ -70,6 +70,27 @@ def test_a_lost_peer_tells_the_story_of_the_one_that_failed(ranks, tmp_path):
     assert not (tmp_path / "error_rank_0.txt").exists()  # a victim
 
 
+def test_rank_0_clears_up_without_taking_the_folder_that_another_has_just_made(tmp_path):
+    (tmp_path / ".ranks").mkdir()  # by rank 1, whose note comes next
+    Peers(tmp_path, World(0, 2, 0), environ())._remove_of_more_ranks()
+    assert (tmp_path / ".ranks").exists()
+
+
+def test_a_folder_of_notes_that_an_evaluation_takes_away_is_made_again(tmp_path, monkeypatch):
+    make, taken = Path.mkdir, []
+
+    def made(path: Path, **how: bool) -> None:
+        make(path, **how)
+        if path.name == ".ranks" and not taken:
+            path.rmdir()
+            taken.append(path)
+
+    monkeypatch.setattr(Path, "mkdir", made)
+    begun(tmp_path, 1, environ())
+    assert taken
+    assert [path.name for path in (tmp_path / ".ranks").iterdir()] == ["1"]
+
+
 def test_a_story_that_is_cleared_away_while_it_is_read_hides_no_error(ranks, tmp_path, monkeypatch):
     fail(ranks[1], ZeroDivisionError("of rank 1"))
     monkeypatch.setattr(module, "_LOOK_S", 0.1)
