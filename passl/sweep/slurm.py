@@ -53,6 +53,12 @@ while kill -0 "$run" 2>/dev/null; do
     status=0
     wait "$run" || status=$?
 done
+# A signal ends a wait with a number of its own, and the run may have ended just then.
+if [[ $status -gt 128 ]]; then
+    ended=0
+    wait "$run" 2>/dev/null || ended=$?
+    [[ $ended -eq 127 ]] || status=$ended
+fi
 
 # 75: stopped with the state saved; back into the queue to continue.
 if [[ $status -eq 75 ]]; then
