@@ -16,6 +16,7 @@ from typing import Any, Optional
 from passl.checkpoint.disk import os_errors_become_sentences
 from passl.checkpoint.file_lock import PATIENCE_S, FileLock, NoLocksError
 from passl.errors import CheckpointError
+from passl.json_text import from_json
 
 __all__ = ["LOCK_NAME", "RunLock"]
 
@@ -79,8 +80,8 @@ _UNPROTECTED = "See to it yourself that no second run writes into this folder."
 
 def _in_use(path: Path) -> str:
     holder: dict[str, Any] = {}
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        holder = dict(json.loads(path.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError):
+        holder = dict(from_json(path.read_text(encoding="utf-8")))
     who = (
         f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
         if holder

@@ -15,6 +15,7 @@ from passl.checkpoint.disk import (
     os_errors_become_sentences,
 )
 from passl.errors import CheckpointError
+from passl.json_text import from_json
 
 __all__ = ["FORMAT_VERSION", "MANIFEST_NAME", "Manifest", "json_bytes", "read_json"]
 
@@ -135,8 +136,8 @@ def read_json(path: Path) -> dict[str, Any]:
     with os_errors_become_sentences("read", path):
         data = path.read_bytes()
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        content = from_json(data)
+    except ValueError as error:
         raise CheckpointError(f"{path}: is damaged: it is no JSON ({error}).") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is damaged: it holds no JSON object.")

@@ -8,7 +8,6 @@ what the classes are called and how the model was evaluated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +18,7 @@ from passl.checkpoint.disk import digest_of
 from passl.checkpoint.pos_embed import RESIZE_METHODS
 from passl.checkpoint.resolve import ResolvedCheckpoint
 from passl.errors import CheckpointError
+from passl.json_text import from_json
 
 __all__ = ["PROVENANCE_SUFFIX", "Provenance", "common", "read_provenance"]
 
@@ -120,7 +120,7 @@ def _sha256(weights: Path, size: int, changed_ns: int) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -20,6 +20,7 @@ from passl.config.myrtle_transforms import transforms
 from passl.config.numeric import ratio_giving
 from passl.config.suggest import did_you_mean
 from passl.errors import ConfigError
+from passl.json_text import from_json
 
 __all__ = ["Imported", "import_myrtle"]
 
@@ -431,7 +432,7 @@ _KNOWN = (
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

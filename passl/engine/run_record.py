@@ -21,6 +21,7 @@ from passl.data.loader import Loader
 from passl.distributed.world import World
 from passl.engine.plan import RunPlan
 from passl.errors import CheckpointError
+from passl.json_text import from_json
 
 __all__ = [
     "classes_digest",
@@ -41,10 +42,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     path = folder / "state.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(path.read_text(encoding="utf-8"))
         if not _is_record(record):
             raise ValueError("it is not the record of a training run")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); to start a new run from these weights without the "
             f"training state, use -o Global.output_dir=PATH Global.pretrained_model={folder}"

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, TextIO, Union
 
+from passl.json_text import from_json
 from passl.logs.curves import Curves, points_of
 from passl.logs.log_file import leads_to
 from passl.logs.logger import get_logger
@@ -182,11 +183,11 @@ def _to_json(record: Mapping[str, Any]) -> str:
 
 def _from_json(line: str) -> Optional[dict[str, Any]]:
     try:
-        record = json.loads(line)
+        record = from_json(line)
         record.update({name: float(text) for name, text in record.pop(_NON_FINITE, {}).items()})
         is_record = isinstance(record["kind"], str) and isinstance(record["step"], int)
         record.setdefault("time", 0.0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return record if is_record else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from passl.json_text import from_json
 from passl.logs.lines import format_eta
 from passl.logs.metrics import read_metrics
 from passl.logs.progress import ProgressBar
@@ -137,8 +137,8 @@ def _last_record(path: Path) -> Optional[dict[str, Any]]:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
         for line in reversed(file.read().split(b"\n")):
-            with suppress(ValueError, RecursionError):
-                found = json.loads(line)
+            with suppress(ValueError):
+                found = from_json(line)
                 if isinstance(found, dict) and all(
                     isinstance(found.get(name), int) for name in ("epoch", "step")
                 ):

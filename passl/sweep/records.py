@@ -22,6 +22,7 @@ from typing import Any, Literal, Optional
 from passl.checkpoint.lock import RunLock
 from passl.engine.changes import config_changes
 from passl.errors import EXIT_OK, EXIT_STOPPED, CheckpointError, ConfigError
+from passl.json_text import from_json
 from passl.sweep.plan import Run, Sweep
 
 __all__ = [
@@ -164,11 +165,11 @@ def read_sweep(folder: Path) -> tuple[list[str], list[Record]]:
         ConfigError: there is none, or it cannot be read.
     """
     try:
-        plan = json.loads((folder / _SWEEP_NAME).read_text(encoding="utf-8"))
+        plan = from_json((folder / _SWEEP_NAME).read_text(encoding="utf-8"))
         keys, names = [str(key) for key in plan["keys"]], [str(name) for name in plan["runs"]]
     except FileNotFoundError as error:
         raise ConfigError(f"{folder}: no {_SWEEP_NAME} there; no sweep was begun in it") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / _SWEEP_NAME} cannot be read: {error}") from error
     records = [read_record(folder / name) for name in names]
     lost = [name for name, record in zip(names, records) if record is None]
@@ -184,11 +185,11 @@ def read_sweep(folder: Path) -> tuple[list[str], list[Record]]:
 def read_record(folder: Path) -> Optional[Record]:
     """The record in a run's folder; None if there is none that can be read."""
     try:
-        known = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        known = from_json((folder / _NAME).read_text(encoding="utf-8"))
         if known.pop("format") != _FORMAT:
             return None
         return Record(**known, folder=folder)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -296,8 +297,8 @@ def _failure(record: Record, status: int) -> str:
 
 def _last_note(record: Record) -> Mapping[str, Any]:
     try:
-        return dict(json.loads((record.notes / "rank_0.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        return dict(from_json((record.notes / "rank_0.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return {}
 
 

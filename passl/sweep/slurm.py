@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Optional
 
 from passl.errors import ConfigError, PasslError
+from passl.json_text import from_json
 from passl.sweep.records import Record, read_record
 
 __all__ = ["read_task", "submit", "write_array"]
@@ -135,7 +136,7 @@ def read_task(tasks: Path, number: int) -> Record:
         ConfigError: there is no such task, or no record of its run.
     """
     try:
-        names = json.loads(tasks.read_text(encoding="utf-8"))
+        names = from_json(tasks.read_text(encoding="utf-8"))
         name = str(names[number - 1]) if 0 < number <= len(names) else None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{tasks} cannot be read: {error}") from error

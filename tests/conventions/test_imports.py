@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "passl"
 
 # From the bottom up. A module imports from its own row or from rows above it in this list.
 LAYERS = [
-    {"errors", "typespec", "installed", "trial", "_compat"},
+    {"errors", "typespec", "installed", "json_text", "trial", "_compat"},
     {"signatures"},
     {"registry", "runtime"},
     {"layers", "config", "logs", "distributed"},

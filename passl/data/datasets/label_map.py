@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -13,6 +12,7 @@ from passl.data.lists import line_number
 from passl.data.names import printable, read_names
 from passl.data.table import SampleTable, TableBuilder
 from passl.errors import DataError
+from passl.json_text import from_json
 from passl.registry import DATASETS, Component, Range, Runtime
 
 _LAYOUT = (
@@ -105,7 +105,7 @@ def _read(path: Path, classes: Sequence[str]) -> SampleTable:
 
 def _read_map(path: Path) -> dict[str, int]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
         label_of = {str(name): label for name, label in content.items()}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: is no JSON object of class names and labels ({error})") from error

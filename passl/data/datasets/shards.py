@@ -20,6 +20,7 @@ from passl.data.kept import Arrays, kept_arrays, table_arrays, table_of
 from passl.data.table import TableBuilder
 from passl.data.tar_index import TarIndex, cache_file, index_tar
 from passl.errors import DataError
+from passl.json_text import from_json
 from passl.registry import DATASETS, Component, Range
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -192,11 +193,11 @@ def _label(
         raise DataError(f"{where}: a label of {size} bytes")
     data = os.pread(file.fileno(), size, int(index.offsets[row]))
     try:
-        value = json.loads(data)[label_key] if ending == "json" else data.decode("ascii")
+        value = from_json(data)[label_key] if ending == "json" else data.decode("ascii")
         if isinstance(value, (bool, float)):
             raise ValueError(f"{value!r} is no class")
         label = int(value)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{where}: is no label ({error!r}); wanted a whole number") from error
     if not 0 <= label <= _HIGHEST:
         raise DataError(f"{where}: the label {label} is out of range; labels count from 0")

@@ -38,6 +38,7 @@ from passl.distributed.talk import PeerLostError
 from passl.distributed.world import World
 from passl.engine.faults.attempt import Attempt
 from passl.errors import EXIT_FAILED, EXIT_STOPPED, PasslError
+from passl.json_text import from_json
 from passl.logs.logger import get_logger
 
 __all__ = ["Peers", "first_failure"]
@@ -84,8 +85,8 @@ class _Note:
     @classmethod
     def read(cls, path: Path) -> Optional[_Note]:
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):  # ended properly, or not yet
+            return cls(**from_json(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # ended properly, or not yet
             return None
 
 

@@ -16,7 +16,6 @@ they ended (:mod:`passl.engine.faults.attempt`), and the supervisor reads those 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -33,6 +32,7 @@ from passl.checkpoint.manifest import Manifest
 from passl.engine.faults.attempt import ATTEMPT_VARIABLE
 from passl.engine.stopping import dying_with_this_process, heeded_signals
 from passl.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_STOPPED, CheckpointError
+from passl.json_text import from_json
 
 __all__ = ["AttemptEnd", "Supervisor", "read_attempt"]
 
@@ -207,8 +207,8 @@ def _rank(path: Path) -> int:
 
 def _json(path: Path) -> Mapping[str, object]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):  # killed while it wrote its last word
+        return dict(from_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # killed while it wrote its last word
         return {}
 
 

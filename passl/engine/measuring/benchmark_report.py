@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from passl.checkpoint.disk import os_errors_become_sentences
 from passl.errors import ConfigError
+from passl.json_text import from_json
 
 __all__ = ["PARTS", "Report", "Timing", "compare", "read_report", "write_report"]
 
@@ -158,7 +159,7 @@ def read_report(path: Path) -> Report:
         ConfigError: there is no such file, or it is not a report.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
