@@ -237,9 +237,10 @@ def _own_folder(
     """
     store = CheckpointStore(run_dir, config.Global.max_num_latest_checkpoint)
     try:
-        unlocked = store.prepare() if mode == "train" and world.is_main else None
-        if mode == "train" and world.is_main:  # once more: another run may just have ended here
-            _refuse_to_start_over(config, run_dir)
+        unlocked = None
+        if mode == "train" and world.is_main:
+            unlocked = store.prepare()
+            _refuse_to_start_over(config, run_dir)  # again: another run may just have ended here
         yield store, unlocked
     except BaseException:
         store.close()

@@ -13,6 +13,7 @@ second signal never means "quit now".
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import sys
@@ -214,14 +215,14 @@ def dying_with_this_process() -> Optional[Callable[[], None]]:
         prctl = ctypes.CDLL(None).prctl
     except (OSError, TypeError, AttributeError):  # not Linux
         return None
-    parent = os.getpid()
+    return functools.partial(_stop_with, os.getpid(), prctl)
 
-    def ask_the_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # killed in between
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    return ask_the_kernel
+def _stop_with(parent: int, prctl: Callable[..., object]) -> None:
+    """Have SIGTERM sent to this process when its parent dies, or now if that is dead."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_with_launcher() -> None:
@@ -235,11 +236,10 @@ def stop_with_launcher() -> None:
         command = Path(f"/proc/{parent}/cmdline").read_bytes()
         if b"paddle.distributed.launch" not in command and b"fleetrun" not in command:
             return
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
     except (OSError, TypeError, AttributeError):  # not Linux
         return
-    if os.getppid() != parent:  # it died in between
-        os.kill(os.getpid(), signal.SIGTERM)
+    _stop_with(parent, prctl)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+from passl.checkpoint.disk import atomic_file
 from passl.checkpoint.lock import RunLock
 from passl.engine.changes import config_changes
 from passl.errors import EXIT_OK, EXIT_STOPPED, CheckpointError, ConfigError
@@ -312,13 +313,6 @@ def _last_line(path: Path) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False, default=str)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)  # there only if something failed
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8"))

@@ -57,9 +57,7 @@ class CastArrays(Mapping[str, np.ndarray]):
         arrays: floating-point arrays.
         dtype: a key of :data:`DTYPES`; bfloat16 becomes uint16, as Paddle stores it.
         watch: called with the number of bytes of each array that is handed out.
-
-    Attributes:
-        became_zero: of the arrays that were handed out.
+        lost: counts numbers that become 0 in a narrower type.
 
     Raises:
         CheckpointError: a value is too large for the type.
@@ -70,9 +68,9 @@ class CastArrays(Mapping[str, np.ndarray]):
         arrays: Mapping[str, np.ndarray],
         dtype: str,
         watch: Callable[[int], None] = lambda num_bytes: None,  # noqa: ARG005
+        lost: Optional[BecameZero] = None,
     ) -> None:
-        self._arrays, self._dtype, self._watch = arrays, dtype, watch
-        self.became_zero = BecameZero()
+        self._arrays, self._dtype, self._watch, self._lost = arrays, dtype, watch, lost
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._arrays[name]
@@ -88,7 +86,8 @@ class CastArrays(Mapping[str, np.ndarray]):
             )
         if is_bfloat16:
             cast = float32_to_bfloat16(cast)
-        self.became_zero.note(name, array, cast & 0x7FFF if is_bfloat16 else cast)
+        if self._lost is not None and array.dtype.itemsize > cast.itemsize:
+            self._lost.note(name, array, cast & 0x7FFF if is_bfloat16 else cast)
         self._watch(cast.nbytes)
         return cast
 
@@ -153,7 +152,4 @@ def as_stored(
     """
     if dtype is None:
         return float32_as_stored(np.ascontiguousarray(array))
-    arrays = CastArrays({name: array}, dtype)
-    if lost is not None:
-        arrays.became_zero = lost
-    return arrays[name]
+    return CastArrays({name: array}, dtype, lost=lost)[name]

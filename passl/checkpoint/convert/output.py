@@ -109,16 +109,18 @@ def write_converted(
         # Paddle knows bfloat16 as uint16; here the writer makes it, of float32.
         is_bfloat16 = destination.dtype == "bfloat16"
         arrays = CastArrays(
-            TimmArrays(conversion.arrays), "float32" if is_bfloat16 else destination.dtype, watch
+            TimmArrays(conversion.arrays),
+            "float32" if is_bfloat16 else destination.dtype,
+            watch,
+            record.became_zero,
         )
         metadata = {"format": "pt", "table": conversion.table_version}
         digest = write_safetensors(
             path, arrays, metadata, dtype="bfloat16" if is_bfloat16 else None
         )
     else:
-        arrays = CastArrays(conversion.arrays, destination.dtype, watch)
+        arrays = CastArrays(conversion.arrays, destination.dtype, watch, record.became_zero)
         digest = write_arrays(path, arrays)
-    record.became_zero = arrays.became_zero
     try:
         write_record(record, path, digest)
     except CheckpointError:

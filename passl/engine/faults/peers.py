@@ -133,15 +133,12 @@ class Peers:
 
     def _write_note(self) -> None:
         beside = self._note_path.with_suffix(".new")
-        for is_last in (False, False, True):
+        for _ in range(3):
             self._note_path.parent.mkdir(exist_ok=True)
-            try:
+            with suppress(FileNotFoundError):  # an evaluation beside this took the folder away
                 beside.write_text(json.dumps(vars(self._note)), encoding="utf-8")
                 os.replace(beside, self._note_path)
                 return
-            except FileNotFoundError:  # the last process of another start took the folder away
-                if is_last:
-                    raise
 
     def watch(self) -> None:
         """From now on end this process if it hangs after another has failed.

@@ -40,10 +40,7 @@ class Reporter(EvalVoice):
     """The voice of one run.
 
     Args:
-        run_dir: folder of the run's files.
-        config: what is run.
-        mode: ``train`` or ``eval``.
-        world: this process among all.
+        run_dir, config, mode, world: of :class:`~passl.engine.reports.voice.Voice`.
     """
 
     def __init__(self, run_dir: Path, config: Config, mode: str, world: World) -> None:
