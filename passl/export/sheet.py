@@ -9,8 +9,8 @@ from typing import Any
 
 from passl.checkpoint.disk import atomic_file
 from passl.errors import ConfigError
-from passl.export.predictor import Guess, Prediction
-from passl.logs.fonts import Pen, can_draw, tell_of_lacking
+from passl.export.predictor import Prediction
+from passl.logs.fonts import Pen, drawable
 
 __all__ = ["MAX_PICTURES", "THUMBNAIL_PX", "check_sheet", "write_sheet"]
 
@@ -68,17 +68,10 @@ def _caption(pen: Pen, prediction: Prediction, left: int, top: int) -> None:
         y = top + row * _LINE_PX
         share = f"{100 * guess.probability:.1f}%"
         width = pen.length(share)
-        pen.write((left, y), pen.cut(_shown(guess, pen.where), THUMBNAIL_PX - width - 6), _INK)
+        name = drawable(guess.name, f"class {guess.label}", pen.where)
+        pen.write((left, y), pen.cut(name, THUMBNAIL_PX - width - 6), _INK)
         pen.write((left + THUMBNAIL_PX - width, y), share, _INK)
         pen.bar((left, y + _LINE_PX - 2), round(THUMBNAIL_PX * guess.probability), _BAR)
-
-
-def _shown(guess: Guess, where: str) -> str:
-    """The name of a class, or its number where no font has the letters."""
-    if can_draw(guess.name):
-        return guess.name
-    tell_of_lacking(guess.name, where)
-    return f"class {guess.label}"
 
 
 class _Binary:

@@ -17,7 +17,15 @@ from PIL import ImageDraw, ImageFont
 
 from passl.logs.logger import get_logger
 
-__all__ = ["Pen", "can_draw", "escaped", "fonts_for", "pillows_font", "tell_of_lacking"]
+__all__ = [
+    "Pen",
+    "can_draw",
+    "drawable",
+    "escaped",
+    "fonts_for",
+    "pillows_font",
+    "tell_of_lacking",
+]
 
 #: Beginnings of names of fonts (letters and digits alone) that have many letters and are easy to
 #: read when small; the first are taken before the others.
@@ -49,6 +57,19 @@ def fonts_for(text: str) -> list[Path]:
     """Fonts that have what matplotlib's own lacks of ``text``, as far as any here has it."""
     owners = _owners(_lacking(text, _base(_TRIAL_PX)))
     return list(dict.fromkeys(owner for owner in owners.values() if owner is not None))
+
+
+def drawable(name: str, otherwise: str, where: str) -> str:
+    """``name``, or ``otherwise`` where no font has its letters, which is told then.
+
+    Args:
+        name, otherwise: texts.
+        where: what is drawn, for the note.
+    """
+    if can_draw(name):
+        return name
+    tell_of_lacking(name, where)
+    return otherwise
 
 
 def escaped(text: str) -> str:
@@ -145,6 +166,7 @@ def _without_font(text: str) -> list[str]:
     return [letter for letter, owner in owners.items() if owner is None]
 
 
+@lru_cache(maxsize=4096)
 def _has(font: Any, letter: str) -> bool:
     """Whether a font has a letter: it draws something else than for a lack."""
     if letter.isspace() or unicodedata.category(letter) in ("Cf", "Mn", "Me"):

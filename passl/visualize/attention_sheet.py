@@ -16,7 +16,7 @@ from passl.data.images import opencv
 from passl.data.names import printable
 from passl.errors import ConfigError, DataError
 from passl.layers.errors import InputShapeError
-from passl.logs.fonts import can_draw, tell_of_lacking
+from passl.logs.fonts import drawable
 from passl.visualize.attention import attention_of
 from passl.visualize.figure import (
     OKABE_ITO,
@@ -230,11 +230,7 @@ def class_label(number: int, names: Optional[Sequence[str]]) -> str:
     """``7 cat``, or ``class 7`` where there are no names, or no font that has the letters."""
     if not names or number >= len(names):
         return f"class {number}"
-    name = printable(names[number])
-    if not can_draw(name):
-        tell_of_lacking(name, "a picture")
-        return f"class {number}"
-    return f"{number} {name}"
+    return drawable(f"{number} {printable(names[number])}", f"class {number}", "a picture")
 
 
 class _Rows:
